@@ -1,0 +1,54 @@
+# What an admin calls: install, uninstall, demo. What a developer calls: test, lint, bench.
+
+PYTHON = /usr/bin/python3
+DESTDIR =
+SHARE = $(DESTDIR)/usr/share/virt-warden
+WRAPPERS = $(DESTDIR)/usr/lib/virt-warden
+HOOKS = $(DESTDIR)/etc/libvirt/hooks
+POLICY = $(DESTDIR)/etc/virt-warden
+ARCHES = x86_64 i386 aarch64
+TOOLS = build/tools/bin
+
+.PHONY: help install uninstall demo test test-unit test-libvirt lint bench needs tools clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+
+install: ## put virt-warden onto this host; domains come under guard by `virt-warden enrol`
+	PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) ARCHES="$(ARCHES)" packaging/install.sh
+
+uninstall: ## unenrol every domain and take virt-warden off this host
+	DESTDIR=$(DESTDIR) packaging/uninstall.sh
+
+demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
+	$(PYTHON) -m tests.host -- $(PYTHON) -m demo
+
+test: needs test-unit test-libvirt ## all tests
+
+test-unit: ## fast and pure
+	$(PYTHON) -B -m pytest tests/unit
+
+test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/libvirt
+
+lint: tools ## ruff and mypy
+	$(TOOLS)/ruff check .
+	$(TOOLS)/ruff format --check .
+	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py
+	$(TOOLS)/mypy tests/host demo
+
+bench: needs ## how much of a start's time is ours
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start
+
+needs: # what a fresh Debian lacks
+	packaging/needs.sh
+
+tools: build/tools/.done
+
+build/tools/.done: packaging/lint-requirements.txt
+	$(PYTHON) -m venv --system-site-packages build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+clean: ## remove what `make` made
+	rm -rf build

@@ -1,0 +1,19 @@
+#!/usr/bin/python3 -I
+"""/etc/libvirt/hooks/qemu: the door; virtwarden/hook.py is the room."""
+
+import sys
+
+sys.path.insert(0, "/usr/share/virt-warden")
+sys.dont_write_bytecode = True
+
+try:
+    from virtwarden.hook import run
+except ImportError as error:
+    # libvirt shows this line to whoever started the domain. Without us, nothing is guarded.
+    sys.exit(
+        f"virt-warden refuses {sys.argv[1:2]}: its files are not all there ({error}); to mend:"
+        " install virt-warden again, or remove /etc/libvirt/hooks/qemu"
+        if sys.argv[2:3] in (["prepare"], ["start"])
+        else 0
+    )
+sys.exit(run())

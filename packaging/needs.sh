@@ -1,0 +1,17 @@
+#!/bin/sh
+# Install what virt-warden, its demo and its tests need and this Debian lacks.
+set -eu
+packages="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils nftables ebtables acl
+ iproute2 util-linux passwd python3-lxml python3-sh python3-libvirt python3-pampy
+ python3-jsonschema python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
+ python3-scapy python3-venv"
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+echo "installing:$missing"
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

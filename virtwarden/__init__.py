@@ -1,0 +1,3 @@
+"""virt-warden: every virtual machine in its own cell."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,47 @@
+"""Every kind of change there is, by the name under which a journal knows it."""
+
+from __future__ import annotations
+
+from virtwarden.changes.access import GrantAccess, SetAccess
+from virtwarden.changes.accounts import CreateUser, EndProcesses
+from virtwarden.changes.base import Before, Change, Scope, values
+from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
+from virtwarden.changes.claims import Claim
+from virtwarden.changes.filters import InstallFilter
+from virtwarden.changes.shared import LockShared, TakeBack
+
+KINDS: dict[str, type[Change]] = {
+    kind.__name__: kind
+    for kind in (
+        Claim,
+        CreateUser,
+        EndProcesses,
+        GrantAccess,
+        InstallFilter,
+        IssueCertificate,
+        LockShared,
+        MakeDirectory,
+        SetAccess,
+        TakeBack,
+        WriteFile,
+    )
+}
+
+__all__ = [
+    "KINDS",
+    "Before",
+    "Change",
+    "Claim",
+    "CreateUser",
+    "EndProcesses",
+    "GrantAccess",
+    "InstallFilter",
+    "IssueCertificate",
+    "LockShared",
+    "MakeDirectory",
+    "Scope",
+    "SetAccess",
+    "TakeBack",
+    "WriteFile",
+    "values",
+]

@@ -1,0 +1,145 @@
+"""Changes to who may read and write a file that one domain has to itself."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import ClassVar
+
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import files, users
+
+_LETTERS = ((4, "r"), (2, "w"), (1, "x"))
+
+
+def user_named(name: str) -> users.Account:
+    """The user that a change names. Raises HostError where there is none."""
+    account = users.account(name)
+    if account is None:
+        raise HostError(f"there is no user {name}", fix="virt-warden recover, then start again")
+    return account
+
+
+@dataclass(frozen=True)
+class SetAccess:
+    """One file, owned by the domain's user and with this mode: nobody else's."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = True
+
+    path: str
+    device: int
+    number: int
+    user: str
+    mode: int
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"give {self.path} to {self.user}:{self.user}, mode {self.mode:04o}"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        account = user_named(self.user)
+        with files.held(self.path, self.device, self.number) as handle:
+            found = os.fstat(handle)
+        return {
+            "uid": found.st_uid,
+            "gid": found.st_gid,
+            "mode": stat.S_IMODE(found.st_mode),
+            "given_to": account.uid,
+            "boot": files.boot_id(),
+        }
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        account = user_named(self.user)
+        with files.held(self.path, self.device, self.number) as handle:
+            files.by_descriptor(handle).chmod(self.mode)
+            os.chown(files.by_descriptor(handle), account.uid, account.gid)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        try:
+            with files.held(self.path, self.device, self.number, before["boot"]) as handle:
+                return self._give_back(handle, before)
+        except HostError as gone:
+            return f"{gone.what}: its owner and mode are left as they are"
+
+    def _give_back(self, handle: int, before: Before) -> str:
+        found = os.fstat(handle)
+        # libvirt gives an image back to whoever it remembers as its owner, or to root.
+        if found.st_uid not in (before["given_to"], before["uid"], 0):
+            return f"{self.path} was given to uid {found.st_uid} meanwhile: left as it is"
+        os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
+        if stat.S_IMODE(found.st_mode) not in (self.mode, before["mode"]):
+            mode = stat.S_IMODE(found.st_mode)
+            return f"{self.path} was given mode {mode:04o} meanwhile: left so"
+        files.by_descriptor(handle).chmod(before["mode"])
+        return ""
+
+
+@dataclass(frozen=True)
+class GrantAccess:
+    """An entry for the domain's user in the ACL of a file or directory; acl(5)."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = True
+
+    path: str
+    device: int
+    number: int
+    user: str
+    permissions: int
+
+    def describe(self) -> str:
+        """See Change."""
+        letters = "".join(letter for bit, letter in _LETTERS if self.permissions & bit)
+        return f"let {self.user} {letters} {self.path}, by an ACL entry"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        account = user_named(self.user)
+        with files.held(self.path, self.device, self.number) as handle:
+            return {
+                "permissions": files.acl_permissions(handle, account.uid),
+                "uid": account.uid,
+                "boot": files.boot_id(),
+            }
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        with files.held(self.path, self.device, self.number) as handle:
+            try:
+                files.acl_grant(handle, before["uid"], self._granted(before))
+            except OSError as error:
+                raise HostError(
+                    f"{self.path} cannot have an ACL: {error.strerror}",
+                    fix="move it to a file system with ACLs (ext4, xfs, btrfs)",
+                ) from None
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        try:
+            with files.held(self.path, self.device, self.number, before["boot"]) as handle:
+                return self._take_back(handle, before)
+        except HostError as gone:
+            return f"{gone.what}: its ACL is left as it is"
+
+    def _take_back(self, handle: int, before: Before) -> str:
+        uid, former = before["uid"], before["permissions"]
+        now = files.acl_permissions(handle, uid)
+        if now is None or now == former:
+            return ""
+        if now != self._granted(before):
+            return f"the ACL entry of uid {uid} on {self.path} was changed meanwhile: left so"
+        if former is None:
+            files.acl_revoke(handle, uid)
+        else:
+            files.acl_grant(handle, uid, former)
+        return ""
+
+    def _granted(self, before: Before) -> int:
+        return self.permissions | (before["permissions"] or 0)

@@ -1,0 +1,89 @@
+"""Changes to the host's users and their processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import users
+
+
+@dataclass(frozen=True)
+class CreateUser:
+    """A domain's own user and group, with a uid that nobody had before."""
+
+    scope: ClassVar[Scope] = Scope.ENROLMENT
+    durable: ClassVar[bool] = True
+
+    name: str
+    domain: str
+    uid_range: tuple[int, int]
+    groups: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Change."""
+        lowest, highest = self.uid_range
+        return (
+            f"create user and group {self.name} (a uid of {lowest} to {highest} that was never"
+            f" used, in {', '.join(self.groups) or 'no other group'}, no login, no home)"
+        )
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change. Takes the uid for good, before anybody uses it."""
+        there = users.account(self.name)
+        if there is not None and there.domain == self.domain:
+            return {"uid": there.uid}
+        with users.ledger(paths.ledger) as ledger:
+            return {"uid": ledger.take(self.uid_range, self.name, self.domain)}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        # useradd's own lock gives up after some seconds: starts at once wait for ours instead.
+        with users.ledger(paths.ledger):
+            users.create(self.name, before["uid"], self.groups, self.domain)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        uid = before["uid"]
+        if users.has_processes(uid):
+            raise HostError(
+                f"user {self.name} still has processes", fix=f"see which: ps -u {self.name}"
+            )
+        with users.ledger(paths.ledger):
+            users.remove(self.name, uid)
+        return ""
+
+
+@dataclass(frozen=True)
+class EndProcesses:
+    """Nothing now; at the undo, every process of the domain's user ends.
+
+    A QEMU that was taken over may leave processes that libvirt knows nothing of, with the tap
+    and the disks still open: it comes last in a plan, so that they end before all else is undone.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    user: str
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"after the stop, end every process that user {self.user} left"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        account = users.account(self.user)
+        if account is not None and account.domain:
+            users.kill_processes(account)
+        return ""

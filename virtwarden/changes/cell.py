@@ -1,0 +1,147 @@
+"""Changes to a domain's directory under /run, out of which its wrapper and its QEMU read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from virtwarden.changes.access import user_named
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import certificates, files
+
+_ENTER_ONLY = 0o711
+
+
+@dataclass(frozen=True)
+class MakeDirectory:
+    """A directory of root's, which one domain's user may read and nobody else."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    user: str
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"make directory {self.path}, readable by {self.user} alone"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {"existed": Path(self.path).exists()}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        account = user_named(self.user)
+        paths.run.mkdir(mode=_ENTER_ONLY, parents=True, exist_ok=True)
+        paths.run.chmod(_ENTER_ONLY)
+        directory = Path(self.path)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+            raise HostError(
+                f"{directory} is not a directory of root's", fix=f"rm -r {directory}, start again"
+            )
+        os.chown(directory, 0, account.gid)
+        directory.chmod(0o750)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        if before["existed"]:
+            return ""
+        try:
+            Path(self.path).rmdir()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{self.path} is left: {error.strerror}"
+        return ""
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """A file of root's that one domain's user may read, or nobody. It holds no secret."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    content: str
+    user: str
+
+    def describe(self) -> str:
+        """See Change."""
+        reader = self.user or "root"
+        return f"write {self.path} ({len(self.content)} bytes), readable by {reader} alone"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        gid = user_named(self.user).gid if self.user else 0
+        files.write_atomically(Path(self.path), self.content.encode(), 0o640, gid=gid)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        with suppress(FileNotFoundError):
+            Path(self.path).unlink()
+        return ""
+
+
+@dataclass(frozen=True)
+class IssueCertificate:
+    """A console certificate for one start of one domain, with a key that its user alone can read.
+
+    `directory` is what QEMU's tls-creds-x509 object expects: ca-cert.pem, server-cert.pem and
+    server-key.pem (qemu(1), -object tls-creds-x509).
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    directory: str
+    user: str
+    common_name: str
+    names: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Change."""
+        return (
+            f"issue a console certificate for {', '.join(self.names)} into {self.directory},"
+            f" its key readable by {self.user} alone"
+        )
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        gid = user_named(self.user).gid
+        directory = Path(self.directory)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        os.chown(directory, 0, gid)
+        directory.chmod(0o750)
+        issued = certificates.issue(paths.console_ca, self.common_name, self.names)
+        for name, content in issued.items():
+            files.write_atomically(directory / name, content, 0o640, gid=gid)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        directory = Path(self.directory)
+        for name in certificates.FILES:
+            with suppress(FileNotFoundError):
+                (directory / name).unlink()
+        with suppress(FileNotFoundError):
+            directory.rmdir()
+        return ""

@@ -1,0 +1,106 @@
+"""Which running domain uses which file, so that no two of them write to the same one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import Refusal
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A domain uses a file, known by its device and inode, until it stops."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+    domain: str
+    name: str
+    write: bool
+    shareable: bool
+
+    def describe(self) -> str:
+        """See Change."""
+        how = "read and write" if self.write else "read only"
+        return f"claim {self.path} for {self.name} ({how}{', shared' if self.shareable else ''})"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change. Raises Refusal where the file is another running domain's."""
+        with _locked(paths):
+            refusal = conflict(self, claims_on(paths, self.device, self.number))
+            if refusal is not None:
+                raise refusal
+            place = _place(paths, self.device, self.number)
+            place.mkdir(mode=0o700, exist_ok=True)
+            files.write_atomically(place / self.domain, json.dumps(asdict(self)).encode(), 0o600)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        with _locked(paths):
+            place = _place(paths, self.device, self.number)
+            with suppress(FileNotFoundError):
+                (place / self.domain).unlink()
+            with suppress(OSError):  # another domain's claim is in it, or it is gone
+                place.rmdir()
+        return ""
+
+
+def claims_on(paths: Paths, device: int, number: int) -> tuple[Claim, ...]:
+    """The running domains' claims on one file."""
+    try:
+        entries = sorted(_place(paths, device, number).iterdir())
+    except FileNotFoundError:
+        return ()
+    return tuple(
+        Claim(**json.loads(entry.read_text())) for entry in entries if entry.name[0] != "."
+    )
+
+
+def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
+    """Why this claim cannot stand beside those of other domains, or None where it can."""
+    for other in others:
+        if other.domain == claim.domain or not (claim.write or other.write):
+            continue
+        if claim.shareable and other.shareable:
+            continue
+        return Refusal(
+            f"running domain {other.name} uses it too, and"
+            f" {'it would be' if claim.write else 'it is'} written to",
+            where=claim.path,
+            fix=f"virsh shutdown {other.name} first (if it does not run: virt-warden recover"
+            f" {other.name}), or give both disks <shareable/> for a cluster file system",
+        )
+    return None
+
+
+@contextmanager
+def _locked(paths: Paths) -> Iterator[None]:
+    paths.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+    paths.claims.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(paths.claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _place(paths: Paths, device: int, number: int) -> Path:
+    return paths.claims / f"{device}-{number}"

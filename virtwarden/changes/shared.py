@@ -1,0 +1,161 @@
+"""Changes to files that several domains read, which no domain's user may own."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+
+@dataclass(frozen=True)
+class LockShared:
+    """A file that is root's while any domain uses it, and open to those alone that an ACL names.
+
+    The first domain writes down whose the file was, the last one gives it back: neither the
+    order of the starts nor that of the stops matters.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = True
+
+    path: str
+    device: int
+    number: int
+    domain: str
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"make {self.path} root's, closed to all whom its ACL does not name"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        with files.held(self.path, self.device, self.number):
+            return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        with (
+            _leases(paths),
+            files.held(self.path, self.device, self.number) as handle,
+        ):
+            found = os.fstat(handle)
+            lease = _load(paths, self.path)
+            if lease is None:
+                lease = {
+                    "path": self.path,
+                    "number": self.number,
+                    "device": self.device,
+                    "boot": files.boot_id(),
+                    "uid": found.st_uid,
+                    "gid": found.st_gid,
+                    "mode": stat.S_IMODE(found.st_mode),
+                    "holders": [],
+                }
+            first = not lease["holders"]
+            lease["holders"] = sorted({*lease["holders"], self.domain})
+            _store(paths, self.path, lease)
+            if first:
+                # The owner first: the former one could otherwise set the mode again in between.
+                os.chown(files.by_descriptor(handle), 0, 0)
+                files.by_descriptor(handle).chmod(lease["mode"] & stat.S_IRWXU)
+            elif (found.st_uid, found.st_gid) != (0, 0):
+                os.chown(files.by_descriptor(handle), 0, 0)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        with _leases(paths):
+            lease = _load(paths, self.path)
+            if lease is None or self.domain not in lease["holders"]:
+                return ""
+            lease["holders"].remove(self.domain)
+            if lease["holders"]:
+                _store(paths, self.path, lease)
+                return ""
+            report = _give_back(lease)
+            _lease_file(paths, self.path).unlink()
+            return report
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """A shared file that libvirt gave to the domain's user at its start is root's again.
+
+    libvirt does so with kernels, initrds, device trees and ACPI tables, whose XML has no place
+    for a label of their own.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"once libvirt has started the domain, take {self.path} back for root"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        with files.held(self.path, self.device, self.number) as handle:
+            os.chown(files.by_descriptor(handle), 0, 0)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change. LockShared has what it was like before all."""
+        return ""
+
+
+@contextmanager
+def _leases(paths: Paths) -> Iterator[None]:
+    paths.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(paths.shared, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lease_file(paths: Paths, path: str) -> Path:
+    return paths.shared / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
+
+
+def _load(paths: Paths, path: str) -> dict[str, Any] | None:
+    try:
+        lease = json.loads(_lease_file(paths, path).read_text())
+    except FileNotFoundError:
+        return None
+    return dict(lease)
+
+
+def _store(paths: Paths, path: str, lease: dict[str, Any]) -> None:
+    files.write_atomically(
+        _lease_file(paths, path), json.dumps(lease).encode(), 0o600, durable=True
+    )
+
+
+def _give_back(lease: dict[str, Any]) -> str:
+    path = lease["path"]
+    try:
+        with files.held(path, lease["device"], lease["number"], lease["boot"]) as handle:
+            os.chown(files.by_descriptor(handle), lease["uid"], lease["gid"])
+            files.by_descriptor(handle).chmod(lease["mode"])
+    except HostError as gone:
+        return f"{gone.what}: its owner and mode are left as they are"
+    return ""

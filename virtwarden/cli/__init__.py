@@ -1,0 +1,1 @@
+"""virt-warden's commands, one module each."""

@@ -1,0 +1,59 @@
+"""libvirt, as the commands need it. The hook never comes here: it must not call libvirt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libvirt
+
+from virtwarden.errors import HostError
+
+_URI = "qemu:///system"
+
+
+@contextmanager
+def connected() -> Iterator[libvirt.virConnect]:
+    """The host's libvirt. Raises HostError where it does not answer."""
+    libvirt.registerErrorHandler(lambda *_: None, None)  # else it prints on stderr by itself
+    try:
+        connection = libvirt.open(_URI)
+    except libvirt.libvirtError as error:
+        raise HostError(
+            f"libvirt does not answer at {_URI}: {error}", fix="systemctl start libvirtd"
+        ) from None
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def find(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
+    """The domain of this name or UUID. Raises HostError where there is none."""
+    for look in (connection.lookupByName, connection.lookupByUUIDString):
+        try:
+            return look(name)
+        except libvirt.libvirtError:
+            continue
+    raise HostError(f"there is no domain {name}", fix="see which there are: virsh list --all")
+
+
+def persistent(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
+    """All domains that libvirt keeps across their stop, by name."""
+    found = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
+    return sorted(found, key=lambda domain: domain.name())
+
+
+def inactive_xml(domain: libvirt.virDomain) -> bytes:
+    """What the domain will be at its next start, with its secrets: without them, defining it
+    again would drop them."""
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    return str(domain.XMLDesc(flags)).encode()
+
+
+def define(connection: libvirt.virConnect, xml: bytes) -> None:
+    """Have libvirt keep this XML. Raises HostError where it will not."""
+    try:
+        connection.defineXML(xml.decode())
+    except libvirt.libvirtError as error:
+        raise HostError(f"libvirt does not take the domain's XML: {error}") from None

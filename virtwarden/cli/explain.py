@@ -1,0 +1,62 @@
+"""`virt-warden explain`: the rules that came out, where each is from, what a start would do."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from virtwarden import lifecycle
+from virtwarden.changes import Change
+from virtwarden.cli.cases import at_start, next_case
+from virtwarden.cli.connection import connected, find
+from virtwarden.errors import Refusal
+from virtwarden.guards.base import Case
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode, Policy, load
+
+
+def explain(paths: Paths, name: str) -> int:
+    """Print it, changing nothing. Gives 1 where a start would be refused, else 0."""
+    policy = load(paths)
+    with connected() as connection:
+        case = next_case(paths, policy, find(connection, name))
+    if not policy.manages(case.domain.name):
+        print(f"{case.domain.name} is not managed ({policy.where('managed')}): left alone.")
+        return 0
+    _print_rules(policy, case)
+    refusals = [r for found in lifecycle.reviews(case).values() for r in found]
+    enforcing = case.rules.mode is Mode.ENFORCING
+    for refusal in refusals:
+        print(f"A start {'is' if enforcing else 'would be'} refused: {refusal}")
+    if not (refusals and enforcing):
+        _print_plan(case, refusals)
+    return int(bool(refusals) and enforcing)
+
+
+def _print_rules(policy: Policy, case: Case) -> None:
+    print(f"Rules of {case.domain.name}:")
+    rules = case.rules
+    for key in sorted(rules.origins):
+        print(f"  {key} = {_value(rules, key)}   ({rules.where(key)})")
+
+
+def _value(rules: object, key: str) -> str:
+    """A rule by its dotted key; the field has the key's last word."""
+    known = {field.name for field in fields(rules)}  # type: ignore[arg-type]
+    name = key.rpartition(".")[2]
+    value = getattr(rules, name) if name in known else "?"
+    if isinstance(value, frozenset | tuple):
+        return "[" + ", ".join(str(item) for item in sorted(value, key=str)) + "]"
+    return str(getattr(value, "value", value))
+
+
+def _print_plan(case: Case, refusals: list[Refusal]) -> None:
+    guards = [g for g in lifecycle.GUARDS if not refusals or g.NAME != "identity"]
+    steps: list[tuple[str, list[Change]]] = [
+        ("Before QEMU is made (prepare)", lifecycle.plan(case, guards)),
+        ("Before QEMU runs (start)", lifecycle.plan(at_start(case), guards)),
+    ]
+    for title, changes in steps:
+        print(f"{title}:")
+        for change in changes:
+            print(f"  - {change.describe()}")
+    print("After the stop, all of it is undone in reverse, but for the user, who stays.")

@@ -1,0 +1,49 @@
+"""`virt-warden recover`: undo what a crash, a power cut or a failed undo left behind."""
+
+from __future__ import annotations
+
+import sys
+
+import libvirt
+
+from virtwarden import journal
+from virtwarden.cli.connection import connected, find
+from virtwarden.errors import WardenError
+from virtwarden.paths import Paths
+
+
+def recover(paths: Paths, names: list[str]) -> int:
+    """Undo what is left of the named domains, or of all, that do not run. Gives the exit code."""
+    with connected() as connection:
+        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        running = {domain.UUIDString() for domain in active}
+        known = journal.known_domains(paths)
+        chosen = [_uuid(connection, known, name) for name in names] if names else known
+    failed = False
+    for domain in chosen:
+        if domain in running:
+            if names:
+                print(f"{domain} runs: nothing to recover")
+            continue
+        failed |= not _recover_one(paths, domain)
+    return int(failed)
+
+
+def _uuid(connection: libvirt.virConnect, known: list[str], name: str) -> str:
+    """A domain that libvirt has forgotten can still be named by its UUID."""
+    return name if name in known else str(find(connection, name).UUIDString())
+
+
+def _recover_one(paths: Paths, domain: str) -> bool:
+    try:
+        with journal.locked(paths, domain):
+            done = len(journal.records(paths, domain))
+            reports = journal.undo(paths, domain)
+    except WardenError as error:
+        print(f"virt-warden: {domain}: {error}", file=sys.stderr)
+        return False
+    for report in reports:
+        print(f"{domain}: left alone: {report}")
+    if done:
+        print(f"{domain}: {done} changes undone")
+    return True

@@ -1,0 +1,127 @@
+"""`virt-warden status`: how each domain stands, asked of the kernel anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+import libvirt
+
+from virtwarden import journal, lifecycle
+from virtwarden.cli.cases import next_case, running_case
+from virtwarden.cli.connection import connected, find, persistent
+from virtwarden.errors import WardenError
+from virtwarden.guards.base import Case
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode, Policy, load
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One domain. `guards` are those that are raised; `breaches` the promises that are broken."""
+
+    name: str
+    uuid: str
+    state: str
+    mode: str
+    enrolled: bool
+    user: str
+    uid: int | None
+    pid: int | None
+    guards: tuple[str, ...]
+    breaches: tuple[str, ...]
+
+
+def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
+    """Print how the named domains, or all, stand. Gives 1 where a promise is broken, else 0."""
+    policy = load(paths)
+    with connected() as connection:
+        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
+        chosen = [find(connection, name) for name in names] if names else list(known.values())
+        standings = [_standing(paths, policy, domain) for domain in chosen]
+    if as_json:
+        print(json.dumps([asdict(standing) for standing in standings], indent=2))
+    else:
+        _print_table(standings)
+    return int(any(standing.breaches for standing in standings))
+
+
+def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standing:
+    runs = bool(domain.isActive())
+    case = running_case(paths, policy, domain) if runs else next_case(paths, policy, domain)
+    managed = policy.manages(domain.name())
+    own = case.account
+    standing = Standing(
+        name=domain.name(),
+        uuid=domain.UUIDString(),
+        state="running" if runs else "off",
+        mode=case.rules.mode.value if managed else "not managed",
+        enrolled=case.domain.enrolment,
+        user=own.name if own else "",
+        uid=own.uid if own else None,
+        pid=None,
+        guards=(),
+        breaches=(),
+    )
+    if not runs:
+        return replace(standing, breaches=_left_over(paths, domain.UUIDString()))
+    raised = case.domain.enrolment and managed and case.rules.mode is not Mode.DISABLED
+    breaches = tuple(lifecycle.verify(case)) if raised else _unguarded(case, managed=managed)
+    broken = {breach.partition(":")[0] for breach in breaches}
+    guards = [guard.NAME for guard in lifecycle.GUARDS if guard.NAME not in broken]
+    return replace(
+        standing,
+        pid=_pid(case),
+        guards=tuple(guards) if raised else (),
+        breaches=breaches,
+    )
+
+
+def _unguarded(case: Case, *, managed: bool) -> tuple[str, ...]:
+    if not managed or case.rules.mode is Mode.DISABLED:
+        return ()
+    return (f"it runs unguarded until its next start; before that: {case.enrol}",)
+
+
+def _left_over(paths: Paths, domain: str) -> tuple[str, ...]:
+    try:
+        left = journal.records(paths, domain)
+    except WardenError as error:
+        return (str(error),)
+    return tuple(
+        f"left over from its last run: {record.change.describe()} (virt-warden recover {domain})"
+        for record in left
+    )
+
+
+def _pid(case: Case) -> int | None:
+    try:
+        return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _print_table(standings: list[Standing]) -> None:
+    heads = ("DOMAIN", "STATE", "MODE", "USER", "UID", "PID", "GUARDS")
+    rows = [heads, *(_row(standing) for standing in standings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    for row in rows:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for standing in standings:
+        for breach in standing.breaches:
+            print(f"! {standing.name}: {breach}")
+
+
+def _row(standing: Standing) -> tuple[str, ...]:
+    return (
+        standing.name,
+        standing.state,
+        standing.mode,
+        standing.user or ("at the first start" if standing.enrolled else "not enrolled"),
+        "-" if standing.uid is None else str(standing.uid),
+        "-" if standing.pid is None else str(standing.pid),
+        " ".join(standing.guards) or "-",
+    )

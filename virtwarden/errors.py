@@ -1,0 +1,46 @@
+"""The errors of virt-warden: one small tree, each error one line that an admin can act on."""
+
+from __future__ import annotations
+
+
+class WardenError(Exception):
+    """Something that an admin must know: what is wrong, where, and what mends it.
+
+    `str()` gives a single line. `fix` is a command to paste or an edit to make.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        if self.fix:
+            line = f"{line}; to mend: {self.fix}"
+        return " ".join(line.split())
+
+
+class Refusal(WardenError):
+    """A guard will not let this domain start as it stands."""
+
+
+class PolicyError(WardenError):
+    """The policy cannot be used; `where` is file:line."""
+
+
+class DomainError(WardenError):
+    """A domain's XML cannot be used."""
+
+
+class HostError(WardenError):
+    """The host would not do what a change asked of it."""
+
+
+class CommandError(HostError):
+    """An outside command failed, or did not end in time."""
+
+
+class JournalError(WardenError):
+    """A journal cannot be read or written."""

@@ -1,0 +1,88 @@
+"""What guards may ask of the host: questions only, each answered as the host is now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from virtwarden.changes.claims import Claim, claims_on
+from virtwarden.paths import Paths
+from virtwarden.system import files, netfilter, users, vnc
+from virtwarden.system.files import Found
+from virtwarden.system.users import Account
+
+
+class Facts(Protocol):
+    """The host, as a guard sees it; tests give their own."""
+
+    def account(self, name: str) -> Account | None:
+        """The user of this name."""
+
+    def group_id(self, name: str) -> int | None:
+        """The gid of the group of this name."""
+
+    def look(self, path: str) -> Found:
+        """A path, walked without following symlinks. Raises HostError."""
+
+    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
+        """The running domains' claims on one file."""
+
+    def backend_works(self, name: str) -> bool:
+        """Whether this way of filtering works here."""
+
+    def is_tap(self, device: str) -> bool:
+        """Whether a network interface is a tap, whose frames can be filtered."""
+
+    def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """What the kernel does not do of a filter's promise; empty where all is."""
+
+    def host_names(self) -> tuple[str, ...]:
+        """The names under which viewers may reach this host."""
+
+    def vnc_offers(self, host: str, port: int) -> vnc.Offer:
+        """What a VNC server offers a viewer before any password. Raises HostError."""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """Facts of this very host."""
+
+    paths: Paths
+
+    def account(self, name: str) -> Account | None:
+        """See Facts."""
+        return users.account(name)
+
+    def group_id(self, name: str) -> int | None:
+        """See Facts."""
+        return users.group_id(name)
+
+    def look(self, path: str) -> Found:
+        """See Facts."""
+        return files.look(path)
+
+    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
+        """See Facts."""
+        return claims_on(self.paths, device, number)
+
+    def backend_works(self, name: str) -> bool:
+        """See Facts."""
+        return netfilter.BACKENDS[name].works()
+
+    def is_tap(self, device: str) -> bool:
+        """See Facts."""
+        return Path("/sys/class/net", device, "tun_flags").exists()
+
+    def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """See Facts."""
+        return netfilter.BACKENDS[backend].missing(promise)
+
+    def host_names(self) -> tuple[str, ...]:
+        """See Facts."""
+        return (os.uname().nodename, "localhost")
+
+    def vnc_offers(self, host: str, port: int) -> vnc.Offer:
+        """See Facts."""
+        return vnc.offer(host, port)

@@ -1,0 +1,1 @@
+"""The guards, each one protection; `lifecycle.GUARDS` has their order."""

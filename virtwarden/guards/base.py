@@ -1,0 +1,88 @@
+"""What a guard is: one protection, which reviews a domain, plans changes, checks its promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from virtwarden.changes import Change
+from virtwarden.domain import Domain
+from virtwarden.errors import Refusal
+from virtwarden.facts import Facts
+from virtwarden.paths import Paths
+from virtwarden.policy import Rules
+from virtwarden.system.process import Process
+from virtwarden.system.users import Account
+
+
+class Op(Enum):
+    """The steps of a start at which guards are asked; https://libvirt.org/hooks.html."""
+
+    PREPARE = "prepare"
+    """Nothing exists yet: no tap, no VNC port."""
+    START = "start"
+    """Tap and VNC port are known, QEMU does not run yet."""
+    STARTED = "started"
+    """QEMU runs, and so do the guest's CPUs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One domain at one step of its start, with the rules that hold for it."""
+
+    op: Op
+    domain: Domain
+    rules: Rules
+    facts: Facts
+    paths: Paths
+
+    @property
+    def user(self) -> str:
+        """The user that the domain's static DAC label names, or an empty string."""
+        for label in self.domain.labels:
+            if (label.model, label.kind) == ("dac", "static"):
+                return label.label.partition(":")[0]
+        return ""
+
+    @property
+    def account(self) -> Account | None:
+        """The domain's own user, once it is there."""
+        account = self.facts.account(self.user) if self.user else None
+        return account if account and account.domain == self.domain.uuid else None
+
+    @property
+    def cell(self) -> str:
+        """The domain's directory under /run."""
+        return str(self.paths.cell(self.domain.uuid))
+
+    @property
+    def enrol(self) -> str:
+        """The command that makes the domain's XML what virt-warden needs."""
+        return f"virt-warden enrol {shown(self.domain.name)}"
+
+    def refusal(self, what: str, *, fix: str, where: str = "") -> Refusal:
+        """A refusal of this domain."""
+        return Refusal(what, where=where, fix=fix)
+
+
+class Guard(Protocol):
+    """One protection: a module with these three functions, none of which alters anything."""
+
+    NAME: str
+
+    def review(self, case: Case) -> list[Refusal]:
+        """Why this domain may not go on to start; empty where it may."""
+
+    def plan(self, case: Case) -> list[Change]:
+        """What must be done at this step, in order. Only asked where `review` gave nothing."""
+
+    def verify(self, case: Case, process: Process) -> list[str]:
+        """Which promises the running process breaks, a sentence each; empty where none."""
+
+
+def shown(name: str) -> str:
+    """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
+    import shlex
+
+    return shlex.quote("".join(letter if letter.isprintable() else "?" for letter in name))

@@ -1,0 +1,119 @@
+"""A VM's console is seen by those alone who hold its password, over TLS."""
+
+from __future__ import annotations
+
+from virtwarden.changes import Change, IssueCertificate
+from virtwarden.domain import Display
+from virtwarden.errors import HostError, Refusal
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system.process import Process
+from virtwarden.system.vnc import VENCRYPT, X509_SUBTYPES
+
+NAME = "console"
+
+# egl-headless renders for another display and is itself reached by nobody.
+_UNREACHABLE = ("egl-headless",)
+_NO_PORT = ("", "-1", "0")
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    return [
+        refusal for display in case.domain.displays for refusal in _review_display(case, display)
+    ]
+
+
+def _review_display(case: Case, display: Display) -> list[Refusal]:
+    edit = f"virsh edit {shown(case.domain.name)}"
+    excepted = display.kind == "spice" and "spice" in case.rules.exceptions
+    if display.kind in _UNREACHABLE or excepted:
+        return []
+    if display.kind != "vnc":
+        return [
+            case.refusal(
+                f"a {display.kind} display, whose encryption and password nobody enforces",
+                fix=f"make it type='vnc': {edit}",
+            )
+        ]
+    return [
+        case.refusal(
+            f"VNC would listen on {address or 'an address that is not known'}",
+            where=case.rules.where("console.listen"),
+            fix=f"one of {', '.join(case.rules.listen)}: {edit}; or add it to listen",
+        )
+        for address in _addresses(case, display)
+        if address not in case.rules.listen
+    ]
+
+
+def _addresses(case: Case, display: Display) -> list[str]:
+    """Where a VNC display listens; `unix` for a socket.
+
+    The address of a libvirt network is filled in between `prepare` and `start`.
+    """
+    if not display.listens:
+        return ["unix" if display.socket else display.address]
+    addresses = []
+    for listen in display.listens:
+        if listen.kind == "socket":
+            addresses.append("unix")
+        elif listen.kind == "address" or case.op is not Op.PREPARE:
+            addresses.append(listen.address)
+    return addresses
+
+
+def _consoles(case: Case) -> list[Display]:
+    return [display for display in case.domain.displays if display.kind == "vnc"]
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard."""
+    consoles = _consoles(case)
+    if case.op is not Op.PREPARE or not consoles or case.rules.tls != "required":
+        return []
+    addresses = [address for console in consoles for address in _addresses(case, console)]
+    names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
+    return [
+        IssueCertificate(
+            directory=f"{case.cell}/tls",
+            user=case.user,
+            common_name=case.domain.uuid,
+            names=tuple(dict.fromkeys(names)),
+        )
+    ]
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    if "emulator" in case.rules.exceptions:
+        return []
+    breaches = []
+    for console in _consoles(case):
+        if console.port in _NO_PORT:
+            continue
+        for address in _addresses(case, console):
+            breaches += _verify_server(case, address, int(console.port))
+    return breaches
+
+
+def _verify_server(case: Case, address: str, port: int) -> list[str]:
+    """Knock, as a viewer would, and see what is offered before any password."""
+    if address == "unix":
+        return []
+    where = f"VNC at {address} port {port}"
+    try:
+        offer = case.facts.vnc_offers(address, port)
+    except HostError as error:
+        return [error.what]
+    if case.rules.tls == "required" and offer.types != (VENCRYPT,):
+        return [f"{where} offers security types {list(offer.types)}, not VeNCrypt alone"]
+    if case.rules.tls == "required" and not set(offer.subtypes) <= X509_SUBTYPES:
+        return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)} without x509"]
+    if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
+        return [f"{where} lets viewers in without a password"]
+    return []
+
+
+def _asks(types: tuple[int, ...], subtypes: tuple[int, ...]) -> bool:
+    """Whether every way in asks for a secret; type 1 and subtypes 257 and 260 do not."""
+    return 1 not in types and not {257, 260} & set(subtypes)

@@ -1,0 +1,109 @@
+"""A user for each VM: its QEMU runs as nobody else does."""
+
+from __future__ import annotations
+
+import re
+
+from virtwarden.changes import Change, CreateUser, MakeDirectory
+from virtwarden.errors import Refusal
+from virtwarden.guards.base import Case, Op
+from virtwarden.reach import search_grants
+from virtwarden.system.process import Process
+from virtwarden.system.users import Account
+
+NAME = "identity"
+
+# useradd(8), CAVEATS: at most 32 characters
+_LONGEST_NAME = 32
+_NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]")
+_SUPPLEMENTARY = ("kvm",)
+
+
+def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
+    """The names that a domain's user may have, the first one the best.
+
+    The domain's own name stands there only where it is, as it is, a valid end of a user's name;
+    otherwise, and where another domain's user has that name, a part of the UUID tells it apart.
+    """
+    plain = prefix + domain_name
+    clean = _NOT_IN_A_NAME.sub("-", domain_name.lower())
+    suffix = f"-{uuid[:8]}"
+    told_apart = f"{prefix}{clean}"[: _LONGEST_NAME - len(suffix)] + suffix
+    if clean == domain_name and len(plain) <= _LONGEST_NAME:
+        return plain, told_apart
+    return (told_apart,)
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    name = case.user
+    if not name or not _is_enrolled(case):
+        return [case.refusal("it is not enrolled", fix=case.enrol)]
+    account = case.facts.account(name)
+    if account is not None and account.domain == case.domain.uuid:
+        return _review_account(case, account)
+    if account is not None:
+        return [case.refusal(f"user {name} is not this domain's own", fix=case.enrol)]
+    if name not in candidates(case.rules.user_prefix, case.domain.name, case.domain.uuid):
+        return [case.refusal(f"user {name} is not one that virt-warden chose", fix=case.enrol)]
+    return []
+
+
+def _is_enrolled(case: Case) -> bool:
+    own = (f"{case.user}:{case.user}", "yes")
+    found = [label for label in case.domain.labels if label.model == "dac"]
+    return [(label.label, label.relabel) for label in found] == [own]
+
+
+def _review_account(case: Case, account: Account) -> list[Refusal]:
+    lowest, highest = case.rules.uid_range
+    if lowest <= account.uid <= highest:
+        return []
+    return [
+        case.refusal(
+            f"user {account.name} has uid {account.uid}, out of the range {lowest} to {highest}",
+            where=case.rules.where("identity.uid_range"),
+            fix="widen uid_range so that it holds all uids that were given before",
+        )
+    ]
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard."""
+    if case.op is not Op.PREPARE:
+        return []
+    changes: list[Change] = []
+    if case.account is None:
+        changes.append(
+            CreateUser(
+                name=case.user,
+                domain=case.domain.uuid,
+                uid_range=case.rules.uid_range,
+                groups=tuple(n for n in _SUPPLEMENTARY if case.facts.group_id(n) is not None),
+            )
+        )
+    changes.append(MakeDirectory(path=case.cell, user=case.user))
+    # QEMU reads its master key below a directory that only libvirt's own QEMU user may enter.
+    state = case.facts.look(str(case.paths.libvirt_state))
+    changes += search_grants(state.directories, case.user)
+    if state.leaf is not None:
+        changes += search_grants((state.leaf,), case.user)
+    return changes
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    account = case.account
+    if account is None:
+        return [f"there is no user {case.user} of this domain's own"]
+    breaches = []
+    if set(process.uids) != {account.uid}:
+        breaches.append(f"QEMU's uids are {process.uids}, not all {account.uid}")
+    if set(process.gids) != {account.gid}:
+        breaches.append(f"QEMU's gids are {process.gids}, not all {account.gid}")
+    foreign = set(process.groups) - set(account.groups)
+    if foreign:
+        breaches.append(f"QEMU is in groups {sorted(foreign)} that its user is not in")
+    if process.capabilities:
+        breaches.append(f"QEMU holds capabilities {process.capabilities:#x}")
+    return breaches

@@ -1,0 +1,68 @@
+"""QEMU is started by the wrapper alone, with no argument that was not planned for."""
+
+from __future__ import annotations
+
+from virtwarden import ticket
+from virtwarden.changes import Change, EndProcesses, WriteFile
+from virtwarden.errors import Refusal
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system.process import Process
+
+NAME = "sandbox"
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    refusals = []
+    wrapper = ticket.wrapper_path(case.paths, case.domain.arch)
+    if case.domain.emulator != wrapper and "emulator" not in case.rules.exceptions:
+        refusals.append(
+            case.refusal(
+                f"its emulator is {case.domain.emulator or 'not named'}, not {wrapper}",
+                where=case.rules.where("exceptions"),
+                fix=f'{case.enrol}, or exceptions = ["emulator"] for this domain',
+            )
+        )
+    if case.domain.passes_arguments and "qemu-commandline" not in case.rules.exceptions:
+        refusals.append(
+            case.refusal(
+                "it passes arguments of its own to QEMU (<qemu:commandline>)",
+                where=case.rules.where("exceptions"),
+                fix=f"take them out (virsh edit {shown(case.domain.name)}), or exceptions ="
+                ' ["qemu-commandline"] for this domain',
+            )
+        )
+    return refusals
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard."""
+    changes: list[Change] = []
+    if case.op is Op.START and case.account is not None:
+        changes.append(
+            WriteFile(
+                path=f"{case.cell}/ticket.json",
+                content=ticket.of(case, case.account),
+                user=case.user,
+            )
+        )
+    if case.op in (Op.PREPARE, Op.START):
+        changes.append(EndProcesses(case.user))
+    return changes
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    if "emulator" in case.rules.exceptions:
+        return []
+    breaches = []
+    if not process.no_new_privileges:
+        breaches.append("QEMU could gain privileges (NoNewPrivs is not set)")
+    if process.core_limit != "0":
+        breaches.append(f"QEMU may dump its guest's memory (core limit {process.core_limit})")
+    if process.umask != 0o077:
+        breaches.append(f"QEMU makes files that others may read (umask {process.umask:03o})")
+    expected = ticket.emulator_path(case.domain.arch)
+    if process.executable != expected:
+        breaches.append(f"the process runs {process.executable}, not {expected}")
+    return breaches

@@ -1,0 +1,180 @@
+"""A domain's life under guard: which guards are asked at which step, and in which order.
+
+This is the list that docs/architecture.md tells; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+from virtwarden import journal, log
+from virtwarden.changes import Change, Scope, WriteFile
+from virtwarden.errors import Refusal, WardenError
+from virtwarden.guards import console, identity, network, sandbox, storage
+from virtwarden.guards.base import Case, Guard, Op, shown
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode
+from virtwarden.system import process
+
+# identity comes first: it makes the user to whom the others give things. sandbox comes last: its
+# ticket tells what the others did.
+GUARDS: tuple[Guard, ...] = (identity, storage, network, console, sandbox)
+
+# What is needed for an enrolled domain to start at all, whether or not anything is to be guarded.
+_INDISPENSABLE: tuple[Guard, ...] = (identity, sandbox)
+
+
+def prepare(case: Case) -> None:
+    """Before anything of the domain exists: undo what a former life left, then raise the guards.
+
+    Raises WardenError where the domain may not start; nothing of what was done is left then.
+    """
+    with journal.locked(case.paths, case.domain.uuid):
+        _undo(case.paths, case.domain.uuid, case.domain.name)
+        _raise_guards(case)
+
+
+def start(case: Case) -> None:
+    """Tap and VNC port are known, QEMU does not run yet. Raises as `prepare` does."""
+    with journal.locked(case.paths, case.domain.uuid):
+        _raise_guards(case)
+
+
+def started(case: Case) -> None:
+    """QEMU runs: take back what libvirt gave away on the way, then check every promise."""
+    with journal.locked(case.paths, case.domain.uuid):
+        journal.perform(case.paths, case.domain.uuid, plan(case, _willing(case, reviews(case))))
+        breaches = verify(case)
+        verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
+        journal.perform(case.paths, case.domain.uuid, [verdict])
+    _report(case, breaches)
+
+
+def reconnect(case: Case) -> None:
+    """libvirt is back and finds the domain running: check every promise anew."""
+    _report(case, verify(case))
+
+
+def release(paths: Paths, domain: str, name: str) -> None:
+    """The domain is gone: undo all. Harmless where nothing was done or all is undone."""
+    with journal.locked(paths, domain):
+        _undo(paths, domain, name)
+
+
+def reviews(case: Case) -> dict[Guard, list[Refusal]]:
+    """What each guard has against this domain."""
+    return {guard: guard.review(case) for guard in GUARDS}
+
+
+def plan(case: Case, guards: Iterable[Guard]) -> list[Change]:
+    """What these guards will do at this step, each thing once."""
+    return list(dict.fromkeys(change for guard in guards for change in guard.plan(case)))
+
+
+def verify(case: Case) -> list[str]:
+    """Which promises the running domain breaks, a sentence each, its guard first."""
+    case = replace(case, op=Op.STARTED)
+    try:
+        running = process.read(_pid(case))
+    except (WardenError, OSError, ValueError) as error:
+        return [f"{sandbox.NAME}: QEMU's process cannot be looked at: {error}"]
+    promised = _promised(case)
+    return [
+        f"{guard.NAME}: {breach}"
+        for guard in GUARDS
+        if guard in promised
+        for breach in guard.verify(case, running)
+    ]
+
+
+def _pid(case: Case) -> int:
+    return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
+
+
+def _promised(case: Case) -> tuple[Guard, ...]:
+    return () if case.rules.mode is Mode.DISABLED else GUARDS
+
+
+def _raise_guards(case: Case) -> None:
+    refusals = reviews(case)
+    if case.rules.mode is Mode.ENFORCING:
+        _refuse(case, [refusal for found in refusals.values() for refusal in found])
+        _perform(case, GUARDS)
+    else:
+        _perform_leniently(case, refusals)
+
+
+def _refuse(case: Case, refusals: list[Refusal]) -> None:
+    if not refusals:
+        return
+    first, *more = refusals
+    if more:
+        hint = f"{first.fix} (and {len(more)} more: virt-warden explain {shown(case.domain.name)})"
+        raise Refusal(first.what, where=first.where, fix=hint)
+    raise first
+
+
+def _perform(case: Case, guards: Iterable[Guard]) -> None:
+    """All or nothing."""
+    try:
+        journal.perform(case.paths, case.domain.uuid, plan(case, guards))
+    except BaseException:
+        _undo(case.paths, case.domain.uuid, case.domain.name)
+        raise
+
+
+def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None:
+    """As much as can be; what would have been refused is logged."""
+    if case.rules.mode is Mode.PERMISSIVE:
+        for refusal in (refusal for found in refusals.values() for refusal in found):
+            _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
+    for guard in _willing(case, refusals):
+        try:
+            journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
+        except (WardenError, OSError) as error:
+            _log(case, log.Level.WARNING, "would-refuse", reason=error)
+
+
+def _willing(case: Case, refusals: dict[Guard, list[Refusal]]) -> list[Guard]:
+    """Those guards that can do their work, whatever others have against the domain."""
+    if case.rules.mode is Mode.ENFORCING:
+        return [*GUARDS]
+    asked = _INDISPENSABLE if case.rules.mode is Mode.DISABLED else GUARDS
+    if refusals[identity]:
+        # With no user of its own, there is nobody to give anything to.
+        return [network] if network in asked and not refusals[network] else []
+    # The wrapper will not become QEMU without its ticket, whatever the sandbox would refuse.
+    return [guard for guard in asked if guard is sandbox or not refusals[guard]]
+
+
+def _undo(paths: Paths, domain: str, name: str) -> None:
+    done = len(journal.records(paths, domain))
+    for report in journal.undo(paths, domain, Scope.RUN):
+        log.event(log.Level.WARNING, "left-alone", domain=name, uuid=domain, reason=report)
+    if done:
+        log.event(log.Level.NOTICE, "undone", domain=name, uuid=domain, changes=done)
+
+
+def _report(case: Case, breaches: list[str]) -> None:
+    enforcing = case.rules.mode is Mode.ENFORCING
+    for breach in breaches:
+        level = log.Level.CRITICAL if enforcing else log.Level.WARNING
+        _log(case, level, "breach", promise=breach)
+    if not breaches:
+        guards = ",".join(guard.NAME for guard in _promised(case))
+        account = case.account
+        _log(
+            case,
+            log.Level.NOTICE,
+            "verified",
+            user=case.user,
+            uid=account.uid if account else "",
+            pid=_pid(case),
+            guards=guards,
+        )
+
+
+def _log(case: Case, level: log.Level, what: str, **fields: object) -> None:
+    log.event(level, what, domain=case.domain.name, uuid=case.domain.uuid, **fields)

@@ -1,0 +1,53 @@
+"""Where virt-warden keeps its things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every place virt-warden reads or writes; tests give their own."""
+
+    policy: Path = Path("/etc/virt-warden/policy.toml")
+    policy_dir: Path = Path("/etc/virt-warden/policy.d")
+    schema: Path = Path("/usr/share/virt-warden/schema.json")
+    run: Path = Path("/run/virt-warden")
+    state: Path = Path("/var/lib/virt-warden")
+    wrapper_dir: Path = Path("/usr/lib/virt-warden")
+    libvirt_state: Path = Path("/var/lib/libvirt/qemu")
+    libvirt_run: Path = Path("/run/libvirt/qemu")
+
+    @property
+    def policy_cache(self) -> Path:
+        """The compiled policy; gone after a reboot."""
+        return self.run / "policy.json"
+
+    @property
+    def claims(self) -> Path:
+        """Which running domain uses which file."""
+        return self.run / "claims"
+
+    @property
+    def ledger(self) -> Path:
+        """Every uid that was ever given to a VM."""
+        return self.state / "uids"
+
+    @property
+    def shared(self) -> Path:
+        """What files that several domains share were like before the first of them started."""
+        return self.state / "shared"
+
+    @property
+    def console_ca(self) -> Path:
+        """The authority that signs the consoles' certificates."""
+        return self.state / "console-ca"
+
+    def cell(self, uuid: str) -> Path:
+        """What a running domain's wrapper and QEMU read; gone after a reboot."""
+        return self.run / uuid
+
+    def domain_state(self, uuid: str) -> Path:
+        """A domain's journals."""
+        return self.state / "domains" / uuid

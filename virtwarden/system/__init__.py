@@ -1,0 +1,4 @@
+"""One file an outside thing: what virt-warden asks of the kernel and of the host's tools.
+
+Nothing here knows of domains or of policies.
+"""

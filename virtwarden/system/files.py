@@ -1,0 +1,251 @@
+"""Files, reached so that nobody can swap a step of the path under our feet."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virtwarden.errors import HostError
+
+
+@dataclass(frozen=True)
+class Inode:
+    """What one step of a path is; `writers` are the uids and gids that an ACL lets write."""
+
+    path: str
+    device: int
+    number: int
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    rdev: int = 0
+    writers: tuple[int, ...] = ()
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode number."""
+        return self.device, self.number
+
+    @property
+    def permissions(self) -> int:
+        """The mode without the file's type."""
+        return stat.S_IMODE(self.mode)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A path walked without following a symlink.
+
+    `leaf` is None where the path ends early; `symlink` is the step that is one, and then
+    `real` is where it leads.
+    """
+
+    path: str
+    directories: tuple[Inode, ...]
+    leaf: Inode | None
+    symlink: str = ""
+    real: str = ""
+
+
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def look(path: str) -> Found:
+    """Walk an absolute path from the root, a step at a time, following no symlink.
+
+    Device nodes are named by symlinks that root made (/dev/vg0/web01): below /dev, which only
+    root can write, these are resolved first. Raises HostError where the path is not absolute or
+    is not in its plain form.
+    """
+    if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
+        raise HostError(f"{path!r} is not a plain absolute path", fix="write it without . .. //")
+    walked = _resolve_device(path)
+    directories: list[Inode] = []
+    handle = os.open("/", _STEP | os.O_DIRECTORY)
+    try:
+        directories.append(_inode(handle, "/"))
+        steps = walked.strip("/").split("/")
+        for depth, step in enumerate(steps):
+            here = "/" + "/".join(steps[: depth + 1])
+            try:
+                deeper = os.open(step, _STEP, dir_fd=handle)
+            except (FileNotFoundError, NotADirectoryError):
+                return Found(path, tuple(directories), None)
+            os.close(handle)
+            handle = deeper
+            inode = _inode(handle, here)
+            if stat.S_ISLNK(inode.mode):
+                return Found(path, tuple(directories), None, here, os.path.realpath(path))
+            if depth == len(steps) - 1:
+                return Found(path, tuple(directories), inode)
+            directories.append(inode)
+    finally:
+        os.close(handle)
+    return Found(path, tuple(directories), None)
+
+
+def _resolve_device(path: str) -> str:
+    if not path.startswith("/dev/"):
+        return path
+    real = os.path.realpath(path)
+    return real if real.startswith("/dev/") else path
+
+
+def _inode(handle: int, path: str) -> Inode:
+    found = os.fstat(handle)
+    return Inode(
+        path=path,
+        device=found.st_dev,
+        number=found.st_ino,
+        mode=found.st_mode,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        links=found.st_nlink,
+        rdev=found.st_rdev,
+        # An ACL grants nothing that the group bits, which are its mask then, do not (acl(5)).
+        writers=acl_writers(handle) if found.st_mode & stat.S_IWGRP else (),
+    )
+
+
+def sync_directory(path: Path) -> None:
+    """See to it that the names in a directory are on the disk; fsync(2), NOTES."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
+    """An O_PATH descriptor of the very file that was looked at, however its path was swapped.
+
+    Device numbers are handed out anew at each boot: where the file was looked at in another
+    `boot` than this, the inode number alone has to be the same.
+
+    Raises HostError where the path leads elsewhere by now or is gone.
+    """
+    handle = os.open("/", _STEP | os.O_DIRECTORY)
+    try:
+        for step in _resolve_device(path).strip("/").split("/"):
+            if not step:
+                continue
+            deeper = os.open(step, _STEP, dir_fd=handle)
+            os.close(handle)
+            handle = deeper
+        found = os.fstat(handle)
+        moved = found.st_dev != device and boot in ("", boot_id())
+        if moved or found.st_ino != number:
+            raise HostError(
+                f"{path} is no longer the file that was reviewed",
+                fix=f"see who replaced it: ls -li {path}",
+            )
+        yield handle
+    except FileNotFoundError:
+        raise HostError(f"{path} is gone") from None
+    finally:
+        os.close(handle)
+
+
+def boot_id() -> str:
+    """What tells this boot from all others; random(4), /proc/sys/kernel/random/boot_id."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def by_descriptor(handle: int) -> Path:
+    """A path that leads to just this open file; proc(5), /proc/PID/fd."""
+    return Path(f"/proc/self/fd/{handle}")
+
+
+def write_atomically(
+    path: Path, content: bytes, mode: int, *, gid: int = 0, durable: bool = False
+) -> None:
+    """Put a whole file in place, root's, or none at all; a symlink in the way is replaced.
+
+    A `durable` file is on the disk when this returns, whatever happens to the host's power.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchown(file.fileno(), 0, gid)
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        if durable:
+            sync_directory(path.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
+
+def acl_writers(handle: int) -> tuple[int, ...]:
+    """The uids and gids that the access ACL of an open file lets write by name."""
+    import posix1e
+
+    path = str(by_descriptor(handle))
+    if not posix1e.has_extended(path):
+        return ()
+    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
+    entries = posix1e.ACL(file=path)
+    return tuple(e.qualifier for e in entries if e.tag_type in named and e.permset.write)
+
+
+def acl_permissions(handle: int, uid: int) -> int | None:
+    """What the ACL of an open file grants this uid by name, as rwx bits, or None."""
+    import posix1e
+
+    for entry in posix1e.ACL(file=str(by_descriptor(handle))):
+        if entry.tag_type == posix1e.ACL_USER and entry.qualifier == uid:
+            granted = entry.permset
+            return int(4 * granted.read + 2 * granted.write + granted.execute)
+    return None
+
+
+def acl_grant(handle: int, uid: int, permissions: int) -> None:
+    """Set what the ACL of an open file grants this uid, as rwx bits; other entries stay.
+
+    Raises OSError (EOPNOTSUPP) where the file system has no ACLs.
+    """
+    import posix1e
+
+    acl = posix1e.ACL(file=str(by_descriptor(handle)))
+    _drop(acl, posix1e.ACL_USER, uid)
+    entry = acl.append()
+    entry.tag_type = posix1e.ACL_USER
+    entry.qualifier = uid
+    entry.permset.read = bool(permissions & 4)
+    entry.permset.write = bool(permissions & 2)
+    entry.permset.execute = bool(permissions & 1)
+    acl.calc_mask()
+    acl.applyto(str(by_descriptor(handle)))
+
+
+def acl_revoke(handle: int, uid: int) -> None:
+    """Take this uid's entry out; where it was the last of its kind, the plain mode is back."""
+    import posix1e
+
+    acl = posix1e.ACL(file=str(by_descriptor(handle)))
+    _drop(acl, posix1e.ACL_USER, uid)
+    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
+    if any(entry.tag_type in named for entry in acl):
+        acl.calc_mask()
+    else:
+        _drop(acl, posix1e.ACL_MASK)
+    acl.applyto(str(by_descriptor(handle)))
+
+
+def _drop(acl: Any, tag: int, qualifier: int | None = None) -> None:
+    for entry in list(acl):
+        if entry.tag_type == tag and (qualifier is None or entry.qualifier == qualifier):
+            acl.delete_entry(entry)

@@ -1,0 +1,46 @@
+"""What a disk image says of itself, by qemu-img."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtwarden.errors import HostError
+from virtwarden.system.run import run
+
+QEMU_IMG = "/usr/bin/qemu-img"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that another one is based on."""
+
+    path: str
+    format: str
+    is_device: bool
+
+
+def backing(path: str, image_format: str) -> Image | None:
+    """What an image of this format is based on, or None where it stands alone.
+
+    Believes the image's header, which whoever wrote the image wrote: ask it once, before a guest
+    had its hands on it, and write the answer down. Raises HostError and CommandError.
+    """
+    listed = run(QEMU_IMG, "info", "--force-share", "--output=json", "-f", image_format, path)
+    header = json.loads(listed)
+    below = header.get("full-backing-filename") or header.get("backing-filename")
+    if not below:
+        return None
+    below_format = header.get("backing-filename-format")
+    if not below_format:
+        raise HostError(
+            f"{path} does not say of which format its base {below} is",
+            fix=f"qemu-img rebase -u -b {below} -F FORMAT {path}",
+        )
+    try:
+        mode = Path(below).stat().st_mode
+    except OSError as error:
+        raise HostError(f"the base {below} of {path}: {error.strerror}") from None
+    return Image(str(Path(below).resolve()), below_format, stat.S_ISBLK(mode))

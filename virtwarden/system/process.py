@@ -1,0 +1,62 @@
+"""A running process, as the kernel sees it (proc(5))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtwarden.errors import HostError
+
+
+@dataclass(frozen=True)
+class Process:
+    """What /proc says of one process; `uids` and `gids` are real, effective, saved, file system."""
+
+    pid: int
+    executable: str
+    arguments: tuple[str, ...]
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    groups: tuple[int, ...]
+    capabilities: int
+    no_new_privileges: bool
+    core_limit: str
+    umask: int
+
+
+_CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+
+
+def read(pid: int) -> Process:
+    """The process of this pid. Raises HostError where there is none."""
+    directory = Path("/proc") / str(pid)
+    try:
+        status = dict(
+            line.split(":", 1) for line in (directory / "status").read_text().splitlines()
+        )
+        capabilities = 0
+        for name in _CAPABILITY_SETS:
+            capabilities |= int(status[name], 16)
+        return Process(
+            pid=pid,
+            executable=str((directory / "exe").readlink()),
+            arguments=tuple((directory / "cmdline").read_text().split("\0")[:-1]),
+            uids=_numbers(status["Uid"]),
+            gids=_numbers(status["Gid"]),
+            groups=_numbers(status["Groups"]),
+            capabilities=capabilities,
+            no_new_privileges=status["NoNewPrivs"].strip() == "1",
+            core_limit=_core_limit((directory / "limits").read_text()),
+            umask=int(status["Umask"], 8),
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        raise HostError(f"there is no process {pid}") from None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split())
+
+
+def _core_limit(limits: str) -> str:
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    return line.removeprefix("Max core file size").split()[1]

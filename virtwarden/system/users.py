@@ -1,0 +1,214 @@
+"""The VMs' users: who is there, who ever was, and how one is made and removed."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtwarden.errors import HostError
+from virtwarden.system.run import run
+
+_COMMENT = "virt-warden domain "
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user as the host knows it; `domain` is the UUID it was made for, or empty."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    domain: str = ""
+
+
+def account(name: str) -> Account | None:
+    """The user of this name, with all of its groups, or None where there is none."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(
+        name=name,
+        uid=entry.pw_uid,
+        gid=entry.pw_gid,
+        groups=tuple(sorted(os.getgrouplist(name, entry.pw_gid))),
+        domain=_domain_of(entry),
+    )
+
+
+def account_of(domain: str) -> Account | None:
+    """The user that was made for this domain, whatever the domain was called then."""
+    for entry in pwd.getpwall():
+        if _domain_of(entry) == domain:
+            return account(entry.pw_name)
+    return None
+
+
+def _domain_of(entry: pwd.struct_passwd) -> str:
+    comment = entry.pw_gecos.split(",")[0]
+    return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""
+
+
+def group_id(name: str) -> int | None:
+    """The gid of the group of this name, or None where there is none."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def create(name: str, uid: int, groups: tuple[str, ...], domain: str) -> None:
+    """Make a user that cannot log in, owns no home and has a primary group of its own.
+
+    Picks up where a killed run left off. Raises HostError where another user has the name, and
+    CommandError where groupadd or useradd fails.
+    """
+    there = account(name)
+    if there is not None:
+        if (there.uid, there.domain) == (uid, domain):
+            return
+        raise HostError(f"user {name} is there already, with uid {there.uid}")
+    if group_id(name) != uid:
+        run("/usr/sbin/groupadd", "--gid", str(uid), name)
+    run(
+        "/usr/sbin/useradd",
+        *("--uid", str(uid), "--gid", name, "--groups", ",".join(groups)),
+        *("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"),
+        # A range of subordinate uids would let the VM's user make namespaces full of users.
+        *("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"),
+        *("--comment", f"{_COMMENT}{domain}", name),
+    )
+
+
+def remove(name: str, uid: int) -> None:
+    """Remove the user and its primary group; harmless where they are gone or are another's."""
+    there = account(name)
+    if there is not None and there.uid == uid:
+        run("/usr/sbin/userdel", name)
+    if group_id(name) == uid:
+        run("/usr/sbin/groupdel", name)
+
+
+def has_processes(uid: int) -> bool:
+    """Whether any process of this uid lives."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+def kill_processes(account: Account) -> None:
+    """End every process of this user at once, also those that fork while they are looked for.
+
+    `kill -1` as that user reaches all that it may signal in one system call (kill(2)).
+    Raises HostError where one is left.
+    """
+    if account.uid == 0:
+        raise HostError("root's processes are not ended")
+    if not has_processes(account.uid):
+        return
+    run(
+        "/usr/bin/setpriv",
+        *("--reuid", str(account.uid), "--regid", str(account.gid), "--clear-groups"),
+        # The shell's own kill: kill(1) has no way to say "all" that every procps understands.
+        *("/bin/sh", "-c", "kill -KILL -1 || :"),
+    )
+    _await_end(account)
+
+
+def _await_end(account: Account) -> None:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if entry.stat().st_uid != account.uid:
+                continue
+            handle = os.pidfd_open(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        try:
+            _await_exit(handle, entry.name)
+        finally:
+            os.close(handle)
+
+
+def _await_exit(handle: int, pid: str) -> None:
+    import select
+
+    poller = select.poll()
+    poller.register(handle, select.POLLIN)
+    if not poller.poll(5_000):
+        raise HostError(
+            f"process {pid} does not end", fix=f"see why: cat /proc/{pid}/stack /proc/{pid}/status"
+        )
+
+
+@contextmanager
+def ledger(path: Path) -> Iterator[Ledger]:
+    """The list of all uids ever given, held alone: two starts at once take their turns."""
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield Ledger(handle)
+    finally:
+        os.close(handle)
+
+
+class Ledger:
+    """Lines of `uid name domain`, only ever appended to; read and written under its lock."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        text = os.pread(handle, os.fstat(handle).st_size, 0).decode()
+        # A line without its end was cut off by a crash: its uid was given to nobody, yet is
+        # passed over all the same.
+        self._torn = bool(text) and not text.endswith("\n")
+        self._uids = {int(line.split()[0]) for line in text.splitlines() if line[:1].isdigit()}
+
+    def take(self, uid_range: tuple[int, int], name: str, domain: str) -> int:
+        """A uid out of the range that neither was nor is anybody's, written down for good.
+
+        Raises HostError where the range is used up.
+        """
+        lowest, highest = uid_range
+        used = [uid for uid in self._uids if lowest <= uid <= highest]
+        uid = max(used, default=lowest - 1) + 1
+        while uid <= highest and _is_taken(uid):
+            uid += 1
+        if uid > highest:
+            raise HostError(
+                f"no uid is left between {lowest} and {highest}, and none is ever used twice",
+                fix="widen [identity] uid_range in /etc/virt-warden/policy.toml",
+            )
+        line = f"{uid} {name} {domain}\n"
+        os.write(self._handle, (("\n" if self._torn else "") + line).encode())
+        os.fsync(self._handle)
+        self._uids.add(uid)
+        self._torn = False
+        return uid
+
+
+def _is_taken(number: int) -> bool:
+    try:
+        pwd.getpwuid(number)
+    except KeyError:
+        pass
+    else:
+        return True
+    try:
+        grp.getgrgid(number)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""What the wrapper must find and do, told by the hook in a file that only root can write.
+
+The wrapper, which imports nothing of this package, reads it: wrapper/qemu_system.py.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from virtwarden.domain import Display
+from virtwarden.paths import Paths
+from virtwarden.system.users import Account
+from virtwarden.uses import uses
+
+if TYPE_CHECKING:
+    from virtwarden.guards.base import Case
+
+_FORMAT = 1
+_EMULATORS = "/usr/bin"
+
+
+def wrapper_path(paths: Paths, arch: str) -> str:
+    """The `<emulator>` of an enrolled domain of this architecture."""
+    return str(paths.wrapper_dir / f"qemu-system-{_qemu_arch(arch)}")
+
+
+def emulator_path(arch: str) -> str:
+    """The QEMU that the wrapper of this architecture becomes."""
+    return f"{_EMULATORS}/qemu-system-{_qemu_arch(arch)}"
+
+
+def _qemu_arch(arch: str) -> str:
+    """libvirt says i686 where QEMU says i386."""
+    return {"i686": "i386", "armv7l": "arm"}.get(arch, arch)
+
+
+def of(case: Case, account: Account) -> str:
+    """The ticket of a domain that is about to be executed as this user."""
+    domain, rules = case.domain, case.rules
+    files = [use.path for use in uses(domain)]
+    return json.dumps(
+        {
+            "version": _FORMAT,
+            "mode": rules.mode.value,
+            "uuid": domain.uuid,
+            "name": domain.name,
+            "user": account.name,
+            "uid": account.uid,
+            "gid": account.gid,
+            "groups": list(account.groups),
+            "emulator": emulator_path(domain.arch),
+            "files": [*files, domain.firmware] if domain.firmware else files,
+            "macs": [nic.mac.lower() for nic in domain.nics],
+            "vnc": [end for display in domain.displays for end in _endpoints(display)],
+            "tls_dir": f"{case.cell}/tls" if rules.tls == "required" else None,
+            "password": rules.password == "required",
+            "passthrough": "qemu-commandline" in rules.exceptions,
+            "spice": "spice" in rules.exceptions,
+        },
+        indent=1,
+    )
+
+
+def _endpoints(display: Display) -> list[dict[str, Any]]:
+    if display.kind != "vnc":
+        return []
+    sockets = [listen.socket for listen in display.listens if listen.kind == "socket"]
+    if display.socket or sockets:
+        return [{"socket": display.socket or sockets[0]}]
+    addresses = [listen.address for listen in display.listens] or [display.address]
+    return [{"listen": address, "port": int(display.port)} for address in addresses[:1]]
