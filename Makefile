@@ -21,7 +21,7 @@ uninstall: ## unenrol every domain and take virt-warden off this host
 	DESTDIR=$(DESTDIR) packaging/uninstall.sh
 
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
-	$(PYTHON) -m tests.host -- $(PYTHON) -m demo
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
 test: needs test-unit test-libvirt ## all tests
 
@@ -35,7 +35,7 @@ lint: tools ## ruff and mypy
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
 	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py
-	$(TOOLS)/mypy tests/host demo
+	$(TOOLS)/mypy -p tests.host -p demo
 
 bench: needs ## how much of a start's time is ours
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start

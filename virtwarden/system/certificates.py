@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
 CA_CERTIFICATE = "ca-cert.pem"
 CA_KEY = "ca-key.pem"
-FILES = (CA_CERTIFICATE, "server-cert.pem", "server-key.pem")
+FILES = (CA_CERTIFICATE, "server-cert.pem", "server-key.pem", "dh-params.pem")
+
+# The group ffdhe2048 (RFC 7919, A.1): without this file QEMU makes parameters of its own at each
+# start, which takes it up to a second and makes them no better.
+_DH_PARAMETERS = b"""\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
 
 _DAY = datetime.timedelta(days=1)
 _CA_LIFE = 7300 * _DAY
@@ -33,7 +46,7 @@ _SERVER_LIFE = 3650 * _DAY
 def issue(ca_directory: Path, common_name: str, names: tuple[str, ...]) -> dict[str, bytes]:
     """A new key and a TLS server certificate for these DNS names and IP addresses (RFC 5280).
 
-    Gives the three files of a QEMU `tls-creds-x509` directory, PEM, by name. The authority is
+    Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name. The authority is
     made in `ca_directory` where there is none yet; its key never leaves that directory.
     """
     from cryptography import x509
@@ -54,7 +67,7 @@ def issue(ca_directory: Path, common_name: str, names: tuple[str, ...]) -> dict[
         )
         .sign(ca_key, _sha256())
     )
-    content = (_pem(ca_certificate), _pem(certificate), _pem_key(key))
+    content = (_pem(ca_certificate), _pem(certificate), _pem_key(key), _DH_PARAMETERS)
     return dict(zip(FILES, content, strict=True))
 
 

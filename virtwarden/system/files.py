@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -194,8 +195,13 @@ def acl_writers(handle: int) -> tuple[int, ...]:
     import posix1e
 
     path = str(by_descriptor(handle))
-    if not posix1e.has_extended(path):
-        return ()
+    try:
+        if not posix1e.has_extended(path):
+            return ()
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return ()  # a file system without ACLs
     named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
     entries = posix1e.ACL(file=path)
     return tuple(e.qualifier for e in entries if e.tag_type in named and e.permset.write)

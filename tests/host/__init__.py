@@ -1,0 +1,1 @@
+"""A private host: a machine of its own for a test or the demo, in which nothing real is touched."""

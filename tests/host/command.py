@@ -1,0 +1,28 @@
+"""The one way in which the private host's helpers run a command."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+_TIMEOUT_SECONDS = 60
+
+
+class CommandFailedError(RuntimeError):
+    """A command failed; the message has the command as one could paste it, and what it said."""
+
+
+def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; where `check`, a failure raises CommandFailedError."""
+    done = subprocess.run(
+        command,
+        check=False,
+        text=True,
+        capture_output=True,
+        input=stdin,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    if check and done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()
+        raise CommandFailedError(f"`{shlex.join(command)}` exited {done.returncode}: {said}")
+    return done

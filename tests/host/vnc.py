@@ -1,0 +1,173 @@
+"""A small VNC client: what a server offers, and whether it lets one in (RFC 6143, VeNCrypt)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+SECURITY_NONE = 1
+SECURITY_VNC_AUTH = 2
+SECURITY_VENCRYPT = 19
+VENCRYPT_X509_VNC = 261
+ACCEPTED = "accepted"
+ASKS_FOR_PASSWORD = "asks for the password in the clear"
+
+_VERSION = b"RFB 003.008\n"
+_VENCRYPT_VERSION = b"\x00\x02"
+_CHALLENGE_LENGTH = 16
+_TIMEOUT_SECONDS = 10
+
+
+class LoginRefusedError(Exception):
+    """The server, or our own check of its certificate, refused the login."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Stream:
+    """Reads and writes the protocol's few types."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def read(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            piece = self.connection.recv(length - len(data))
+            if not piece:
+                raise LoginRefusedError("the server closed the connection")
+            data += piece
+        return data
+
+    def u8(self) -> int:
+        return self.read(1)[0]
+
+    def u32(self) -> int:
+        return int.from_bytes(self.read(4), "big")
+
+    def text(self) -> str:
+        # QEMU counts the closing zero of a C string in.
+        return self.read(self.u32()).decode(errors="replace").rstrip("\0")
+
+    def write(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+
+def security_types(host: str, port: int) -> list[int]:
+    """The security types that the server offers."""
+    with _connected(host, port) as stream:
+        return _offered(stream)
+
+
+def vencrypt_subtypes(host: str, port: int) -> list[int]:
+    """What the server offers inside VeNCrypt."""
+    with _connected(host, port) as stream:
+        _offered(stream)
+        return _vencrypt(stream)
+
+
+def login(
+    host: str,
+    port: int,
+    cafile: Path | str,
+    password: str,
+    hostname: str | None = None,
+    *,
+    certificate: tuple[str, str] | None = None,
+) -> str:
+    """Log in by X509Vnc and give back the desktop's name; raises LoginRefusedError.
+
+    `hostname` is held to the certificate; `certificate` is our own, with its key, for a server
+    that wants to see one.
+    """
+    context = ssl.create_default_context(cafile=cafile)
+    context.check_hostname = hostname is not None
+    if certificate:
+        context.load_cert_chain(*certificate)
+    with _connected(host, port) as plain:
+        _offered(plain)
+        _vencrypt(plain)
+        plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
+        if plain.u8() != 1:
+            raise LoginRefusedError("the server does not take X509Vnc")
+        try:
+            with context.wrap_socket(plain.connection, server_hostname=hostname) as secured:
+                stream = _Stream(secured)
+                stream.write(_des_response(password, stream.read(_CHALLENGE_LENGTH)))
+                _security_result(stream)
+                return _desktop_name(stream)
+        except (ssl.SSLError, ConnectionError) as failure:
+            raise LoginRefusedError(str(failure)) from failure
+
+
+def try_plain(host: str, port: int) -> dict[int, str]:
+    """Ask for each security type without TLS, offered or not, and tell what the server says."""
+    return {kind: _try(host, port, kind) for kind in (SECURITY_NONE, SECURITY_VNC_AUTH)}
+
+
+def _try(host: str, port: int, kind: int) -> str:
+    with _connected(host, port) as stream:
+        try:
+            offered = _offered(stream)
+            stream.write(bytes([kind]))
+            if kind == SECURITY_VNC_AUTH and kind in offered:
+                stream.read(_CHALLENGE_LENGTH)
+                return ASKS_FOR_PASSWORD
+            _security_result(stream)
+        except (LoginRefusedError, ConnectionError) as refusal:
+            return str(refusal)
+        return ACCEPTED
+
+
+@contextmanager
+def _connected(host: str, port: int) -> Iterator[_Stream]:
+    with socket.create_connection((host, port), _TIMEOUT_SECONDS) as connection:
+        stream = _Stream(connection)
+        stream.read(len(_VERSION))
+        stream.write(_VERSION)
+        yield stream
+
+
+def _offered(stream: _Stream) -> list[int]:
+    count = stream.u8()
+    if count == 0:
+        raise LoginRefusedError(stream.text())
+    return list(stream.read(count))
+
+
+def _vencrypt(stream: _Stream) -> list[int]:
+    stream.write(bytes([SECURITY_VENCRYPT]))
+    stream.read(len(_VENCRYPT_VERSION))
+    stream.write(_VENCRYPT_VERSION)
+    if stream.u8() != 0:
+        raise LoginRefusedError("the server does not take VeNCrypt 0.2")
+    return [stream.u32() for _ in range(stream.u8())]
+
+
+def _des_response(password: str, challenge: bytes) -> bytes:
+    # VNC takes the bits of each byte of the key in the other order than DES does.
+    key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password.encode()[:8].ljust(8, b"\0"))
+    # DES is triple DES with one key thrice. ECB and DES are the protocol's, not our choice.
+    cipher = Cipher(algorithms.TripleDES(key), modes.ECB())  # noqa: S305
+    encryptor = cipher.encryptor()
+    return encryptor.update(challenge) + encryptor.finalize()
+
+
+def _security_result(stream: _Stream) -> None:
+    if stream.u32() != 0:
+        raise LoginRefusedError(stream.text())
+
+
+def _desktop_name(stream: _Stream) -> str:
+    stream.write(b"\x01")
+    width_height_and_pixel_format = 4 + 16
+    stream.read(width_height_and_pixel_format)
+    return stream.text()

@@ -1,0 +1,61 @@
+r"""What the tests share: one libvirtd for all of them; a bridge and a system log for each.
+
+Run from the checkout's root, as root:
+
+    /usr/bin/python3 -B -m tests.host -- \
+        /usr/bin/python3 -m pytest -p no:cacheprovider tests/libvirt
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host import network
+from tests.host.libvirt import Libvirt, libvirtd
+from tests.host.namespace import require_private_host
+from tests.host.syslog import Syslog, syslog_socket
+
+# Where QEMU, as whatever user, may search; pytest's own tmp_path is root's alone.
+_IMAGES = Path("/var/lib/libvirt/images")
+
+_bridge_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", name="libvirt")
+def _libvirt() -> Iterator[Libvirt]:
+    with libvirtd() as libvirt:
+        yield libvirt
+
+
+@pytest.fixture
+def domains(libvirt: Libvirt) -> Iterator[Libvirt]:
+    """The session's libvirt, which has no domain before and none after the test."""
+    yield libvirt
+    libvirt.remove_domains()
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    """A bridge of the test's own."""
+    with network.bridge(f"br-test{next(_bridge_numbers)}") as name:
+        yield name
+
+
+@pytest.fixture
+def syslog() -> Iterator[Syslog]:
+    """What is sent to the system log during the test."""
+    with syslog_socket() as log:
+        yield log
+
+
+@pytest.fixture
+def images(request: pytest.FixtureRequest) -> Path:
+    """A new directory for disk images, in which QEMU finds them."""
+    require_private_host()
+    directory = _IMAGES / str(request.node.name).replace("/", "-")
+    directory.mkdir(mode=0o711)
+    return directory

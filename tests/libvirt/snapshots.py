@@ -1,0 +1,42 @@
+"""The host as it is at one moment, in so far as a change of virt-warden's could alter it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import posix1e
+
+from tests.host.command import run
+
+# Spent uids stay spent, and an authority outlives the start that founded it: all else comes back.
+_LASTING = ("/var/lib/virt-warden/uids", "/var/lib/virt-warden/console-ca")
+_ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+
+
+def snapshot(trees: Iterable[Path]) -> dict[str, str]:
+    """Every file below some directories, the accounts, and the kernel's filters."""
+    found = {f"/etc/{name}": Path("/etc", name).read_text() for name in _ACCOUNTS}
+    found["nftables"] = run("nft", "list", "ruleset").stdout
+    found["ebtables"] = run("ebtables", "-t", "nat", "-L").stdout
+    for tree in trees:
+        for path in [tree, *sorted(tree.rglob("*"))]:
+            if not str(path).startswith(_LASTING):
+                found[str(path)] = _describe(path)
+    return found
+
+
+def _describe(path: Path) -> str:
+    status = path.lstat()
+    words = [stat.filemode(status.st_mode), f"{status.st_uid}:{status.st_gid}"]
+    if stat.S_ISLNK(status.st_mode):
+        return " ".join([*words, str(path.readlink())])
+    words.append(posix1e.ACL(file=str(path)).to_any_text(separator=b",").decode())
+    if stat.S_ISREG(status.st_mode):
+        words.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    if stat.S_ISBLK(status.st_mode):
+        words.append(str(os.major(status.st_rdev)))
+    return " ".join(words)

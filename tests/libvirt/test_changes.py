@@ -1,0 +1,443 @@
+"""Every kind of change, done for real and undone, with a crash at any moment in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.host.tap import open_tap
+from tests.libvirt.snapshots import snapshot
+from virtwarden import journal
+from virtwarden.changes import (
+    KINDS,
+    Change,
+    Claim,
+    CreateUser,
+    EndProcesses,
+    GrantAccess,
+    InstallFilter,
+    IssueCertificate,
+    LockShared,
+    MakeDirectory,
+    Scope,
+    SetAccess,
+    TakeBack,
+    WriteFile,
+)
+from virtwarden.errors import HostError, Refusal
+from virtwarden.paths import Paths
+from virtwarden.system import files, users
+from virtwarden.system.netfilter import EBTABLES
+from virtwarden.system.run import run
+
+PATHS = Paths()
+DOMAIN = "11111111-2222-3333-4444-555555555555"
+OTHER = "99999999-2222-3333-4444-555555555555"
+USER = CreateUser("vmw-changes", DOMAIN, (70000, 70999), ("kvm",))
+OTHER_USER = CreateUser("vmw-other", OTHER, (70000, 70999), ("kvm",))
+MAC = "52:54:00:00:00:01"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the changes of one test are done to."""
+
+    directory: Path
+    image: Path
+    tap: str
+
+    def file(self, path: Path) -> tuple[str, int, int]:
+        found = path.stat()
+        return str(path), found.st_dev, found.st_ino
+
+    def state(self) -> dict[str, str]:
+        return snapshot([self.directory, PATHS.run, PATHS.shared])
+
+
+@pytest.fixture
+def ground(images: Path) -> Iterator[Ground]:
+    image = images / "disk.img"
+    image.write_bytes(b"disk")
+    image.chmod(0o644)
+    os.chown(image, 1234, 5678)
+    PATHS.run.mkdir(mode=0o711, exist_ok=True)
+    PATHS.claims.mkdir(mode=0o700, exist_ok=True)
+    PATHS.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # ebtables makes its base chains when it is first used, and leaves them.
+    run(EBTABLES, "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
+    run(EBTABLES, "-t", "nat", "-D", "PREROUTING", "-j", "RETURN")
+    tap = open_tap("vnet-ch")
+    for user in (USER, OTHER_USER):
+        _done(user)
+    yield Ground(images, image, "vnet-ch")
+    os.close(tap)
+    for user in (USER, OTHER_USER):
+        account = users.account(user.name)
+        if account:
+            users.remove(user.name, account.uid)
+
+
+def _done(change: Change) -> dict[str, Any]:
+    before = change.capture(PATHS)
+    change.apply(PATHS, before)
+    return before
+
+
+def _cell(ground: Ground) -> str:
+    directory = PATHS.cell(DOMAIN)
+    return str(directory)
+
+
+EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
+    CreateUser: lambda _: replace(USER, name="vmw-new", domain=DOMAIN[::-1]),
+    EndProcesses: lambda _: EndProcesses(USER.name),
+    SetAccess: lambda g: SetAccess(*g.file(g.image), USER.name, 0o600),
+    GrantAccess: lambda g: GrantAccess(*g.file(g.directory), USER.name, 1),
+    LockShared: lambda g: LockShared(*g.file(g.image), DOMAIN),
+    TakeBack: lambda g: TakeBack(*g.file(_given_away(g))),
+    MakeDirectory: lambda g: MakeDirectory(_cell(g), USER.name),
+    WriteFile: lambda g: WriteFile(str(g.directory / "ticket.json"), "{}", USER.name),
+    IssueCertificate: lambda g: IssueCertificate(
+        str(g.directory / "tls"), USER.name, DOMAIN, ("localhost", "127.0.0.1")
+    ),
+    Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
+    InstallFilter: lambda g: InstallFilter(
+        "nftables", g.tap, MAC, deny_mac_spoofing=True, deny_arp_spoofing=True, deny_vlan_tags=True
+    ),
+}
+
+
+def _given_away(ground: Ground) -> Path:
+    kernel = ground.directory / "kernel"
+    kernel.touch()
+    return kernel
+
+
+@pytest.fixture(params=sorted(KINDS))
+def change(request: pytest.FixtureRequest, ground: Ground) -> Change:
+    return EXAMPLES[KINDS[request.param]](ground)
+
+
+def test_every_kind_of_change_is_tried_here() -> None:
+    assert set(EXAMPLES) == set(KINDS.values())
+
+
+def test_a_change_that_is_undone_leaves_what_was_there(ground: Ground, change: Change) -> None:
+    state = ground.state()
+    before = _done(change)
+    assert change.undo(PATHS, before) == ""
+    assert ground.state() == state
+
+
+def test_undo_may_come_twice(ground: Ground, change: Change) -> None:
+    state = ground.state()
+    before = _done(change)
+    change.undo(PATHS, before)
+    change.undo(PATHS, before)
+    assert ground.state() == state
+
+
+def test_undo_may_come_where_nothing_was_done(ground: Ground, change: Change) -> None:
+    state = ground.state()
+    before = change.capture(PATHS)
+    change.undo(PATHS, before)
+    assert ground.state() == state
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"EndProcesses", "TakeBack"}))
+def test_a_change_alters_the_host(ground: Ground, kind: str) -> None:
+    change = EXAMPLES[KINDS[kind]](ground)
+    state = ground.state()
+    before = _done(change)
+    assert ground.state() != state
+    change.undo(PATHS, before)
+
+
+@pytest.mark.parametrize("backend", ["nftables", "ebtables"])
+def test_a_filter_of_either_backend_leaves_no_rule(ground: Ground, backend: str) -> None:
+    example = EXAMPLES[InstallFilter](ground)
+    assert isinstance(example, InstallFilter)
+    change = replace(example, backend=backend)
+    state = ground.state()
+    before = _done(change)
+    assert MAC in "".join(ground.state().values())
+    change.undo(PATHS, before)
+    assert ground.state() == state
+
+
+PLAN = sorted(set(KINDS) - {"CreateUser"})
+STEPS = [(kind, moment) for kind in PLAN for moment in ("written down", "done")]
+
+
+@pytest.mark.parametrize(("kind", "moment"), STEPS)
+def test_after_a_kill_at_any_step_a_fresh_process_undoes_all(
+    ground: Ground, kind: str, moment: str
+) -> None:
+    plan = [EXAMPLES[KINDS[name]](ground) for name in PLAN]
+    state = ground.state()
+    _perform_until(plan, kind, moment)
+    with journal.locked(PATHS, DOMAIN):
+        journal.undo(PATHS, DOMAIN)
+        assert journal.records(PATHS, DOMAIN) == []
+    assert ground.state() == state
+
+
+def test_a_user_half_made_when_the_hook_was_killed_is_finished_or_removed(ground: Ground) -> None:
+    user = replace(USER, name="vmw-half", domain=DOMAIN[::-1])
+    state = ground.state()
+    before = user.capture(PATHS)
+    run("/usr/sbin/groupadd", "--gid", str(before["uid"]), user.name)
+    user.apply(PATHS, before)
+    account = users.account(user.name)
+    assert account is not None
+    assert account.uid == before["uid"] == account.gid
+    run("/usr/sbin/userdel", user.name)
+    user.undo(PATHS, before)
+    assert ground.state() == state
+
+
+def _perform_until(plan: list[Change], kind: str, moment: str) -> None:
+    """Perform a plan in a process that is killed when one change is written down, or done."""
+    child = os.fork()
+    if child == 0:
+        _kill_at(KINDS[kind], moment)
+        with journal.locked(PATHS, DOMAIN):
+            journal.perform(PATHS, DOMAIN, plan)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _kill_at(kind: type[Any], moment: str) -> None:
+    apply = kind.apply
+
+    def killed(self: Change, paths: Paths, before: dict[str, Any]) -> None:
+        if moment == "done":
+            apply(self, paths, before)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    kind.apply = killed
+
+
+def test_a_record_cut_off_by_a_crash_is_passed_over(ground: Ground) -> None:
+    change = EXAMPLES[SetAccess](ground)
+    state = ground.state()
+    with journal.locked(PATHS, DOMAIN):
+        journal.perform(PATHS, DOMAIN, [change])
+        file = PATHS.domain_state(DOMAIN) / "run.journal"
+        with file.open("a") as torn:
+            torn.write('{"kind": "SetAcc')
+        assert len(journal.records(PATHS, DOMAIN)) == 1
+        journal.perform(PATHS, DOMAIN, [EXAMPLES[Claim](ground)])
+        assert len(journal.records(PATHS, DOMAIN)) == 2
+        journal.undo(PATHS, DOMAIN)
+    assert ground.state() == state
+
+
+def test_a_file_swapped_after_the_review_is_not_touched(ground: Ground) -> None:
+    change = EXAMPLES[SetAccess](ground)
+    ground.image.rename(ground.directory / "kept-alive")
+    victim = ground.directory / "victim"
+    victim.write_text("secret")
+    ground.image.symlink_to(victim)
+    with pytest.raises(HostError, match="no longer the file that was reviewed"):
+        _done(change)
+    assert victim.stat().st_uid == 0
+
+
+def test_a_file_swapped_before_the_undo_is_left_alone_and_reported(ground: Ground) -> None:
+    change = EXAMPLES[SetAccess](ground)
+    before = _done(change)
+    ground.image.rename(ground.directory / "kept-alive")
+    ground.image.write_text("another's")
+    ground.image.chmod(0o640)
+    report = change.undo(PATHS, before)
+    assert "left as they are" in report
+    assert ground.image.stat().st_mode & 0o777 == 0o640
+
+
+def test_an_owner_that_the_admin_gave_meanwhile_stays(ground: Ground) -> None:
+    change = EXAMPLES[SetAccess](ground)
+    before = _done(change)
+    os.chown(ground.image, 4321, 4321)
+    assert "4321" in change.undo(PATHS, before)
+    assert ground.image.stat().st_uid == 4321
+
+
+def test_owners_come_back_after_a_reboot_that_renumbered_the_devices(ground: Ground) -> None:
+    change = EXAMPLES[SetAccess](ground)
+    before = _done(change)
+    renumbered = replace(change, device=change.device + 7)  # type: ignore[type-var, attr-defined]
+    renumbered.undo(PATHS, before)
+    assert ground.image.stat().st_uid != 1234
+    renumbered.undo(PATHS, {**before, "boot": "another boot"})
+    assert ground.image.stat().st_uid == 1234
+
+
+@pytest.mark.parametrize("first_to_stop", [DOMAIN, OTHER])
+def test_a_shared_file_comes_back_with_the_last_domain(ground: Ground, first_to_stop: str) -> None:
+    state = ground.state()
+    file = ground.file(ground.image)
+    plans: dict[str, list[Change]] = {
+        domain: [LockShared(*file, domain), GrantAccess(*file, user.name, 4)]
+        for domain, user in ((DOMAIN, USER), (OTHER, OTHER_USER))
+    }
+    for domain, plan in plans.items():
+        with journal.locked(PATHS, domain):
+            journal.perform(PATHS, domain, plan)
+    last_to_stop = OTHER if first_to_stop == DOMAIN else DOMAIN
+    for domain in (first_to_stop, last_to_stop):
+        shared = ground.image.stat()
+        assert (shared.st_uid, shared.st_mode & 0o007) == (0, 0)
+        with journal.locked(PATHS, domain):
+            assert journal.undo(PATHS, domain) == []
+    assert ground.state() == state
+
+
+def test_a_claim_on_a_file_that_another_domain_writes_is_refused(ground: Ground) -> None:
+    claim = EXAMPLES[Claim](ground)
+    assert isinstance(claim, Claim)
+    before = _done(claim)
+    for write in (True, False):
+        with pytest.raises(Refusal, match="running domain web01 uses it too"):
+            _done(replace(claim, domain=OTHER, name="db01", write=write))
+    claim.undo(PATHS, before)
+    other = replace(claim, domain=OTHER, name="db01")
+    other.undo(PATHS, _done(other))
+
+
+def test_claims_to_read_and_claims_of_a_cluster_stand_together(ground: Ground) -> None:
+    claim = EXAMPLES[Claim](ground)
+    assert isinstance(claim, Claim)
+    for variant in (replace(claim, write=False), replace(claim, shareable=True)):
+        other = replace(variant, domain=OTHER, name="db01")
+        first, second = _done(variant), _done(other)
+        variant.undo(PATHS, first)
+        other.undo(PATHS, second)
+
+
+def test_processes_that_the_vm_left_behind_end(ground: Ground) -> None:
+    account = users.account(USER.name)
+    assert account is not None
+    child = os.fork()
+    if child == 0:
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+        if os.fork() == 0:  # one that libvirt would know nothing of
+            os.setsid()
+        signal.pause()
+        os._exit(0)
+    handle = os.pidfd_open(child)
+    while not users.has_processes(account.uid):
+        os.sched_yield()
+    EndProcesses(USER.name).undo(PATHS, {})
+    ended = os.waitid(os.P_PIDFD, handle, os.WEXITED)
+    assert ended is not None
+    assert ended.si_status == signal.SIGKILL
+    assert not users.has_processes(account.uid)
+
+
+def test_root_is_never_the_user_whose_processes_end() -> None:
+    with pytest.raises(HostError, match="root's processes are not ended"):
+        users.kill_processes(users.Account("root", 0, 0, (0,), DOMAIN))
+    EndProcesses("root").undo(PATHS, {})
+
+
+def test_a_uid_is_never_given_twice_even_to_a_user_that_was_removed(ground: Ground) -> None:
+    given = []
+    for number in range(3):
+        user = replace(USER, name=f"vmw-n{number}", domain=f"{number}" * 8)
+        before = _done(user)
+        user.undo(PATHS, before)
+        given.append(before["uid"])
+    assert len(set(given)) == 3
+
+
+def test_two_starts_at_once_get_two_uids(ground: Ground) -> None:
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _done(replace(USER, name=f"vmw-p{number}", domain=f"{number}" * 8))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    accounts = [users.account(f"vmw-p{number}") for number in range(4)]
+    assert len({account.uid for account in accounts if account}) == 4
+    for account in accounts:
+        assert account is not None
+        users.remove(account.name, account.uid)
+
+
+def test_a_range_that_is_used_up_is_refused_with_the_edit_that_mends_it(ground: Ground) -> None:
+    with users.ledger(PATHS.ledger) as ledger:
+        last = ledger.take((71000, 71000), "vmw-last", DOMAIN)
+        assert last == 71000
+        with pytest.raises(HostError, match="uid_range"):
+            ledger.take((71000, 71000), "vmw-more", DOMAIN)
+
+
+def test_a_uid_that_someone_else_has_is_passed_over(ground: Ground) -> None:
+    run("/usr/sbin/groupadd", "--gid", "72000", "theirs")
+    try:
+        with users.ledger(PATHS.ledger) as ledger:
+            assert ledger.take((72000, 72999), "vmw-next", DOMAIN) == 72001
+    finally:
+        run("/usr/sbin/groupdel", "theirs")
+
+
+def test_a_users_own_files_and_login_are_nobodys(ground: Ground) -> None:
+    entry = run("/usr/bin/getent", "passwd", USER.name).strip().split(":")
+    assert entry[5:] == ["/nonexistent", "/usr/sbin/nologin"]
+    assert run("/usr/bin/getent", "shadow", USER.name).split(":")[1] == "!"
+    assert USER.name not in Path("/etc/subuid").read_text()
+
+
+def test_an_undo_that_fails_keeps_its_record_and_does_the_others(ground: Ground) -> None:
+    class Stubborn(SetAccess):
+        def undo(self, paths: Paths, before: dict[str, Any]) -> str:
+            raise HostError("no")
+
+    Stubborn.__name__ = "SetAccess"
+    plan: list[Change] = [EXAMPLES[WriteFile](ground), EXAMPLES[SetAccess](ground)]
+    with journal.locked(PATHS, DOMAIN):
+        journal.perform(PATHS, DOMAIN, plan)
+        kinds = dict(KINDS)
+        KINDS["SetAccess"] = Stubborn
+        try:
+            with pytest.raises(Exception, match="could not be undone"):
+                journal.undo(PATHS, DOMAIN)
+        finally:
+            KINDS.update(kinds)
+        assert not (ground.directory / "ticket.json").exists()
+        (left,) = journal.records(PATHS, DOMAIN)
+        assert isinstance(left.change, SetAccess)
+        journal.undo(PATHS, DOMAIN)
+
+
+def test_files_look_tells_a_symlink_and_where_it_leads(ground: Ground) -> None:
+    link = ground.directory / "link"
+    link.symlink_to(ground.image)
+    found = files.look(str(link))
+    assert (found.symlink, found.real, found.leaf) == (str(link), str(ground.image), None)
+
+
+def test_the_two_scopes_are_two_journals(ground: Ground) -> None:
+    user = replace(USER, name="vmw-scope", domain=DOMAIN)
+    with journal.locked(PATHS, DOMAIN):
+        journal.perform(PATHS, DOMAIN, [user, EXAMPLES[WriteFile](ground)])
+        journal.undo(PATHS, DOMAIN, Scope.RUN)
+        assert users.account("vmw-scope") is not None
+        journal.undo(PATHS, DOMAIN, Scope.ENROLMENT)
+    assert users.account("vmw-scope") is None
