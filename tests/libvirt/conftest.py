@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.host import network
+from tests.host.command import run
+from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.namespace import require_private_host
 from tests.host.syslog import Syslog, syslog_socket
+from tests.libvirt.warden import ENFORCING, LEFT_ALONE, Warden, set_policy
 
 # Where QEMU, as whatever user, may search; pytest's own tmp_path is root's alone.
 _IMAGES = Path("/var/lib/libvirt/images")
@@ -27,6 +30,8 @@ _bridge_numbers = itertools.count()
 
 @pytest.fixture(scope="session", name="libvirt")
 def _libvirt() -> Iterator[Libvirt]:
+    install()
+    set_policy(LEFT_ALONE)
     with libvirtd() as libvirt:
         yield libvirt
 
@@ -36,6 +41,16 @@ def domains(libvirt: Libvirt) -> Iterator[Libvirt]:
     """The session's libvirt, which has no domain before and none after the test."""
     yield libvirt
     libvirt.remove_domains()
+
+
+@pytest.fixture
+def warden(domains: Libvirt) -> Iterator[Warden]:
+    """virt-warden in charge of every domain; without this fixture it leaves all alone."""
+    set_policy(ENFORCING)
+    yield Warden(domains)
+    domains.remove_domains()
+    run("virt-warden", "recover")
+    set_policy(LEFT_ALONE)
 
 
 @pytest.fixture

@@ -1,0 +1,102 @@
+"""virt-warden as its admin sees it: policy, command, domains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.host.command import run
+from tests.host.domain import domain_xml
+from tests.host.libvirt import Libvirt
+from virtwarden.system import process, users
+
+POLICY = Path("/etc/virt-warden/policy.toml")
+ENFORCING = 'managed = ["*"]\n'
+LEFT_ALONE = "managed = []\n"
+
+
+def set_policy(text: str) -> None:
+    """Write the policy, as an editor does: a new file in the old one's place."""
+    new = POLICY.with_suffix(".new")
+    new.write_text(text)
+    new.replace(POLICY)
+
+
+@dataclass(frozen=True)
+class Warden:
+    """The host's virt-warden and its libvirt."""
+
+    libvirt: Libvirt
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `virt-warden`."""
+        return run("/usr/sbin/virt-warden", *arguments, check=check)
+
+    def enrolled(self, name: str, **parts: Any) -> str:
+        """Define a domain and enrol it."""
+        self.libvirt.define(domain_xml(name, **parts))
+        self.command("enrol", name)
+        return name
+
+    def started(self, name: str, **parts: Any) -> process.Process:
+        """Define, enrol and start a domain; its QEMU."""
+        self.enrolled(name, **parts)
+        self.libvirt.start(name)
+        return self.qemu(name)
+
+    def qemu(self, name: str) -> process.Process:
+        """The QEMU of a running domain, as the kernel sees it."""
+        return process.read(self.libvirt.pid(name))
+
+    def refusal(self, name: str) -> str:
+        """Start a domain that is refused; what the admin reads."""
+        done = self.libvirt.virsh("start", name, check=False)
+        assert done.returncode != 0, "the start was not refused"
+        _, found, line = done.stderr.partition("virt-warden refuses ")
+        assert found, done.stderr
+        return line.strip()
+
+    def status(self, name: str) -> dict[str, Any]:
+        """A domain's standing."""
+        (standing,) = json.loads(self.command("status", "--json", name, check=False).stdout)
+        return dict(standing)
+
+    def vnc_port(self, name: str) -> int:
+        """The TCP port of a running domain's console."""
+        return 5900 + int(self.libvirt.virsh("vncdisplay", name).stdout.strip().split(":")[-1])
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a running console a password, as an admin would."""
+        command = json.dumps(
+            {"execute": "set_password", "arguments": {"protocol": "vnc", "password": password}}
+        )
+        self.libvirt.virsh("qemu-monitor-command", name, command)
+
+
+def as_user(name: str, act: Callable[[], object]) -> str:
+    """Do something as a VM's user, with all that its QEMU has; how it failed, or nothing."""
+    account = users.account(name)
+    assert account is not None, f"there is no user {name}"
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(account.groups)
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+            act()
+        except OSError as error:
+            os.write(writer, type(error).__name__.encode())
+        except BaseException as error:  # noqa: BLE001 - the child must not go on as a test
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        os.waitpid(child, 0)
+        return pipe.read()

@@ -1,0 +1,173 @@
+"""What is told of the policy agrees: the schema, policy.toml, the examples and the reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+
+from virtwarden.paths import Paths
+from virtwarden.policy import Backend, Choice, Exemption, Mode, Need
+from virtwarden.policy.compile import compile_policy
+from virtwarden.policy.plain import READERS
+from virtwarden.policy.schema import defaults, entry, read
+
+REPOSITORY = Path(__file__).parents[2]
+POLICY = REPOSITORY / "policy"
+SCHEMA = read(POLICY / "schema.json")
+SHIPPED = (POLICY / "policy.toml").read_text()
+REFERENCE = (REPOSITORY / "docs" / "policy.md").read_text()
+EXAMPLES = sorted((POLICY / "examples").glob("*.toml"))
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def uncommented() -> str:
+    """policy.toml with its example of a [[domain]] taken at its word: lines of # and no blank."""
+    return re.sub(r"^#(?=[^\s#])", "", SHIPPED, flags=re.MULTILINE)
+
+
+def compiled(tmp_path: Path, text: str) -> Any:
+    tmp_path.chmod(0o700)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(text)
+    policy.chmod(0o600)
+    paths = Paths(policy=policy, policy_dir=tmp_path / "d", schema=POLICY / "schema.json")
+    return compile_policy(paths, os.getuid())
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "type" in node or "enum" in node:
+            yield node
+        for key, inner in node.items():
+            if key != "default":
+                yield from nodes(inner)
+
+
+def test_no_table_of_the_schema_takes_keys_that_it_does_not_know() -> None:
+    tables = [node for node in nodes(SCHEMA) if node.get("type") == "object"]
+    assert len(tables) == 6
+    assert all(table["additionalProperties"] is False for table in tables)
+
+
+def test_every_value_of_the_schema_can_be_put_into_words() -> None:
+    for node in nodes(SCHEMA):
+        assert "enum" in node or "errorMessage" in node or node is SCHEMA, node
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    declared = [
+        entry(SCHEMA)["properties"],
+        *(d.get("properties", {}) for d in SCHEMA["$defs"].values()),
+    ]
+    for properties in declared:
+        for name, node in properties.items():
+            target = SCHEMA["$defs"].get(node.get("$ref", "").removeprefix("#/$defs/"), {})
+            assert "description" in node or "description" in target, name
+
+
+def test_the_schema_declares_just_the_keys_that_the_code_reads() -> None:
+    assert defaults(SCHEMA).keys() == READERS.keys()
+
+
+def test_the_words_of_the_schema_are_those_of_the_code() -> None:
+    known = SCHEMA["$defs"]
+    assert set(known["mode"]["enum"]) == {mode.value for mode in Mode}
+    words = {
+        Choice: known["choice"],
+        Need: known["need"],
+        Backend: known["network"]["properties"]["backend"],
+        Exemption: entry(SCHEMA)["properties"]["exceptions"]["items"],
+    }
+    for literal, node in words.items():
+        assert tuple(node["enum"]) == get_args(literal)
+
+
+def test_the_defaults_are_themselves_valid() -> None:
+    document: dict[str, Any] = {}
+    for key, value in defaults(SCHEMA).items():
+        section, _, name = key.rpartition(".")
+        if key != "exceptions":
+            (document.setdefault(section, {}) if section else document)[name] = value
+    jsonschema.validate(document, SCHEMA)
+
+
+def test_policy_toml_says_every_key_with_its_built_in_default() -> None:
+    expected = defaults(SCHEMA)
+    # It is only a [[domain]]'s; the commented example shows it.
+    del expected["exceptions"]
+    assert flat(tomllib.loads(SHIPPED)) == expected
+
+
+def test_policy_toml_gives_the_rules_that_no_policy_gives(tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    with_file = compiled(tmp_path, SHIPPED)
+    without = compiled(tmp_path / "e", "")
+    for key in READERS:
+        assert with_file.host[key].value == without.host[key].value
+
+
+def test_every_key_in_policy_toml_is_explained_right_above_it() -> None:
+    lines = SHIPPED.splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"\w+ = ", line):
+            assert lines[number - 1].startswith("# "), line
+
+
+def test_the_example_of_a_domain_in_policy_toml_works_as_written(tmp_path: Path) -> None:
+    rules = compiled(tmp_path, uncommented()).rules_for("web-1")
+    assert rules.exceptions == {"spice"}
+    assert rules.listen == ("unix",)
+    shown = tomllib.loads(uncommented())["domain"][0]
+    assert shown.keys() == entry(SCHEMA)["properties"].keys()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_a_valid_policy(example: Path, tmp_path: Path) -> None:
+    assert compiled(tmp_path, example.read_text()).files
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
+
+
+@pytest.mark.parametrize("key", [*sorted(READERS), "domain", "match"])
+def test_every_key_has_its_place_in_the_reference(key: str) -> None:
+    assert re.search(rf"^### `{re.escape(key)}`$", REFERENCE, re.MULTILINE), key
+
+
+@pytest.mark.parametrize(("key", "value"), sorted(defaults(SCHEMA).items()))
+def test_the_reference_names_every_default(key: str, value: Any) -> None:
+    section = REFERENCE.split(f"### `{key}`\n")[1].split("\n#")[0]
+    assert f"Default: `{json.dumps(value)}`" in section
+
+
+def test_the_reference_names_no_key_that_is_not_there() -> None:
+    told = set(re.findall(r"^### `(.+)`$", REFERENCE, re.MULTILINE))
+    assert told == {*READERS, "domain", "match"}
+
+
+def test_the_reference_names_every_word_that_a_value_can_be() -> None:
+    for node in nodes(SCHEMA):
+        for word in node.get("enum", []):
+            assert f'`"{word}"`' in REFERENCE, word

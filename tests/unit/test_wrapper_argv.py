@@ -1,0 +1,463 @@
+"""The wrapper's judgement of QEMU's command line, on command lines that libvirt 9.0 really wrote.
+
+fixtures/argv-*.json: what libvirt executed, and the part of the ticket that its XML leads to.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+HERE = Path(__file__).parent
+WRAPPER = HERE.parents[1] / "wrapper" / "qemu_system.py"
+REAL = sorted(path.stem.removeprefix("argv-") for path in HERE.glob("fixtures/argv-*.json"))
+DISK = "/var/lib/libvirt/images/a.qcow2"
+TLS = "/run/virt-warden/tls"
+
+spec = importlib.util.spec_from_file_location("qemu_system", WRAPPER)
+assert spec is not None
+assert spec.loader is not None
+wrapper: Any = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(wrapper)
+
+
+def real(name: str) -> tuple[dict[str, Any], list[str]]:
+    """A ticket and the command line, without argv[0], that belong together."""
+    found = json.loads((HERE / f"fixtures/argv-{name}.json").read_text())
+    return ticket_of(**found["ticket"]), found["argv"][1:]
+
+
+def ticket_of(**fields: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "mode": "enforcing",
+        "uuid": "00000000-0000-4000-8000-000000000001",
+        "name": "web01",
+        "user": "vmw-web01",
+        "uid": 70001,
+        "gid": 70001,
+        "groups": [70001, 106],
+        "emulator": "/usr/bin/qemu-system-x86_64",
+        "files": [],
+        "macs": [],
+        "vnc": [],
+        "tls_dir": None,
+        "password": False,
+        "passthrough": False,
+        "spice": False,
+    } | fields
+
+
+def refusals(ticket: dict[str, Any], argv: list[str]) -> list[str]:
+    return [str(refusal) for refusal in wrapper.check_argv(ticket, wrapper.parse_argv(argv))]
+
+
+def tightened(ticket: dict[str, Any], argv: list[str]) -> list[str]:
+    words: list[str] = wrapper.tighten_argv(ticket, wrapper.parse_argv(argv))
+    return words
+
+
+def vnc_values(argv: list[str]) -> list[str]:
+    return [value for word, value in pairwise(argv) if word == "-vnc"]
+
+
+# Honest passage
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_libvirt_really_writes_passes_unchanged(name: str) -> None:
+    ticket, argv = real(name)
+    wrapper.parse_ticket(json.dumps(ticket), ticket["uuid"])
+    assert refusals(ticket, argv) == []
+    assert tightened(ticket, argv) == argv
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("vnc", "vnc=127.0.0.1:0,audiodev=audio1"),
+        ("vnc-ipv6-websocket", "vnc=[::1]:7,websocket=5708,share=allow-exclusive,audiodev=audio1"),
+        ("vnc-listening-nowhere", "vnc=none,audiodev=audio1"),
+        (
+            "vnc-socket",
+            "vnc=unix:/var/lib/libvirt/qemu/domain-3-vncsock/vnc.sock,audiodev=audio1",
+        ),
+        ("vnc-tls-of-qemu-conf", "vnc=127.0.0.1:0,audiodev=audio1"),
+    ],
+)
+def test_every_console_gets_tls_and_a_password(name: str, value: str) -> None:
+    ticket, argv = real(name)
+    words = tightened({**ticket, "tls_dir": TLS, "password": True}, argv)
+    assert vnc_values(words) == [f"{value},tls-creds=vmw-vnc-tls,password=on"]
+    assert words[-2] == "-object"
+    assert json.loads(words[-1]) == {
+        "qom-type": "tls-creds-x509",
+        "id": "vmw-vnc-tls",
+        "dir": TLS,
+        "endpoint": "server",
+        "verify-peer": False,
+    }
+
+
+def test_all_but_the_console_is_left_as_it_was() -> None:
+    ticket, argv = real("vnc")
+    words = tightened({**ticket, "tls_dir": TLS, "password": True}, argv)
+    at = argv.index("-vnc") + 1
+    assert words[:at] + words[at + 1 : -2] == argv[:at] + argv[at + 1 :]
+
+
+def test_no_console_no_credentials() -> None:
+    ticket, argv = real("plain")
+    assert tightened({**ticket, "tls_dir": TLS, "password": True}, argv) == argv
+
+
+def test_credentials_of_libvirts_own_are_dropped_with_their_last_use() -> None:
+    ticket, argv = real("vnc-tls-of-qemu-conf")
+    assert any("/etc/pki/libvirt-vnc" in word for word in argv)
+    words = tightened({**ticket, "tls_dir": TLS}, argv)
+    assert not any("/etc/pki/libvirt-vnc" in word for word in words)
+    assert any('"id":"masterKey0"' in word for word in words)
+
+
+def test_a_directory_with_a_comma_or_a_quote_stays_one_value() -> None:
+    ticket, argv = real("vnc")
+    odd = '/run/a",id=x,,b'
+    assert json.loads(tightened({**ticket, "tls_dir": odd}, argv)[-1])["dir"] == odd
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    ["password=off", "password", "nopassword", "password=off,password=no", "tls-creds=theirs"],
+)
+def test_a_password_or_credentials_given_otherwise_are_replaced(smuggled: str) -> None:
+    value = f"127.0.0.1:0,{smuggled},sasl=on"
+    words = tightened(ticket_of(tls_dir=TLS, password=True), ["-vnc", value])
+    assert vnc_values(words) == ["vnc=127.0.0.1:0,sasl=on,tls-creds=vmw-vnc-tls,password=on"]
+
+
+def test_the_long_way_to_say_vnc_is_tightened_as_well() -> None:
+    ticket = ticket_of(tls_dir=TLS, password=True)
+    assert vnc_values(tightened(ticket, ["--display", "vnc=:1,password=off"])) == [
+        "vnc=:1,tls-creds=vmw-vnc-tls,password=on"
+    ]
+
+
+# Attacks
+
+
+def attacked(*more: str, name: str = "vnc", **fields: Any) -> list[str]:
+    """The refusals of a real command line with these words added."""
+    ticket, argv = real(name)
+    return refusals({**ticket, **fields}, [*argv, *more])
+
+
+SHADOW = '{"driver":"file","filename":"/etc/shadow","node-name":"x"}'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-drive", "file=/etc/shadow,format=raw"],
+        ["--drive", "format=raw,file=/etc/shadow"],
+        ["-drive", "file.filename=/etc/shadow,file.driver=file"],
+        ["-drive", "file=etc/shadow"],
+        ["-drive", "file=shadow"],
+        ["-drive", "readonly,,file=shadow"],
+        ["-drive", f"file={DISK},,x"],
+        ["-blockdev", SHADOW],
+        ["-blockdev", '{"driver":"qcow2","file":{"driver":"host_device","filename":"/dev/sda"}}'],
+        ["-blockdev", f'{{"driver":"raw","file":"a","backing":{SHADOW}}}'],
+        ["-blockdev", '{"driver":"file","filename":"vmlinuz"}'],
+        ["-blockdev", f'{{"driver":"file","filename":"{DISK}\\u0000/etc/shadow"}}'],
+        ["-blockdev", "driver=file,filename=/etc/shadow"],
+        ["-blockdev", "driver=raw,file.driver=file,file.filename=/etc/shadow"],
+        ["-blockdev", '{"driver":"vvfat","dir":"/etc"}'],
+        ["-kernel", "/etc/shadow"],
+        ["--initrd", "/etc/shadow"],
+        ["-dtb", "/etc/shadow"],
+        ["-bios", "shadow"],
+        ["-acpitable", "sig=SLIC,file=/etc/shadow"],
+        ["-acpitable", "data=/etc/shadow"],
+        ["-smbios", "file=/etc/shadow"],
+        ["-smbios", "type=11,path=shadow"],
+        ["-fw_cfg", "name=opt/x,file=/etc/shadow"],
+        ["-fw_cfg", "opt/x,file=shadow"],
+        ["-device", "virtio-rng-pci,romfile=/etc/shadow"],
+        ["-device", '{"driver":"virtio-rng-pci","romfile":"etc/shadow"}'],
+        ["-global", "virtio-rng-pci.romfile=/etc/shadow"],
+        ["-machine", "q35,firmware=/etc/shadow"],
+        ["-object", "memory-backend-file,id=m,size=1M,mem-path=/etc/shadow,share=on"],
+        ["-object", '{"qom-type":"secret","id":"s","file":"/etc/shadow"}'],
+        ["-object", "filter-dump,id=f,netdev=hostnet0,file=/etc/cron.d/x"],
+        ["-chardev", "file,id=c,path=/etc/cron.d/x"],
+        ["-chardev", "socket,id=c,path=/run/docker.sock"],
+        ["-chardev", "pty,id=c,logfile=/etc/cron.d/x"],
+        ["-fsdev", "local,id=f,path=/,security_model=none"],
+        ["-netdev", "tap,id=n,script=/tmp/x"],
+        ["-netdev", '{"type":"user","id":"n","smb":"/"}'],
+        ["-boot", "splash=/etc/shadow"],
+        ["-mem-path", "/etc"],
+    ],
+)
+def test_a_file_that_was_not_reviewed_is_refused(words: list[str]) -> None:
+    (refusal,) = attacked(*words)
+    assert "was not reviewed" in refusal
+    assert attacked(*words, passthrough=True) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/lib/libvirt/qemu/domain-7-other/master-key.aes",
+        "/var/lib/libvirt/qemu/domain-2-vnc/../domain-7-other/master-key.aes",
+        "/var/lib/libvirt/qemu/domain-2-vncx/master-key.aes",
+        "/var/lib/libvirt/qemu/domain-2-vnc",
+        "/var/lib/libvirt/qemu/nvram/other_VARS.fd",
+        "/dev/fdset/0/../../sda",
+        "/dev/bus/usb/001/../../sda",
+    ],
+)
+def test_only_what_libvirt_makes_for_this_domain_needs_no_review(path: str) -> None:
+    refused = attacked("-chardev", f"file,id=c,path={path}")
+    assert len(refused) == (0 if path.endswith("-vnc") else 1)
+
+
+def test_a_long_name_is_cut_as_libvirt_cuts_it_in_either_locale() -> None:
+    ticket = ticket_of(name="ä" * 30)
+    for short in ("ä" * 20, "ä" * 10):
+        key = f"/var/lib/libvirt/qemu/domain-1-{short}/master-key.aes"
+        argv = ["-name", f"guest={ticket['name']}", "-object", f"secret,id=k,file={key}"]
+        assert refusals(ticket, argv) == []
+
+
+def test_a_network_disk_opens_no_file() -> None:
+    assert (
+        attacked("-blockdev", '{"driver":"nbd","server":{"path":"/run/nbd"},"export":"/x"}') == []
+    )
+    assert attacked("-blockdev", '{"driver":["nbd"],"filename":"/etc/shadow"}') != []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-gdb", "tcp::1234"],
+        ["-s"],
+        ["--s"],
+        ["-qmp", "tcp:0:4444"],
+        ["-qmp-pretty", "stdio"],
+        ["-monitor", "stdio"],
+        ["-runas", "root"],
+        ["-chroot", "/"],
+        ["-daemonize"],
+        ["-readconfig", "/tmp/x"],
+        ["-plugin", "/tmp/x.so"],
+        ["-hda", "/etc/shadow"],
+        ["-fda", "fat:/etc"],
+        ["-cdrom", "/etc/shadow"],
+        ["-pflash", "/etc/shadow"],
+        ["-net", "nic,macaddr=52:54:00:00:00:66"],
+        ["-nic", "user"],
+        ["-virtfs", "local,path=/,mount_tag=x,security_model=none"],
+        ["-set", "device.net0.mac=52:54:00:00:00:66"],
+        ["-D", "/etc/cron.d/x"],
+        ["-L", "/tmp"],
+        ["-preconfig"],
+        ["-nographic"],
+        ["-snapshot"],
+        ["/etc/shadow"],
+        ["-"],
+        ["---s"],
+        ["-incoming", "exec:id"],
+        ["-incoming", "tcp:0:4444"],
+        ["-mon", "chardev=mine,mode=control"],
+        ["-serial", "stdio"],
+        ["-sandbox", "off"],
+        ["-sandbox", "on,spawn=allow"],
+        ["-display", "gtk"],
+    ],
+)
+def test_an_option_that_libvirt_never_writes_is_refused(words: list[str]) -> None:
+    (refusal,) = [each for each in attacked(*words) if "opens" not in each]
+    assert "libvirt does not write" in refusal
+    assert attacked(*words, passthrough=True) == []
+
+
+def test_a_value_that_looks_like_an_option_is_not_taken_for_one() -> None:
+    ticket, argv = real("kernel-initrd")
+    at = argv.index("-append") + 1
+    assert refusals(ticket, [*argv[:at], "-gdb", *argv[at + 1 :]]) == []
+
+
+@pytest.mark.parametrize(
+    "nic",
+    [
+        '{"driver":"virtio-net-pci","netdev":"hostnet0","mac":"52:54:00:00:00:66"}',
+        "e1000,netdev=hostnet0,mac=52:54:00:00:00:66",
+        "virtio-net-pci,mac=52:54:00:00:00:66",
+        "e1000,netdev=hostnet0",
+        '{"driver":"virtio-net-pci","netdev":"hostnet0","mac":"52:54:00:00:00:01"}',
+    ],
+)
+@pytest.mark.parametrize("passthrough", [True, False])
+def test_a_nic_that_was_not_reviewed_is_refused(nic: str, passthrough: bool) -> None:
+    (refusal,) = attacked("-device", nic, passthrough=passthrough)
+    assert "NIC" in refusal
+
+
+def test_two_macs_on_one_nic_are_refused() -> None:
+    ticket, argv = real("vnc")
+    argv = [word for word in argv if '"mac"' not in word]
+    nic = "e1000,netdev=n,mac=52:54:00:00:00:01,mac=52:54:00:00:00:02"
+    ticket["macs"] = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    assert any("one MAC" in each for each in refusals(ticket, [*argv, "-device", nic]))
+
+
+def test_a_planned_nic_that_is_missing_is_refused() -> None:
+    assert attacked(macs=["52:54:00:00:00:01", "52:54:00:00:00:02"]) == [
+        "the NIC with MAC 52:54:00:00:00:02 is missing"
+    ]
+
+
+def test_macs_are_the_same_in_capitals() -> None:
+    ticket = ticket_of(name="x", macs=["AA:bb:cc:dd:ee:ff"])
+    wrapper.parse_ticket(json.dumps(ticket), ticket["uuid"])
+    assert refusals(ticket, ["-name", "x", "-device", "e1000,mac=aa:BB:cc:dd:ee:ff"]) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-vnc", ":0"],
+        ["--vnc", "0.0.0.0:0"],
+        ["-vnc", "127.0.0.1:1"],
+        ["-vnc", "[::]:0"],
+        ["-vnc", "unix:/tmp/x"],
+        ["-vnc", "127.0.0.1:0,vnc=0.0.0.0:1"],
+        ["-vnc", "password=on,vnc=0.0.0.0:0"],
+        ["-vnc", "127.0.0.1:0,,tls-creds=mine"],
+        ["-vnc", ""],
+        ["-vnc", "password=on"],
+        ["-vnc"],
+        ["-display", "vnc=0.0.0.0:0"],
+        ["--display", "vnc=127.0.0.1:7"],
+    ],
+)
+@pytest.mark.parametrize("passthrough", [True, False])
+def test_a_console_that_was_not_planned_is_refused(words: list[str], passthrough: bool) -> None:
+    (refusal,) = attacked(*words, passthrough=passthrough)
+    assert "is not a planned console" in refusal
+
+
+@pytest.mark.parametrize(
+    "more", ["reverse=on", "to=99", "websocket=0.0.0.0:80", "websocket", "ipv4=on", "lossy"]
+)
+def test_what_libvirt_never_says_of_a_console_is_refused(more: str) -> None:
+    assert "in -vnc by itself" in attacked("-vnc", f"127.0.0.1:0,password=on,{more}")[0]
+
+
+def test_spice_needs_a_plan() -> None:
+    assert attacked(name="spice", spice=False) == ["SPICE is not among its planned consoles"]
+    assert attacked(name="spice", spice=False, passthrough=True) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-name", "guest=other"],
+        ["-name", "guest=vnc,guest=other"],
+        ["--name", "other"],
+        ["-name", "guest=vnc"],
+    ],
+)
+def test_another_name_is_refused(words: list[str]) -> None:
+    assert "-name says" in attacked(*words)[0]
+    assert "-name says" in attacked(*words, passthrough=True)[0]
+
+
+@given(st.lists(st.tuples(st.text("ab.-", min_size=1), st.text("x,=-n")), min_size=1))
+def test_what_is_joined_with_doubled_commas_is_split_again(pairs: list[tuple[str, str]]) -> None:
+    raw = [f"{key}={value.replace(',', ',,')}" for key, value in pairs]
+    split = list(wrapper.split_opts(",".join(raw)))
+    assert [(key, value) for key, value, _ in split] == pairs
+    assert [part for *_, part in split] == raw
+
+
+@given(st.text("vn=,pas"))
+def test_no_part_of_a_console_is_lost_or_made_up(text: str) -> None:
+    parts = [raw for *_, raw in wrapper.split_opts(text)]
+    assert ",".join(parts) == text.removesuffix(",") or text.endswith(",")
+
+
+def test_a_name_with_commas_is_read_as_libvirt_writes_it() -> None:
+    ticket = ticket_of(name="a,guest=b")
+    assert refusals(ticket, ["-name", "guest=a,,guest=b,debug-threads=on"]) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"driver":"file","filename":"/x","filename":"/y"}',
+        '{"driver":"virtio-net-pci"',
+        "{'driver':'file'}",
+        "{" * 100_000,
+        '{"a":' * 100_000,
+    ],
+)
+def test_json_that_two_readers_could_read_in_two_ways_is_refused(value: str) -> None:
+    assert "is not JSON" in attacked("-device", value)[0]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["-uuid", "../../etc"],
+        ["-uuid", "00000000-0000-4000-8000-000000000001/../.."],
+        ["-uuid", "00000000-0000-4000-8000-000000000001\n"],
+        ["-uuid", "00000000000040008000000000000001"],
+        ["-uuid", "00000000-0000-4000-8000-00000000000A"],
+        ["-uuid", "00000000-0000-4000-8000-000000000001"] * 2,
+        ["-uuid", "00000000-0000-4000-8000-000000000001", "--uuid", "x"],
+        ["-append", "-uuid", "00000000-0000-4000-8000-000000000001"],
+        ["-uuid"],
+    ],
+)
+def test_only_one_wellformed_uuid_names_a_ticket(argv: list[str]) -> None:
+    with pytest.raises(wrapper.Refusal, match="-uuid"):
+        wrapper.guest_uuid(wrapper.parse_argv(argv))
+
+
+@pytest.mark.parametrize(
+    ("argv", "probe"),
+    [
+        (
+            ["-S", "-nodefaults", "-machine", "none,accel=kvm:tcg", "-qmp", "unix:/x,server=on"],
+            True,
+        ),
+        (["--version"], True),
+        (["-help"], True),
+        (["-h"], True),
+        (["-machine", "help"], True),
+        (["-cpu", "?"], True),
+        (["-machine", "none", "-uuid", "x"], False),
+        (["--uuid", "x", "-version"], False),
+        (["-machine", "q35"], False),
+        (["-append", "-version"], False),
+        ([], False),
+    ],
+)
+def test_only_what_has_no_guest_is_a_probe(argv: list[str], probe: bool) -> None:
+    assert wrapper.is_probe(wrapper.parse_argv(argv)) is probe
+
+
+def test_the_environment_keeps_what_libvirt_sets_and_no_loader_variable() -> None:
+    given = {"PATH": "/bin", "HOME": "/h", "LD_PRELOAD": "/x", "FOO": "bar"}
+    assert wrapper.tighten_environment(ticket_of(), given) == {"PATH": "/bin", "HOME": "/h"}
+    assert wrapper.tighten_environment(ticket_of(passthrough=True), given) == given

@@ -1,0 +1,56 @@
+"""The policy: what the admin says, compiled once, and looked up at each step of a domain's life."""
+
+from __future__ import annotations
+
+from virtwarden.paths import Paths
+from virtwarden.policy import cache
+from virtwarden.policy.cache import last_good
+from virtwarden.policy.problems import InvalidPolicy, Problem
+from virtwarden.policy.rules import (
+    Backend,
+    Choice,
+    Entry,
+    Exemption,
+    Mode,
+    Need,
+    Origin,
+    Policy,
+    Rules,
+    Setting,
+)
+
+__all__ = [
+    "Backend",
+    "Choice",
+    "Entry",
+    "Exemption",
+    "InvalidPolicy",
+    "Mode",
+    "Need",
+    "Origin",
+    "Policy",
+    "Problem",
+    "Rules",
+    "Setting",
+    "last_good",
+    "load",
+]
+
+
+def load(paths: Paths, owner: int = 0) -> Policy:
+    """The policy that holds now; `owner` is the uid that all its files must belong to.
+
+    Comes from the compiled policy in /run where no file has changed since, else from the files,
+    and is then kept in /run for the next call; that it could not be kept loses nothing but time.
+    Raises InvalidPolicy where what the files say is wrong, and PolicyError where a file may not
+    be believed or cannot be read.
+    """
+    look = cache.look(paths)
+    policy = cache.fetch(paths, look, owner)
+    if policy is None:
+        # Imported here: tomllib and jsonschema take longer than all else the hook does.
+        from virtwarden.policy.compile import compile_policy
+
+        policy = compile_policy(paths, owner)
+        cache.store(paths, policy, look, owner)
+    return policy

@@ -1,0 +1,128 @@
+"""The compiled policy in /run: believed only where nobody else could have written it.
+
+Its key is what identifies each file that it was made of, so that any edit, any file that comes or
+goes and any change of owner or mode makes it stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virtwarden import __version__
+from virtwarden.errors import PolicyError
+from virtwarden.paths import Paths
+from virtwarden.policy import source, trust
+from virtwarden.policy.plain import from_plain, to_plain
+from virtwarden.policy.rules import Policy
+
+_FORMAT = 1
+_LIMIT_BYTES = 16 * 1024 * 1024
+# Twice the longest tick of the clock that stamps files (CONFIG_HZ=100): a file that changed less
+# than a tick before it was looked at can change once more without its times telling.
+_TICK_NS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the policy's files were found at one moment."""
+
+    moment: int
+    key: list[list[Any]]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a change after this moment is sure to alter the key."""
+        changes = (item[-1] for item in self.key if len(item) > 2)
+        return max(changes, default=0) + _TICK_NS < self.moment
+
+
+def look(paths: Paths) -> Look:
+    """How the files are now. To be called before they are read: what changes later shows."""
+    moment = time.time_ns()
+    places = (paths.schema, paths.policy.parent, paths.policy_dir, *source.files(paths))
+    return Look(moment, [_identity(path) for path in places])
+
+
+def _identity(path: Path) -> list[Any]:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        return [str(path), error.errno]
+    return [
+        str(path),
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    ]
+
+
+def fetch(paths: Paths, now: Look, owner: int) -> Policy | None:
+    """The compiled policy, where it was made of the very files that are there now, else None."""
+    document = _document(paths, owner)
+    made = [document.get("version"), document.get("key")]
+    moment = document.get("moment")
+    if made != [__version__, now.key] or not isinstance(moment, int):
+        return None
+    return _policy(document) if Look(moment, now.key).is_settled else None
+
+
+def last_good(paths: Paths, owner: int = 0) -> Policy | None:
+    """The policy that was last compiled, whatever the files say by now, or None.
+
+    It tells, while the policy is broken, which domains were managed.
+    """
+    return _policy(_document(paths, owner))
+
+
+def _document(paths: Paths, owner: int) -> dict[str, Any]:
+    """What the cache holds; empty where it is not there, not trustworthy or not ours."""
+    try:
+        document = json.loads(trust.read(paths.policy_cache, owner, _LIMIT_BYTES))
+    except (OSError, PolicyError, ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        return {}
+    return document
+
+
+def _policy(document: dict[str, Any]) -> Policy | None:
+    try:
+        return from_plain(document.get("policy"))
+    except ValueError:
+        return None
+
+
+def store(paths: Paths, policy: Policy, found: Look, owner: int) -> None:
+    """Keep a compiled policy, whole or not at all; where that fails nothing is lost but time."""
+    document = {
+        "format": _FORMAT,
+        "version": __version__,
+        "moment": found.moment,
+        "key": found.key,
+        "policy": to_plain(policy),
+    }
+    content = json.dumps(document).encode()
+    with suppress(OSError, PolicyError), trust.directory(paths.run, owner) as directory:
+        _write(directory, paths.policy_cache.name, content)
+
+
+def _write(directory: int, name: str, content: bytes) -> None:
+    temporary = f".{name}.{os.getpid()}.{os.urandom(8).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        raise

@@ -1,0 +1,148 @@
+"""Policy files to one Policy: each parsed, validated and traced, then laid one over the other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virtwarden.paths import Paths
+from virtwarden.policy import source
+from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, trace
+from virtwarden.policy.plain import READERS
+from virtwarden.policy.problems import InvalidPolicy, Problem
+from virtwarden.policy.rules import Entry, Origin, Policy, Setting, Settings
+from virtwarden.policy.schema import Schema, defaults
+from virtwarden.policy.schema import read as read_schema
+from virtwarden.policy.validate import complaints
+
+_AT = re.compile(r" \(at line (\d+), column \d+\)$")
+# tomllib takes a time that grows with the square of a key's dots, and a key is on one line.
+_MOST_DOTS = 256
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file says."""
+
+    host: Settings
+    entries: tuple[Entry, ...]
+
+
+def compile_policy(paths: Paths, owner: int = 0) -> Policy:
+    """The policy as the files say it now, past any cache.
+
+    Raises InvalidPolicy with all that is wrong with what they say, by file and line, and
+    PolicyError where a file may not be believed or cannot be read.
+    """
+    schema = read_schema(paths.schema)
+    layers: list[Layer] = []
+    problems: list[Problem] = []
+    sources = source.read(paths, owner)
+    for item in sources:
+        try:
+            layers.append(_layer(item, schema))
+        except InvalidFileError as error:
+            problems += sorted(error.problems, key=lambda problem: problem.line)
+    if problems:
+        raise InvalidPolicy(problems)
+    built_in = {
+        key: Setting(READERS[key](value), Origin()) for key, value in defaults(schema).items()
+    }
+    host, entries = merge([Layer(built_in, ()), *layers])
+    return Policy(host, entries, tuple(item.file for item in sources))
+
+
+def merge(layers: Sequence[Layer]) -> tuple[Settings, tuple[Entry, ...]]:
+    """Layers laid one over the other: of a key the last value stays, `[[domain]]`s queue up."""
+    host: dict[str, Setting] = {}
+    entries: list[Entry] = []
+    for layer in layers:
+        host.update(layer.host)
+        entries += layer.entries
+    return host, tuple(entries)
+
+
+class InvalidFileError(Exception):
+    """One file cannot be used; the others are looked at all the same."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__()
+        self.problems = problems
+
+
+def _layer(item: source.Source, schema: Schema) -> Layer:
+    text = _text(item)
+    tree, origins = _parse(item.file, text)
+    wrong = complaints(tree, schema)
+    if wrong:
+        raise InvalidFileError(
+            [
+                Problem(item.file, origins.line(path), f"{_dotted(path)}: {complaint}")
+                for path, complaint in wrong
+            ]
+        )
+    return _laid_out(item.file, tree, origins)
+
+
+def _text(item: source.Source) -> str:
+    try:
+        text = item.content.decode()
+    except UnicodeDecodeError as error:
+        line = item.content.count(b"\n", 0, error.start) + 1
+        raise _unreadable(item.file, line, "this is not UTF-8 text") from None
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if line_text.count(".") > _MOST_DOTS:
+            raise _unreadable(item.file, number, f"more than {_MOST_DOTS} dots in one line")
+    return text
+
+
+def _parse(file: str, text: str) -> tuple[dict[str, Any], Origins]:
+    try:
+        return tomllib.loads(text), trace(text)
+    except UntraceableError as error:
+        raise _unreadable(file, error.line, str(error)) from None
+    except RecursionError:
+        raise _unreadable(file, 1, "something in here is nested too deeply") from None
+    except ValueError as error:
+        # tomllib's own errors, and int's for a number of too many digits
+        found = _AT.search(str(error))
+        line = int(found[1]) if found else text.rstrip().count("\n") + 1
+        raise _unreadable(file, line, _AT.sub("", str(error))) from None
+
+
+def _unreadable(file: str, line: int, what: str) -> InvalidFileError:
+    return InvalidFileError([Problem(file, line, what)])
+
+
+def _dotted(path: KeyPath) -> str:
+    """A key as an admin would say it; which `[[domain]]` it is in, the line tells."""
+    return ".".join(
+        "".join(letter if letter.isprintable() else "?" for letter in step)[:60]
+        for step in path
+        if isinstance(step, str)
+    )
+
+
+def _laid_out(file: str, tree: Mapping[str, Any], origins: Origins) -> Layer:
+    """A valid file's tables as flat settings, with their lines."""
+    host = {key: value for key, value in tree.items() if key != "domain"}
+    entries = []
+    for index, item in enumerate(tree.get("domain", [])):
+        own = {key: value for key, value in item.items() if key != "match"}
+        entries.append(Entry(item["match"], dict(_flat(file, own, origins, ("domain", index)))))
+    return Layer(dict(_flat(file, host, origins, ())), tuple(entries))
+
+
+def _flat(
+    file: str, table: Mapping[str, Any], origins: Origins, at: KeyPath, prefix: str = ""
+) -> Iterator[tuple[str, Setting]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(file, value, origins, (*at, key), f"{prefix}{key}.")
+        else:
+            dotted = f"{prefix}{key}"
+            origin = Origin(file, origins.line((*at, key)))
+            yield dotted, Setting(READERS[dotted](value), origin)

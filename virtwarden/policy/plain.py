@@ -1,0 +1,138 @@
+"""A policy as JSON can hold it, and back; nothing is believed of what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from virtwarden.policy.rules import (
+    Backend,
+    Choice,
+    Entry,
+    Exemption,
+    Mode,
+    Need,
+    Origin,
+    Policy,
+    Setting,
+    Settings,
+)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("not a text")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("not a whole number")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError("not a list")
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise ValueError("not a table")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _uid_range(value: Any) -> tuple[int, int]:
+    lowest, highest = (_number(item) for item in _list(value))
+    if not 0 < lowest <= highest:
+        raise ValueError("not a range of uids")
+    return lowest, highest
+
+
+def _one_of(words: Any) -> Callable[[Any], str]:
+    allowed = get_args(words)
+
+    def read(value: Any) -> str:
+        if _text(value) not in allowed:
+            raise ValueError("not one of the words")
+        return value  # type: ignore[no-any-return]
+
+    return read
+
+
+def _exemptions(value: Any) -> frozenset[str]:
+    one = _one_of(Exemption)
+    return frozenset(one(item) for item in _list(value))
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "mode": Mode,
+    "managed": _texts,
+    "identity.user_prefix": _text,
+    "identity.uid_range": _uid_range,
+    "storage.shared_directories": _one_of(Choice),
+    "network.backend": _one_of(Backend),
+    "network.mac_spoofing": _one_of(Choice),
+    "network.arp_spoofing": _one_of(Choice),
+    "network.vlan_tags": _one_of(Choice),
+    "network.untapped": _one_of(Choice),
+    "console.listen": _texts,
+    "console.tls": _one_of(Need),
+    "console.password": _one_of(Need),
+    "exceptions": _exemptions,
+}
+"""How the plain value of each key becomes the one in Rules; all raise ValueError."""
+
+
+def to_plain(policy: Policy) -> dict[str, Any]:
+    """The policy in lists, tables, texts and numbers; `from_plain` gives it back."""
+    return {
+        "host": _plain_settings(policy.host),
+        "entries": [[entry.match, _plain_settings(entry.settings)] for entry in policy.entries],
+        "files": list(policy.files),
+    }
+
+
+def _plain_settings(settings: Settings) -> dict[str, list[Any]]:
+    return {
+        key: [_plain(setting.value), setting.origin.file, setting.origin.line]
+        for key, setting in settings.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mode):
+        return value.value
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def from_plain(plain: Any) -> Policy:
+    """The policy that `to_plain` was given. Raises ValueError for anything else."""
+    try:
+        policy = _policy(_table(plain))
+    except KeyError as error:
+        raise ValueError(f"no such key: {error}") from None
+    if policy.host.keys() != READERS.keys():
+        raise ValueError("not every key is there")
+    return policy
+
+
+def _policy(plain: dict[str, Any]) -> Policy:
+    entries = []
+    for item in _list(plain["entries"]):
+        match, settings = _list(item)
+        entries.append(Entry(_text(match), _settings(settings)))
+    return Policy(_settings(plain["host"]), tuple(entries), _texts(plain["files"]))
+
+
+def _settings(plain: Any) -> Settings:
+    settings = {}
+    for key, item in _table(plain).items():
+        value, file, line = _list(item)
+        settings[key] = Setting(READERS[key](value), Origin(_text(file), _number(line)))
+    return settings

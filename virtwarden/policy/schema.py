@@ -1,0 +1,60 @@
+"""schema.json: the one place where keys, their values and their defaults are said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from virtwarden.errors import PolicyError
+
+Schema = Mapping[str, Any]
+
+
+def read(path: Path) -> Schema:
+    """The schema, which is trusted as this very code is: it is installed beside it.
+
+    Raises PolicyError where it is not there or not JSON.
+    """
+    try:
+        schema = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"the policy's schema cannot be read: {error}",
+            where=str(path),
+            fix="apt install --reinstall virt-warden",
+        ) from None
+    if not isinstance(schema, dict):
+        raise PolicyError("the policy's schema is not one", where=str(path))
+    return schema
+
+
+def defaults(schema: Schema) -> dict[str, Any]:
+    """The built-in default of each dotted key."""
+    found: dict[str, Any] = {}
+    for name, declared in schema["properties"].items():
+        if name == "domain":
+            continue
+        inner = resolved(schema, declared).get("properties")
+        if inner is None:
+            found[name] = declared["default"]
+        else:
+            found |= {f"{name}.{key}": item["default"] for key, item in inner.items()}
+    # The one key that only a [[domain]] has.
+    found["exceptions"] = entry(schema)["properties"]["exceptions"]["default"]
+    return found
+
+
+def entry(schema: Schema) -> Mapping[str, Any]:
+    """The schema of one `[[domain]]`."""
+    found: Mapping[str, Any] = schema["properties"]["domain"]["items"]
+    return found
+
+
+def resolved(schema: Schema, declared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `$ref` refers to, where there is one; all of ours are in `$defs`."""
+    if "$ref" not in declared:
+        return declared
+    found: Mapping[str, Any] = schema["$defs"][declared["$ref"].removeprefix("#/$defs/")]
+    return found

@@ -1,0 +1,137 @@
+"""What is wrong with one policy file, in words: by the schema, and by what a schema cannot say."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+
+from virtwarden.policy.origins import KeyPath
+from virtwarden.policy.schema import Schema, defaults
+
+Complaint = tuple[KeyPath, str]
+_LONGEST_SHOWN = 60
+
+
+def complaints(tree: dict[str, Any], schema: Schema) -> list[Complaint]:
+    """All that is wrong with a parsed file, each with the path of the key that it is about."""
+    found: list[Complaint] = []
+    for error in _validator(schema).iter_errors(tree):
+        found += _of_schema(error, schema)
+    wrong = {path for path, _ in found}
+    for path, value in _settings(tree):
+        # Only what has the right form can be asked for its meaning.
+        if not any(path[:length] in wrong for length in range(1, len(path) + 1)):
+            found += [(path, text) for text in _beyond_schema(path, value)]
+    return list(dict.fromkeys(found))
+
+
+def _validator(schema: Schema) -> Any:
+    draft = jsonschema.Draft202012Validator
+    extend: Any = jsonschema.validators.extend
+    # JSON Schema takes 70000.0 for an integer; the code that gets it would not.
+    checker = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(draft, type_checker=checker)(schema)
+
+
+def _of_schema(error: Any, schema: Schema) -> Iterator[Complaint]:
+    path: KeyPath = tuple(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        for key in error.instance:
+            if key not in known:
+                yield (*path, key), f"unknown key; {_nearest(key, list(known), schema)}"
+    elif error.validator == "required":
+        for key in error.validator_value:
+            if key not in error.instance:
+                wanted = error.schema["properties"][key]["errorMessage"]
+                yield (*path, key), f"it is missing; it must be {wanted}"
+    elif error.validator == "enum":
+        allowed = ", ".join(shown(item) for item in error.validator_value)
+        yield _key(path), f"{shown(error.instance)} is not allowed; allowed: {allowed}"
+    else:
+        wanted = error.schema["errorMessage"]
+        yield _key(path), f"{shown(error.instance)} is not allowed; it must be {wanted}"
+
+
+def _key(path: KeyPath) -> KeyPath:
+    """The path without the place in a list of values, which has no line of its own."""
+    is_place = bool(path) and isinstance(path[-1], int) and path[:-1] != ("domain",)
+    return path[:-1] if is_place else path
+
+
+def _nearest(key: str, known: list[str], schema: Schema) -> str:
+    """The known key that was probably meant."""
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    for dotted in defaults(schema):
+        section, _, name = dotted.rpartition(".")
+        if name == key:
+            place = f"under [{section}]" if section else "above the first [section]"
+            return f"did you mean the one {place}, for the whole host?"
+        if section == key:
+            return f"did you mean [{section}], for the whole host?"
+    return "known here: " + ", ".join(known)
+
+
+def shown(value: Any) -> str:
+    """A value as TOML would have it, more or less, short and with nothing a terminal obeys."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _settings(tree: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """The values that are neither tables nor arrays of tables, with their paths."""
+    waiting: list[tuple[KeyPath, Any]] = [((), tree)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, dict):
+            waiting += [((*path, key), inner) for key, inner in node.items()]
+        elif path == ("domain",) and isinstance(node, list):
+            waiting += [((*path, index), inner) for index, inner in enumerate(node)]
+        else:
+            yield path, node
+
+
+def _beyond_schema(path: KeyPath, value: Any) -> list[str]:
+    """What is wrong with a value that the schema lets pass."""
+    values = value if isinstance(value, list) else [value]
+    if not all(item.isprintable() for item in values if isinstance(item, str)):
+        return [f"{shown(value)} has a character that cannot be shown"]
+    check = _CHECKS.get(str(path[-1]))
+    return check(values) if check else []
+
+
+def _check_uid_range(values: list[Any]) -> list[str]:
+    lowest, highest = values
+    if lowest <= highest:
+        return []
+    return [f"[{lowest}, {highest}] is empty; the lowest uid comes first, then the highest"]
+
+
+def _check_listen(values: list[Any]) -> list[str]:
+    return [
+        f'{shown(value)} is not allowed; it must be an IP address or "unix"'
+        for value in values
+        if value != "unix" and not _is_address(value)
+    ]
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+_CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
+    "uid_range": _check_uid_range,
+    "listen": _check_listen,
+}

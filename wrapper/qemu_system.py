@@ -1,0 +1,490 @@
+#!/usr/bin/python3 -IS
+"""The <emulator> of an enrolled domain: finds all as the hook left it, tightens it, becomes QEMU.
+
+libvirt executes this file in QEMU's place, under each name /usr/lib/virt-warden/qemu-system-ARCH,
+already as the VM's own user. Anything it imported from elsewhere would run as that user before
+every guest, and every import delays every start: hence one file, the standard library alone, few
+modules of it. Confined by AppArmor it can read the ticket and execute QEMU, and little else; so it
+asks the kernel by system calls, never by /proc.
+
+The ticket is root's word on what was reviewed; without one that only root can have written,
+nothing starts. It must hold every host file that the domain's XML names or that libvirt derives
+from it, save those of OWN_FILES, and the MAC of every NIC but those assigned as host devices.
+"""
+# pathlib would take longer to import than all the rest to run; exec without a shell is the purpose:
+# ruff: noqa: PTH116, PTH119, PTH120, S606
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+
+TYPE_CHECKING = False  # importing typing to learn the same costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Ticket = dict[str, Any]
+
+TICKETS = "/run/virt-warden"
+TICKET_LIMIT = 1 << 20
+QEMUS = "/usr/bin"
+OWN_DIRECTORY = os.path.dirname(os.path.realpath(__file__))
+VNC_TLS = "vmw-vnc-tls"
+
+# The kernel's words: <linux/prctl.h>, <linux/capability.h>
+PR_SET_NO_NEW_PRIVS = 38
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# QEMU's words (7.2, all targets). FLAGS eat no argument; any other option eats the next word.
+FLAGS = words_of("""
+    S async-teardown audio-help daemonize enable-kvm enable-sync-profile full-screen h help
+    mem-prealloc no-acpi no-fd-bootchk no-hpet no-reboot no-shutdown no-user-config nodefaults
+    nographic old-param only-migratable portrait preconfig s semihosting singlestep snapshot usb
+    version win2k-hack xen-attach xen-domid-restrict""")
+JSON_OPTIONS = words_of("audiodev blockdev compat device display netdev object")
+IMPLIED_KEYS = {"fw_cfg": "name", "name": "guest", "object": "qom-type", "vnc": "vnc"}
+NETWORK_DRIVERS = words_of("ftp ftps gluster http https iscsi nbd nfs rbd ssh")
+
+# libvirt's words: all that its qemu_command.c (9.0) writes by itself; anything else comes from
+# <qemu:commandline>. Left out: -net, of ARM boards without PCI, and the displays sdl and dbus,
+# which no guard reviews. -loadvm (snapshot-revert) and -incoming defer (restore, migrate) are in.
+VOCABULARY = words_of("""
+    S accel acpitable add-fd append audiodev bios blockdev boot chardev compat cpu device display
+    drive dtb fsdev full-screen fw_cfg global incoming initrd k kernel loadvm m machine mem-path
+    mem-prealloc mon msg name netdev no-acpi no-hpet no-reboot no-shutdown no-user-config nodefaults
+    numa object overcommit rtc sandbox serial smbios smp spice tpmdev usb uuid vnc
+    watchdog-action""")
+PHRASES = {
+    "display": r"none|egl-headless(,.*)?",
+    "incoming": r"defer|fd:\d+",  # 'exec:' would run a shell
+    "mon": r"chardev=charmonitor,id=monitor,mode=control",
+    "sandbox": r"on(,\w+=deny)*",
+    "serial": r"chardev:[\w-]+",
+}
+VNC_KEYS = words_of("audiodev password power-control sasl share tls-creds vnc websocket")
+ENVIRONMENT = words_of("""
+    HOME LC_ALL LOGNAME PATH SASL_CONF_PATH SDL_AUDIODRIVER TMPDIR TZ USER XDG_CACHE_HOME
+    XDG_CONFIG_HOME XDG_DATA_HOME""")
+
+# A text is a host file under these options and keys, and wherever it has a slash unless it is free
+# (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
+FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path")
+FILE_KEYS = words_of("data file filename logfile mem-path path romfile")
+FREE_OPTIONS = words_of("append cpu loadvm name rtc smbios vnc")
+FREE_KEYS = words_of("""
+    blockdev.backing blockdev.file chardev.name device.mount_tag device.name device.product
+    device.serial device.tag device.vendor fw_cfg.name fw_cfg.string netdev.net object.data
+    object.dir object.iv spice.x509-dir""")
+UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+# What libvirt makes for this domain alone, or opens to it device by device.
+OWN_FILES = (
+    rf"/dev/(fdset/\d+|u?random|bus/usb/\d+/\d+)|/sys/bus/mdev/devices/{UUID}"
+    r"|/(var/lib|run|dev/hugepages\w*)/libvirt/qemu/([a-z]+/){0,2}(domain-)?\d+-(NAME)(/.*)?"
+    r"|/run/libvirt/qemu/(dbus|passt|slirp|swtpm)/\d+-(NAME)-[\w.-]+"
+)
+
+LEAVE = "'virt-warden unenrol {name}' to run it without virt-warden"
+AGAIN = "start {name} once more through libvirt, or " + LEAVE
+ENROL = "'virt-warden enrol {name}' if the policy manages it, or " + LEAVE
+HOOK = "see that /etc/libvirt/hooks/qemu is there and libvirtd was reloaded since; " + ENROL
+XML = "'virsh edit {name}', take it out of <qemu:commandline>, or allow passthrough in the policy"
+
+
+class Refusal(Exception):
+    """Why this guest may not start, and what mends it ({name} stands for the domain's)."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+PATH = r"/[^\0]*"
+TEXT = r"[^\0]*"
+FORM = {
+    "version": int,
+    "mode": "enforcing|permissive|disabled",
+    "uuid": UUID,
+    "name": r"[^\0/]+",
+    "user": r"[\w.-]+",
+    "uid": int,
+    "gid": int,
+    "groups": [int],
+    "emulator": PATH,
+    "files": [PATH],
+    "macs": [r"(?i:[0-9a-f]{2}(:[0-9a-f]{2}){5})"],
+    "vnc": [({"listen": TEXT, "port": int}, {"socket": PATH})],
+    "tls_dir": (PATH, type(None)),
+    "password": bool,
+    "passthrough": bool,
+    "spice": bool,
+}
+
+
+def fits(value: object, form: object) -> bool:
+    """Whether a JSON value is a type, a regex, one of a tuple, or a list or dict of such."""
+    if isinstance(form, str):
+        return isinstance(value, str) and re.fullmatch(form, value) is not None
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+    if isinstance(form, tuple):
+        return any(fits(value, choice) for choice in form)
+    if isinstance(form, dict) and isinstance(value, dict):
+        return value.keys() == form.keys() and all(fits(value[key], form[key]) for key in form)
+    return type(value) is form and (
+        not isinstance(value, int) or form is bool or 0 < value < 2**32 - 1
+    )
+
+
+def parse_ticket(text: str, uuid: str) -> Ticket:
+    """The ticket of this uuid, in its one form; only `spice` may be left out."""
+    ticket = load_json(text)
+    ticket = {"spice": False, **ticket} if isinstance(ticket, dict) else {}
+    wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
+    if wrong or ticket["version"] != 1:
+        raise Refusal(f"its ticket is malformed at {' '.join(wrong) or 'version'}", HOOK)
+    if ticket["uuid"] != uuid:
+        raise Refusal(f"its ticket is another domain's, {ticket['uuid']}", HOOK)
+    return ticket
+
+
+def open_roots_own(name: str, flags: int, owner: int, at: int | None = None) -> int:
+    """Open what nobody but `owner`, who is root, can have made, changed or swapped."""
+    fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    found = os.fstat(fd)
+    if found.st_uid != owner or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refusal(f"its ticket could be forged: {name} is not root's alone to write", HOOK)
+    return fd
+
+
+def read_ticket(uuid: str, tickets: str = TICKETS, owner: int = 0) -> Ticket:
+    """What root wrote for this uuid; any doubt about it is a refusal, whatever the mode."""
+    try:
+        # O_PATH, because a VM's user may pass through these directories but not list them.
+        run = open_roots_own(tickets, os.O_PATH | os.O_DIRECTORY, owner)
+        cell = open_roots_own(uuid, os.O_PATH | os.O_DIRECTORY, owner, run)
+        ticket = open_roots_own("ticket.json", os.O_RDONLY, owner, cell)
+        found = os.fstat(ticket)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise Refusal("its ticket could be forged: not a file with just one name", HOOK)
+        if found.st_size > TICKET_LIMIT:
+            raise Refusal("its ticket is too big", HOOK)
+        return parse_ticket(os.read(ticket, TICKET_LIMIT).decode(), uuid)
+    except FileNotFoundError:
+        raise Refusal("the hook wrote no ticket for this start", HOOK) from None
+    except OSError as error:
+        raise Refusal(f"its ticket cannot be read: {error}", HOOK) from None
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"its ticket is malformed: {error}", HOOK) from None
+
+
+class Option:
+    """One option: its name without dashes, its value, its words, each (key, text) in its value."""
+
+    def __init__(self, name: str, value: str, words: list[str]) -> None:
+        self.name, self.value, self.words = name, value, words
+        self.readable = True
+        try:
+            if name in JSON_OPTIONS and value.startswith("{"):
+                self.texts = list(walk(load_json(value)))
+            else:
+                self.texts = [part[:2] for part in split_opts(value, IMPLIED_KEYS.get(name, ""))]
+        except (ValueError, RecursionError):
+            self.texts, self.readable = [], False
+
+    def under(self, key: str) -> list[str]:
+        """Every text that stands under this key."""
+        return [text for at, text in self.texts if at == key]
+
+
+def load_json(text: str) -> Any:
+    """JSON in which no key stands twice: of two readers, each could take another one."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(fields := dict(pairs)) != len(pairs):
+            raise ValueError("a key stands twice")
+        return fields
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def walk(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Each text with its dotted key; none of a network disk's, which opens no file."""
+    if isinstance(node, str):
+        yield at, node
+    elif isinstance(node, list):
+        for item in node:
+            yield from walk(item, at)
+    elif isinstance(node, dict) and str(node.get("driver")) not in NETWORK_DRIVERS:
+        for key, value in node.items():
+            yield from walk(value, f"{at}.{key}".removeprefix("."))
+
+
+def split_opts(text: str, implied: str = "") -> Iterator[tuple[str, str, str]]:
+    """Key, value and raw text of each part of a QemuOpts string, cut where QEMU cuts it."""
+    if implied and not re.match("[^=,]*=", text):
+        text = f"{implied}={text}"
+    for part in re.finditer(r"(([^=,]*)(=(?:,,|[^,])*)?)(?:,|\Z)", text):
+        raw, key, value = part.groups()
+        if value:
+            yield key, value[1:].replace(",,", ","), raw
+        elif part[0]:  # not the nothing at the end; 'nopassword' is QEMU's old 'password=off'
+            yield key.removeprefix("no"), "", raw
+
+
+def parse_argv(argv: Iterable[str]) -> list[Option]:
+    """The options as QEMU reads them, behind one dash or two; '' names a word that has none."""
+    options = []
+    rest = iter(argv)
+    for word in rest:
+        name = word.replace("-", "", 2 if word.startswith("--") else 1) if word[:1] == "-" else ""
+        value = [] if name in FLAGS or not name else [*islice(rest, 1)]
+        if name == "display" and value and value[0].startswith("vnc="):
+            options.append(Option("vnc", value[0][4:], [word, *value]))
+        else:
+            options.append(Option(name, "".join(value), [word, *value]))
+    return options
+
+
+def guest_names(options: Iterable[Option]) -> list[str]:
+    return [name for option in options if option.name == "name" for name in option.under("guest")]
+
+
+def is_probe(options: Iterable[Option]) -> bool:
+    """Whether libvirt asks what QEMU can do, or somebody its version: there is no guest in it."""
+    return all(option.name != "uuid" for option in options) and any(
+        option.name in ("audio-help", "h", "help", "version")
+        or option.value in ("?", "help")
+        or (option.name in ("M", "machine") and option.value.split(",")[0] == "none")
+        for option in options
+    )
+
+
+def guest_uuid(options: Iterable[Option]) -> str:
+    """The one -uuid, in the one form that cannot lead to another directory."""
+    uuids = [option.value for option in options if option.name == "uuid"]
+    if len(uuids) != 1 or not re.fullmatch(UUID, uuids[0]):
+        raise Refusal("its command line has no -uuid, or several, or a malformed one", XML)
+    return uuids[0]
+
+
+def check_identity(
+    ticket: Ticket, uids: set[int], gids: set[int], groups: set[int], capabilities: int
+) -> Iterator[Refusal]:
+    """The process is the VM's own user and nobody else, in any of its ids."""
+    fix = f"'virt-warden enrol {{name}}' gives it the label {ticket['user']} again"
+    if uids != {ticket["uid"]}:
+        yield Refusal(f"it runs as uid {sorted(uids)}, not as {ticket['uid']}", fix)
+    if gids != {ticket["gid"]}:
+        yield Refusal(f"it runs as gid {sorted(gids)}, not as {ticket['gid']}", fix)
+    if foreign := groups - {ticket["gid"], *ticket["groups"]}:
+        yield Refusal(f"it is in groups {sorted(foreign)}, which are not the VM's", fix)
+    if capabilities:
+        yield Refusal(f"it has capabilities ({capabilities:#x})", fix)
+
+
+def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
+    """The command line is the one that was reviewed, as far as the ticket tells."""
+    if guest_names(options) != [ticket["name"]]:
+        yield Refusal(f"-name says {guest_names(options)}", XML)
+    for option in options:
+        if not option.readable:
+            yield Refusal(f"-{option.name} is not JSON: {option.value!r}", XML)
+    yield from check_nics(ticket, options)
+    yield from check_consoles(ticket, options)
+    if not ticket["passthrough"]:
+        yield from check_vocabulary(options)
+        yield from check_files(ticket, options)
+
+
+def check_nics(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
+    """Each planned MAC is on just one NIC, and no NIC has another."""
+    missing = [mac.lower() for mac in ticket["macs"]]
+    for option in options:
+        if option.name != "device":
+            continue
+        macs = [mac.lower() for mac in option.under("mac")]
+        if len(macs) > 1 or (option.under("netdev") and not macs):
+            yield Refusal(f"a NIC must have one MAC address: {option.value!r}", XML)
+        for mac in macs:
+            if mac in missing:
+                missing.remove(mac)
+            else:
+                yield Refusal(f"the NIC with MAC {mac} was not reviewed", XML)
+    for mac in missing:
+        yield Refusal(f"the NIC with MAC {mac} is missing", AGAIN)
+
+
+def endpoint(address: str) -> str:
+    """Where a VNC address of QEMU's listens, in the ticket's terms: displays count from 5900."""
+    found = re.fullmatch(r"\[?([^]]*)\]?:([0-9]{1,5})", address)
+    return f"{found[1]} port {int(found[2]) + 5900}" if found else address
+
+
+def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
+    """Every way in is a planned one; -vnc can name several, and more by its other keys."""
+    planned = {"none"}
+    for console in ticket["vnc"]:
+        form = "unix:{socket}" if "socket" in console else "{listen} port {port}"
+        planned.add(form.format(**console))
+    for option in options:
+        if option.name == "spice" and not (ticket["spice"] or ticket["passthrough"]):
+            yield Refusal("SPICE is not among its planned consoles", XML)
+        if option.name != "vnc":
+            continue
+        for address in option.under("vnc") or [""]:
+            if endpoint(address) not in planned:
+                yield Refusal(f"VNC at {endpoint(address)!r} is not a planned console", XML)
+        for key, value in option.texts:
+            # A bare websocket port shares address, TLS and password; 'host:port' would not.
+            if key not in VNC_KEYS or (key == "websocket" and not value.isdecimal()):
+                yield Refusal(f"libvirt does not write {key}={value} in -vnc by itself", XML)
+
+
+def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
+    """libvirt wrote every option by itself."""
+    for option in options:
+        phrase = PHRASES.get(option.name, ".*")
+        if option.name not in VOCABULARY or not re.fullmatch(phrase, option.value, re.DOTALL):
+            yield Refusal(f"libvirt does not write {' '.join(option.words)!r} by itself", XML)
+
+
+def check_files(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
+    """Every host file was reviewed, or libvirt made it for this domain."""
+    name = ticket["name"]
+    short = {name[:20], os.fsdecode(os.fsencode(name)[:20])}  # which one, is up to libvirt's locale
+    own = re.compile(OWN_FILES.replace("NAME", "|".join(map(re.escape, short))), re.DOTALL)
+    for option in options:
+        for path in opened_files(option):
+            if path in ticket["files"] or (own.fullmatch(path) and ".." not in path.split("/")):
+                continue
+            yield Refusal(f"-{option.name} opens {path!r}, which was not reviewed", XML)
+
+
+def opened_files(option: Option) -> Iterator[str]:
+    if option.name in FILE_OPTIONS:
+        yield option.value
+        return
+    for at, text in option.texts:
+        key = at.rpartition(".")[2]
+        if not text or f"{option.name}.{key}" in FREE_KEYS:
+            continue
+        if key in FILE_KEYS or ("/" in text and option.name not in FREE_OPTIONS):
+            yield text
+
+
+def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
+    """The words for QEMU: every -vnc with our TLS and with a password, where the ticket says so."""
+    ours = {"tls-creds": VNC_TLS} if ticket["tls_dir"] else {}
+    ours |= {"password": "on"} if ticket["password"] else {}
+    consoles = [option for option in options if option.name == "vnc"]
+    replaced = [option.under("tls-creds") for option in consoles if ticket["tls_dir"]]
+    former = {*chain.from_iterable(replaced)}
+    words = []
+    for option in options:
+        if option in consoles and ours:
+            kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in ours]
+            words += ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
+        # libvirt's own credentials, now unused: QEMU would still load them, and die of a key that
+        # the VM's user cannot read.
+        elif option.name != "object" or former.isdisjoint(option.under("id")):
+            words += option.words
+    if consoles and ticket["tls_dir"]:
+        credentials = {"qom-type": "tls-creds-x509", "id": VNC_TLS, "dir": ticket["tls_dir"]}
+        words += ["-object", json.dumps(credentials | {"endpoint": "server", "verify-peer": False})]
+    return words
+
+
+def tighten_environment(ticket: Ticket, given: Mapping[str, str]) -> dict[str, str]:
+    """What libvirt sets for QEMU by itself; with passthrough its <qemu:env> as well."""
+    return {key: given[key] for key in given if key in ENVIRONMENT or ticket["passthrough"]}
+
+
+def tighten_process() -> None:
+    """Nothing QEMU executes gains a privilege; neither cores nor new files are for others."""
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+
+
+def capget() -> int:
+    """Every capability that this process has, could take or could hand on; 0 rules out ambient."""
+    header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    return (sets[0] | sets[1] | sets[2]) | (sets[3] | sets[4] | sets[5]) << 32
+
+
+def say(name: str, verb: str, what: object, fix: str) -> None:
+    """One line on stderr, which libvirt shows in the error of `virsh start`."""
+    line = f"virt-warden {verb} {name}: {str(what)[:400]}; to mend: {fix.format(name=name)}"
+    printable = "".join(char if char.isprintable() else "?" for char in line)
+    os.write(2, f"{printable}\n".encode(errors="backslashreplace"))
+
+
+def judge(ticket: Ticket, violations: Iterable[Refusal]) -> None:
+    """The first one ends it, unless the mode is permissive: then each is only said."""
+    for refusal in violations:
+        if ticket["mode"] == "enforcing":
+            raise refusal
+        say(ticket["name"], "would refuse", refusal, refusal.fix)
+
+
+def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
+    fix = "reinstall its package, or give {name} another <emulator>"
+    try:
+        found = os.stat(emulator)
+        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Refusal(f"{emulator} is not root's alone to write", fix)
+        if os.path.dirname(os.path.realpath(emulator)) == OWN_DIRECTORY:
+            raise Refusal(f"{emulator} is this wrapper again", ENROL)
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would leave it so
+            signal.signal(ignored, signal.SIG_DFL)
+        os.execve(emulator, [emulator, *words], environment)
+    except OSError as error:
+        raise Refusal(f"{emulator} cannot be executed: {error.strerror}", fix) from None
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Become QEMU, or say in one line why not."""
+    name = "DOMAIN"
+    try:
+        options = parse_argv(argv[1:])
+        name = (guest_names(options) or [name])[0]
+        if is_probe(options):
+            become(f"{QEMUS}/{os.path.basename(argv[0])}", argv[1:], os.environ)
+        ticket = read_ticket(guest_uuid(options))
+        if ticket["mode"] == "disabled":
+            become(ticket["emulator"], argv[1:], os.environ)
+        ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}
+        judge(ticket, check_identity(ticket, *ids, capget()))
+        judge(ticket, check_argv(ticket, options))
+        words = tighten_argv(ticket, options)
+        environment = tighten_environment(ticket, os.environ)
+        tighten_process()
+        become(ticket["emulator"], words, environment)
+    except Refusal as refusal:
+        say(name, "refuses", refusal, refusal.fix)
+    except Exception as error:  # noqa: BLE001 - fail closed, with a line and never a traceback
+        say(name, "refuses", f"internal error: {error!r}", AGAIN)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv)
