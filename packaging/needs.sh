@@ -4,7 +4,7 @@ set -eu
 packages="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils nftables ebtables acl
  iproute2 util-linux passwd python3-lxml python3-sh python3-libvirt python3-pampy
  python3-jsonschema python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
- python3-scapy python3-venv"
+ python3-scapy python3-venv ipxe ovmf"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

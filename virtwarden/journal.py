@@ -7,7 +7,6 @@ record for each change, in order.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -40,15 +39,8 @@ class Record:
 @contextmanager
 def locked(paths: Paths, domain: str) -> Iterator[None]:
     """Hold a domain's journals alone; a hook and a `virt-warden recover` take their turns."""
-    state = paths.domain_state(domain)
-    state.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with files.locked(paths.domain_state(domain)):
         yield
-    finally:
-        os.close(handle)
 
 
 def perform(paths: Paths, domain: str, plan: Iterable[Change]) -> None:

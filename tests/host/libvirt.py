@@ -133,10 +133,10 @@ class Libvirt:
         """Destroy and undefine every domain, with libvirtd brought back first if need be."""
         if not self._daemon.running:
             self.restart()
-        for name in self.virsh("list", "--name").stdout.split():
-            self.destroy(name)
-        for name in self.virsh("list", "--name", "--inactive").stdout.split():
-            self.undefine(name)
+        for uuid in self.virsh("list", "--uuid").stdout.split():
+            self.destroy(uuid)
+        for uuid in self.virsh("list", "--uuid", "--inactive").stdout.split():
+            self.undefine(uuid)
 
 
 @contextmanager

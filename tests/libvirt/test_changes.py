@@ -67,8 +67,8 @@ def ground(images: Path) -> Iterator[Ground]:
     image.chmod(0o644)
     os.chown(image, 1234, 5678)
     PATHS.run.mkdir(mode=0o711, exist_ok=True)
-    PATHS.claims.mkdir(mode=0o700, exist_ok=True)
-    PATHS.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.private_directory(PATHS.claims)
+    files.private_directory(PATHS.shared)
     # ebtables makes its base chains when it is first used, and leaves them.
     run(EBTABLES, "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
     run(EBTABLES, "-t", "nat", "-D", "PREROUTING", "-j", "RETURN")

@@ -50,7 +50,6 @@ def test_a_vm_runs_as_its_own_user_with_no_capability(warden: Warden, images: Pa
         ("ünïcødé", "vmw--n-c-d--"),
         ("n" * 200, "vmw-nnnnnnnnn"),
         ("$(reboot)", "vmw---reboot--"),
-        ("..", "vmw----"),
     ],
 )
 def test_no_name_of_a_domain_makes_a_user_that_is_not_its_own(
@@ -113,12 +112,10 @@ def test_one_vms_user_cannot_touch_anothers_disk(warden: Warden, images: Path) -
             result = as_user("vmw-web01", lambda p=path, f=flags: os.open(p, f))  # type: ignore[misc]
             assert result == "PermissionError", path
     assert as_user("vmw-web01", lambda: os.open(disks["web01"], os.O_RDWR)) == ""
-    assert as_user("vmw-web01", lambda: os.listdir(PATHS.state)) == "PermissionError"
+    assert as_user("vmw-web01", lambda: list(PATHS.state.iterdir())) == "PermissionError"
 
 
-def test_two_vms_run_on_one_base_that_neither_owns_nor_writes(
-    warden: Warden, images: Path
-) -> None:
+def test_two_vms_run_on_one_base_that_neither_owns_nor_writes(warden: Warden, images: Path) -> None:
     base = qcow2(images / "base.qcow2", mode=0o666)
     os.chown(base, users.account("nobody").uid, 0)  # type: ignore[union-attr]
     before = owner(base)
@@ -139,9 +136,7 @@ def test_two_vms_run_on_one_base_that_neither_owns_nor_writes(
     assert owner(base) == before
 
 
-def test_two_vms_boot_one_kernel_that_neither_owns_nor_writes(
-    warden: Warden, images: Path
-) -> None:
+def test_two_vms_boot_one_kernel_that_neither_owns_nor_writes(warden: Warden, images: Path) -> None:
     kernel = images / "vmlinuz"
     kernel.write_bytes(Path("/usr/lib/ipxe/ipxe.lkrn").read_bytes())
     before = owner(kernel)
@@ -212,9 +207,7 @@ def test_an_image_that_grew_a_base_since_its_enrolment_is_not_followed(
     assert as_user("vmw-evil", lambda: os.open(secret, os.O_RDONLY)) == "PermissionError"
 
 
-def test_a_disk_whose_bases_the_xml_does_not_tell_is_refused(
-    warden: Warden, images: Path
-) -> None:
+def test_a_disk_whose_bases_the_xml_does_not_tell_is_refused(warden: Warden, images: Path) -> None:
     warden.enrolled("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
     xml = warden.libvirt.xml("web01", "--inactive").replace("<backingStore/>", "")
     warden.libvirt.define(xml)
@@ -294,8 +287,8 @@ def test_a_disk_below_a_closed_directory_is_reached_by_its_vm_alone(
     warden.started("web01", disks=[Disk(disk)])
     warden.started("other")
     assert as_user("vmw-web01", lambda: os.open(disk, os.O_RDWR)) == ""
-    assert as_user("vmw-web01", lambda: os.listdir(closed)) == "PermissionError"
-    assert as_user("vmw-other", lambda: os.stat(disk)) == "PermissionError"
+    assert as_user("vmw-web01", lambda: list(closed.iterdir())) == "PermissionError"
+    assert as_user("vmw-other", disk.stat) == "PermissionError"
     warden.libvirt.destroy("web01")
     warden.libvirt.destroy("other")
     after = snapshot([closed])
@@ -309,7 +302,7 @@ def test_a_disk_below_a_closed_directory_is_reached_by_its_vm_alone(
         ({"vnc": Vnc(listen="0.0.0.0")}, "VNC would listen on 0.0.0.0"),  # noqa: S104
         ({"extra_devices": "<graphics type='spice' autoport='yes'/>"}, "a spice display"),
         (
-            {"extra_devices": "<interface type='user'><mac address='52:54:00:00:00:01'/></interface>"},
+            {"extra_devices": f"<interface type='user'><mac address='{MAC}'/></interface>"},
             "nothing can filter what it sends",
         ),
     ],
@@ -327,8 +320,8 @@ def test_arguments_passed_to_qemu_are_refused_unless_the_policy_names_the_domain
     warden: Warden,
 ) -> None:
     namespace = "xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'"
-    passed = f"<q:commandline {namespace}><q:arg value='-msg'/><q:arg value='guest-name=on'/></q:commandline>"
-    warden.enrolled("web01", extra=passed)
+    passed = "<q:arg value='-msg'/><q:arg value='guest-name=on'/>"
+    warden.enrolled("web01", extra=f"<q:commandline {namespace}>{passed}</q:commandline>")
     assert "qemu:commandline" in warden.refusal("web01")
     exception = '[[domain]]\nmatch = "web01"\nexceptions = ["qemu-commandline"]\n'
     set_policy(f'managed = ["*"]\n{exception}')
@@ -339,7 +332,7 @@ def test_an_emulator_that_is_not_the_wrapper_is_refused(warden: Warden) -> None:
     warden.enrolled("web01")
     wrapper = str(PATHS.wrapper_dir / "qemu-system-x86_64")
     xml = warden.libvirt.xml("web01", "--inactive")
-    warden.libvirt.define(xml.replace(f"<emulator>{wrapper}", "<emulator>/usr/bin/qemu-system-x86_64"))
+    warden.libvirt.define(xml.replace(wrapper, "/usr/bin/qemu-system-x86_64"))
     assert "its emulator is /usr/bin/qemu-system-x86_64" in warden.refusal("web01")
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -43,7 +41,7 @@ class Claim:
 
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change. Raises Refusal where the file is another running domain's."""
-        with _locked(paths):
+        with files.locked(paths.claims):
             refusal = conflict(self, claims_on(paths, self.device, self.number))
             if refusal is not None:
                 raise refusal
@@ -53,7 +51,7 @@ class Claim:
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
-        with _locked(paths):
+        with files.locked(paths.claims):
             place = _place(paths, self.device, self.number)
             with suppress(FileNotFoundError):
                 (place / self.domain).unlink()
@@ -88,18 +86,6 @@ def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
             f" {other.name}), or give both disks <shareable/> for a cluster file system",
         )
     return None
-
-
-@contextmanager
-def _locked(paths: Paths) -> Iterator[None]:
-    paths.run.mkdir(mode=0o711, parents=True, exist_ok=True)
-    paths.claims.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(paths.claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _place(paths: Paths, device: int, number: int) -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +15,12 @@ from virtwarden.changes.base import Before, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files
+
+# Where libvirt notes whose a file was before it gave it away, and how often it did: while that is
+# there, it refuses to give the same file to a second domain's user (qemu.conf, remember_owner).
+_REMEMBERED = tuple(
+    f"trusted.libvirt.security.{note}" for note in ("dac", "ref_dac", "timestamp_dac")
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class LockShared:
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
         with (
-            _leases(paths),
+            files.locked(paths.shared),
             files.held(self.path, self.device, self.number) as handle,
         ):
             found = os.fstat(handle)
@@ -75,7 +79,7 @@ class LockShared:
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
-        with _leases(paths):
+        with files.locked(paths.shared):
             lease = _load(paths, self.path)
             if lease is None or self.domain not in lease["holders"]:
                 return ""
@@ -115,21 +119,13 @@ class TakeBack:
         """See Change."""
         with files.held(self.path, self.device, self.number) as handle:
             os.chown(files.by_descriptor(handle), 0, 0)
+            for attribute in _REMEMBERED:
+                with suppress(OSError):  # libvirt was told not to remember, or cannot here
+                    os.removexattr(files.by_descriptor(handle), attribute)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change. LockShared has what it was like before all."""
         return ""
-
-
-@contextmanager
-def _leases(paths: Paths) -> Iterator[None]:
-    paths.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(paths.shared, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _lease_file(paths: Paths, path: str) -> Path:

@@ -129,6 +129,10 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
                 " this domain a copy of its own",
             )
         ]
+    claim = _claim(case, use, inode)
+    refusal = conflict(claim, case.facts.claims_on(claim.device, claim.number))
+    if refusal is not None:
+        return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
     lowest, highest = case.rules.uid_range
     own = case.account.uid if case.account else -1
     if lowest <= inode.uid <= highest and inode.uid != own:
@@ -139,11 +143,7 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
                 fix=f"virt-warden recover; if it still does: chown root: {use.path}",
             )
         ]
-    claim = _claim(case, use, inode)
-    refusal = conflict(claim, case.facts.claims_on(claim.device, claim.number))
-    if refusal is None:
-        return []
-    return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
+    return []
 
 
 def _claim(case: Case, use: Use, inode: Inode) -> Claim:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import ipaddress
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +73,7 @@ def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateK
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    with _locked(directory):
+    with files.locked(directory):
         if not (directory / CA_CERTIFICATE).exists():
             _found_authority(directory)
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
@@ -181,14 +178,3 @@ def _sha256() -> x509.base.hashes.SHA256:  # type: ignore[name-defined]
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

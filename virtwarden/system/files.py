@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -153,6 +154,36 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
         raise HostError(f"{path} is gone") from None
     finally:
         os.close(handle)
+
+
+def private_directory(path: Path) -> None:
+    """See to it that this directory and those above it are there; those made are root's alone."""
+    missing = [step for step in (path, *path.parents) if not step.exists()]
+    for step in reversed(missing):
+        with suppress(FileExistsError):  # another start was faster
+            step.mkdir(mode=0o700)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory alone, made where it is missing; others wait for their turn (flock(2))."""
+    handle = _lock(directory)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(directory: Path) -> int:
+    while True:
+        private_directory(directory)
+        with suppress(FileNotFoundError):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Whoever held it before may have removed it: the lock is then on nothing.
+            if directory.exists() and os.path.samestat(os.fstat(handle), directory.lstat()):
+                return handle
+            os.close(handle)
 
 
 def boot_id() -> str:

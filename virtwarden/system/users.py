@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
+from virtwarden.system import files
 from virtwarden.system.run import run
 
 _COMMENT = "virt-warden domain "
@@ -156,7 +157,7 @@ def _await_exit(handle: int, pid: str) -> None:
 @contextmanager
 def ledger(path: Path) -> Iterator[Ledger]:
     """The list of all uids ever given, held alone: two starts at once take their turns."""
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    files.private_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(path, flags, 0o600)
     try:
