@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import libvirt
 
-from virtwarden.errors import HostError
+from virtwarden.errors import HostError, WardenError
 
 _URI = "qemu:///system"
 
@@ -57,3 +58,19 @@ def define(connection: libvirt.virConnect, xml: bytes) -> None:
         connection.defineXML(xml.decode())
     except libvirt.libvirtError as error:
         raise HostError(f"libvirt does not take the domain's XML: {error}") from None
+
+
+def for_each(
+    chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
+    act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
+) -> int:
+    """Do it to one domain after the other; one that fails does not keep the others from it."""
+    failed = False
+    with connected() as connection:
+        for domain in chosen(connection):
+            try:
+                print(f"{domain.name()} {act(connection, domain)}")
+            except WardenError as error:
+                print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
+                failed = True
+    return int(failed)

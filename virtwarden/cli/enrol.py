@@ -1,21 +1,36 @@
-"""`virt-warden enrol` and `unenrol`: domains come under guard, and out from under it."""
+"""`virt-warden enrol`: domains come under guard."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
 
-from virtwarden import journal
-from virtwarden.changes import Scope
-from virtwarden.cli.connection import connected, define, find, inactive_xml, persistent
+from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
 from virtwarden.domain import read
-from virtwarden.enrolment import enrol_xml, is_enrolled, unenrol_xml
-from virtwarden.errors import HostError, WardenError
+from virtwarden.enrolment import enrol_xml
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy, load
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--all", action="store_true", help="all domains that the policy manages")
+    whom.add_argument(
+        "--xml", type=Path, metavar="FILE", help="print FILE's XML enrolled, for virsh define"
+    )
+    whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    if options.xml is not None:
+        return enrol_file(paths, options.xml)
+    return enrol(paths, options.domains, all_domains=options.all)
 
 
 def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
@@ -42,7 +57,7 @@ def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
             return [d for d in persistent(connection) if policy.manages(d.name())]
         return [find(connection, name) for name in names]
 
-    return _for_each(chosen, enrol_one)
+    return for_each(chosen, enrol_one)
 
 
 def enrol_file(paths: Paths, file: Path) -> int:
@@ -58,61 +73,9 @@ def enrol_file(paths: Paths, file: Path) -> int:
     return 0
 
 
-def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
-    """Make these domains, or all that are enrolled, what they were. Gives the exit code."""
-
-    def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
-        xml = inactive_xml(domain)
-        if is_enrolled(xml):
-            define(connection, unenrol_xml(xml))
-        elif not paths.domain_state(domain.UUIDString()).exists():
-            return "is not enrolled"
-        if domain.isActive():
-            return "is unenrolled from its next start on; unenrol it then again to remove its user"
-        _forget(paths, domain.UUIDString())
-        return "is unenrolled, its user is removed"
-
-    def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
-        if all_domains:
-            return [
-                d
-                for d in persistent(connection)
-                if is_enrolled(inactive_xml(d)) or paths.domain_state(d.UUIDString()).exists()
-            ]
-        return [find(connection, name) for name in names]
-
-    return _for_each(chosen, unenrol_one)
-
-
 def _must_be_managed(policy: Policy, name: str) -> None:
     if not policy.manages(name):
         raise HostError(
             f"the policy does not manage {name}",
             fix="add it to `managed` in /etc/virt-warden/policy.toml",
         )
-
-
-def _forget(paths: Paths, domain: str) -> None:
-    """Undo all that was ever done for a domain that does not run; its uid stays spent."""
-    with journal.locked(paths, domain):
-        reports = journal.undo(paths, domain, Scope.RUN)
-        reports += journal.undo(paths, domain, Scope.ENROLMENT)
-        paths.domain_state(domain).rmdir()
-    for report in reports:
-        print(f"left alone: {report}")
-
-
-def _for_each(
-    chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
-    act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
-) -> int:
-    """Do it to one domain after the other; one that fails does not keep the others from it."""
-    failed = False
-    with connected() as connection:
-        for domain in chosen(connection):
-            try:
-                print(f"{domain.name()} {act(connection, domain)}")
-            except WardenError as error:
-                print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
-                failed = True
-    return int(failed)

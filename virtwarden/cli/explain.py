@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import fields
 
 from virtwarden import lifecycle
@@ -12,6 +13,16 @@ from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    return explain(paths, options.domain)
 
 
 def explain(paths: Paths, name: str) -> int:

@@ -1,25 +1,49 @@
-"""The `virt-warden` command: what can be asked of it, and who answers."""
+"""The `virt-warden` command: what can be asked of it, and which module answers."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Protocol
 
 from virtwarden import __version__
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 
+COMMANDS = {
+    "enrol": "put domains under guard, from their next start on",
+    "unenrol": "make domains again what they were",
+    "status": "how each domain stands; 1 if a promise is broken",
+    "explain": "the rules of a domain, where each comes from, and what a start would do",
+    "recover": "undo what is left of domains that do not run any more",
+    "policy": "the policy files",
+}
+"""Each command with its help; the module of its name in virtwarden/cli answers it."""
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what the command takes."""
+
+    def run(self, options: argparse.Namespace, paths: Paths) -> int:
+        """Do it. Gives 0 where all went well, 1 where something is amiss; raises WardenError."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Gives 0 where all went well, 1 where something is amiss, 2 for misuse."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    command = _module(words)
+    options = _parser(words, command).parse_args(words)
     if os.geteuid() != 0:
         print("virt-warden: only root may do that; to mend: sudo virt-warden …", file=sys.stderr)
         return 1
     try:
-        return _dispatch(options, Paths())
+        return command.run(options, Paths())
     except WardenError as error:
         print(f"virt-warden: {error}", file=sys.stderr)
         return 1
@@ -28,69 +52,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _dispatch(options: argparse.Namespace, paths: Paths) -> int:
-    # Each imported only when it is asked for: `policy check` must work where libvirt does not.
-    if options.command in ("enrol", "unenrol"):
-        from virtwarden.cli import enrol
+def _module(words: Sequence[str]) -> Command:
+    """The module of the command that is asked for.
 
-        if options.command == "unenrol":
-            return enrol.unenrol(paths, options.domains, all_domains=options.all)
-        if options.xml is not None:
-            return enrol.enrol_file(paths, options.xml)
-        return enrol.enrol(paths, options.domains, all_domains=options.all)
-    if options.command == "status":
-        from virtwarden.cli import status
-
-        return status.status(paths, options.domains, as_json=options.json)
-    if options.command == "explain":
-        from virtwarden.cli import explain
-
-        return explain.explain(paths, options.domain)
-    if options.command == "recover":
-        from virtwarden.cli import recover
-
-        return recover.recover(paths, options.domains)
-    from virtwarden.cli import policy_check
-
-    return policy_check.check(paths)
+    No other is imported: `policy check` must work where libvirt does not.
+    """
+    name = next((word for word in words if word in COMMANDS), "policy")
+    module: Command = importlib.import_module(f"virtwarden.cli.{name}")
+    return module
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str], command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="virt-warden", description="Every virtual machine in its own cell."
     )
     parser.add_argument("--version", action="version", version=f"virt-warden {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    enrol = commands.add_parser("enrol", help="put domains under guard, from their next start on")
-    whom = enrol.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--all", action="store_true", help="all domains that the policy manages")
-    whom.add_argument(
-        "--xml", type=Path, metavar="FILE", help="print FILE's XML enrolled, for virsh define"
-    )
-    whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
-
-    unenrol = commands.add_parser("unenrol", help="make domains again what they were")
-    whom = unenrol.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--all", action="store_true", help="all domains that are enrolled")
-    whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
-
-    status = commands.add_parser("status", help="how each domain stands; 1 if a promise is broken")
-    status.add_argument("--json", action="store_true", help="for programs")
-    status.add_argument("domains", nargs="*", metavar="DOMAIN")
-
-    explain = commands.add_parser(
-        "explain", help="the rules of a domain, where each comes from, and what a start would do"
-    )
-    explain.add_argument("domain", metavar="DOMAIN")
-
-    recover = commands.add_parser(
-        "recover", help="undo what is left of domains that do not run any more"
-    )
-    recover.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
-
-    policy = commands.add_parser("policy", help="the policy files")
-    policy.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "check", help="say all that is wrong with them"
-    )
+    for name, purpose in COMMANDS.items():
+        subparser = commands.add_parser(name, help=purpose, description=purpose)
+        if name in words:
+            command.arguments(subparser)
     return parser

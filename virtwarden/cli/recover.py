@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import libvirt
@@ -10,6 +11,16 @@ from virtwarden import journal
 from virtwarden.cli.connection import connected, find
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    return recover(paths, options.domains)
 
 
 def recover(paths: Paths, names: list[str]) -> int:

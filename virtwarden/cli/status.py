@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict, dataclass, replace
 
@@ -30,6 +31,17 @@ class Standing:
     pid: int | None
     guards: tuple[str, ...]
     breaches: tuple[str, ...]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    return status(paths, options.domains, as_json=options.json)
 
 
 def status(paths: Paths, names: list[str], *, as_json: bool) -> int:

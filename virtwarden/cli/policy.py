@@ -1,0 +1,27 @@
+"""`virt-warden policy`: what is wrong with the policy files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from virtwarden.paths import Paths
+from virtwarden.policy import InvalidPolicy, load
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("check", help="say all that is wrong with them, a line each")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command. Prints what is wrong, or that all is well."""
+    try:
+        load(paths)
+    except InvalidPolicy as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 1
+    print("The policy is valid.")
+    return 0

@@ -1,0 +1,61 @@
+"""`virt-warden unenrol`: domains come out from under guard, and are again what they were."""
+
+from __future__ import annotations
+
+import argparse
+
+import libvirt
+
+from virtwarden import journal
+from virtwarden.changes import Scope
+from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
+from virtwarden.enrolment import is_enrolled, unenrol_xml
+from virtwarden.paths import Paths
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    whom = parser.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--all", action="store_true", help="all domains that are enrolled")
+    whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    return unenrol(paths, options.domains, all_domains=options.all)
+
+
+def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
+    """Make these domains, or all that are enrolled, what they were. Gives the exit code."""
+
+    def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
+        xml = inactive_xml(domain)
+        if is_enrolled(xml):
+            define(connection, unenrol_xml(xml))
+        elif not paths.domain_state(domain.UUIDString()).exists():
+            return "is not enrolled"
+        if domain.isActive():
+            return "is unenrolled from its next start on; unenrol it then again to remove its user"
+        _forget(paths, domain.UUIDString())
+        return "is unenrolled, its user is removed"
+
+    def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
+        if all_domains:
+            return [
+                d
+                for d in persistent(connection)
+                if is_enrolled(inactive_xml(d)) or paths.domain_state(d.UUIDString()).exists()
+            ]
+        return [find(connection, name) for name in names]
+
+    return for_each(chosen, unenrol_one)
+
+
+def _forget(paths: Paths, domain: str) -> None:
+    """Undo all that was ever done for a domain that does not run; its uid stays spent."""
+    with journal.locked(paths, domain):
+        reports = journal.undo(paths, domain, Scope.RUN)
+        reports += journal.undo(paths, domain, Scope.ENROLMENT)
+        paths.domain_state(domain).rmdir()
+    for report in reports:
+        print(f"left alone: {report}")
