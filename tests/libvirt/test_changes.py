@@ -271,6 +271,21 @@ def test_an_owner_that_the_admin_gave_meanwhile_stays(ground: Ground) -> None:
     assert ground.image.stat().st_uid == 4321
 
 
+def test_what_a_vms_user_opened_to_others_is_closed_at_the_stop(ground: Ground) -> None:
+    """Its disk belongs to it while it runs: it may set the disk's mode and ACL."""
+    state = ground.state()
+    change = EXAMPLES[SetAccess](ground)
+    before = _done(change)
+    ground.image.chmod(0o666)
+    run("/usr/bin/setfacl", "--modify", f"user:{OTHER_USER.name}:rw", str(ground.image))
+    assert "ACL" in change.undo(PATHS, before)
+    assert ground.state() == state
+    before = _done(change)
+    ground.image.chmod(0o666)
+    assert "mode 0666" in change.undo(PATHS, before)
+    assert ground.state() == state
+
+
 def test_owners_come_back_after_a_reboot_that_renumbered_the_devices(ground: Ground) -> None:
     change = EXAMPLES[SetAccess](ground)
     before = _done(change)

@@ -45,7 +45,9 @@ class SetAccess:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             found = os.fstat(handle)
+            has_acl = files.has_acl(handle)
         return {
+            "acl": has_acl,
             "uid": found.st_uid,
             "gid": found.st_gid,
             "mode": stat.S_IMODE(found.st_mode),
@@ -73,11 +75,17 @@ class SetAccess:
         # libvirt gives an image back to whoever it remembers as its owner, or to root.
         if found.st_uid not in (before["given_to"], before["uid"], 0):
             return f"{self.path} was given to uid {found.st_uid} meanwhile: left as it is"
+        # In this order: whoever owned the file could set its mode and its ACL until now.
         os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
-        if stat.S_IMODE(found.st_mode) not in (self.mode, before["mode"]):
-            mode = stat.S_IMODE(found.st_mode)
-            return f"{self.path} was given mode {mode:04o} meanwhile: left so"
+        has_new_acl = not before["acl"] and files.has_acl(handle)
+        if has_new_acl:
+            files.remove_acl(handle)
         files.by_descriptor(handle).chmod(before["mode"])
+        if has_new_acl:
+            return f"{self.path} was given an ACL by {self.user}, which is taken off"
+        mode = stat.S_IMODE(found.st_mode)
+        if mode not in (self.mode, before["mode"]):
+            return f"{self.path} was given mode {mode:04o} by {self.user}, which is set back"
         return ""
 
 

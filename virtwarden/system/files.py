@@ -225,17 +225,31 @@ def acl_writers(handle: int) -> tuple[int, ...]:
     """The uids and gids that the access ACL of an open file lets write by name."""
     import posix1e
 
-    path = str(by_descriptor(handle))
+    if not has_acl(handle):
+        return ()
+    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
+    entries = posix1e.ACL(file=str(by_descriptor(handle)))
+    return tuple(e.qualifier for e in entries if e.tag_type in named and e.permset.write)
+
+
+def has_acl(handle: int) -> bool:
+    """Whether an open file's access ACL says more than its mode does."""
+    import posix1e
+
     try:
-        if not posix1e.has_extended(path):
-            return ()
+        return bool(posix1e.has_extended(str(by_descriptor(handle))))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        return ()  # a file system without ACLs
-    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    entries = posix1e.ACL(file=path)
-    return tuple(e.qualifier for e in entries if e.tag_type in named and e.permset.write)
+        return False  # a file system without ACLs
+
+
+def remove_acl(handle: int) -> None:
+    """Leave of an open file's access ACL what its mode says."""
+    import posix1e
+
+    path = str(by_descriptor(handle))
+    posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(path)
 
 
 def acl_permissions(handle: int, uid: int) -> int | None:
