@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from virtwarden.errors import PolicyError
 from virtwarden.paths import Paths
-from virtwarden.policy import InvalidPolicy, Mode, Policy
+from virtwarden.policy import DiskRules, InvalidPolicy, KeySource, Mode, Policy
 from virtwarden.policy.compile import compile_policy
 
 SCHEMA = Path(__file__).parents[2] / "policy" / "schema.json"
+DISK = '[[domain]]\nmatch = "a"\n[domain.disks.vda]\n'
 
 
 @pytest.fixture
@@ -115,9 +116,60 @@ def test_an_entry_sets_all_that_is_a_domains(paths: Paths) -> None:
     assert rules.where("console.password") == f"{paths.policy}:16"
 
 
+def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths: Paths) -> None:
+    rules = compiled(
+        paths,
+        """
+        [[domain]]
+        match = "web*"
+        [domain.disks.vda]
+        luks = "/dev/vg0/web01"
+        key.file = "/k"
+        [domain.disks.vdb]
+        luks = "/dev/vg0/b"
+        """,
+        a='[[domain]]\nmatch = "web01"\ndisks = {vda.key.clevis = "header", vdc.luks = "/c"}',
+        b='[[domain]]\nmatch = "web01"\n[domain.disks]\nvda.mapper = "vmw-x"',
+    ).rules_for("web01")
+    key = KeySource("clevis", "header")
+    assert rules.disks == {
+        "vda": DiskRules("/dev/vg0/web01", key, "vmw-x"),
+        "vdb": DiskRules("/dev/vg0/b"),
+        "vdc": DiskRules("/c"),
+    }
+    told = {key: rules.where(key).rpartition("/")[2] for key in rules.origins}
+    assert told["disks.vda.luks"] == "policy.toml:5"
+    assert told["disks.vda.key"] == "a.toml:3"
+    assert told["disks.vda.mapper"] == "b.toml:4"
+    assert told["disks.vdb.luks"] == "policy.toml:8"
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        (f"{DISK}luks = 'x'", '4: domain.disks.vda.luks: "x" is not allowed; it must be the whol'),
+        (f"{DISK}luks = '/a/../b'", '4: domain.disks.vda.luks: "/a/../b" is not allowed; it must'),
+        (f'{DISK}luks = "/a\\u001b"', "4: domain.disks.vda.luks: "),
+        (f"{DISK}key.file = '/a//b'", '4: domain.disks.vda.key.file: "/a//b" is not allowed; it '),
+        (f"{DISK}key.file = '/a'\nkey.ask = 5", "4: domain.disks.vda.key: "),
+        (f"{DISK}key = {{}}", "4: domain.disks.vda.key: {} is not allowed; it must be just one of"),
+        (f"{DISK}key = '/a'", '4: domain.disks.vda.key: "/a" is not allowed; it must be just one '),
+        (f"{DISK}key.ask = 0", "4: domain.disks.vda.key.ask: 0 is not allowed; it must be the sec"),
+        (f"{DISK}key.ask = true", "4: domain.disks.vda.key.ask: true is not allowed"),
+        (f"{DISK}key.clevis = 'x'", '4: domain.disks.vda.key.clevis: "x" is not allowed; it must'),
+        (f"{DISK}key.passphrase = 'x'", "4: domain.disks.vda.key.passphrase: unknown key; known"),
+        (f"{DISK}mapper = 'web01'", '4: domain.disks.vda.mapper: "web01" is not allowed; it must'),
+        (f"{DISK}mapper = 'vmw-/x'", '4: domain.disks.vda.mapper: "vmw-/x" is not allowed; it mu'),
+        (f"{DISK}lusk = '/a'", "4: domain.disks.vda.lusk: unknown key; did you mean luks?"),
+        (DISK, "3: domain.disks.vda: {} is not allowed; it must be a table that is not empty"),
+        (
+            "[[domain]]\nmatch = 'a'\n[domain.disks.'v.a']\nluks = '/a'",
+            '3: domain.disks.v.a: "v.a" is not allowed; it must be a disk\'s target',
+        ),
+        ("[[domain]]\nmatch = 'a'\ndisks.vda = 1", "3: domain.disks.vda: 1 is not allowed; it mus"),
+        ("[[domain]]\nmatch = 'a'\ndisks = 1", "3: domain.disks: 1 is not allowed; it must be ta"),
+        ("[[domain]]\nmatch = 'a'\nluks = '/a'", "3: domain.luks: unknown key; did you mean the "),
+        ("[disks.vda]\nluks = '/a'", "1: disks: unknown key; did you mean [domain.disks.NAME]?"),
         ("[network]\nmac_spofing = 1", "2: network.mac_spofing: unknown key; did you mean mac_"),
         ("[x]\nuid_range = 1", "1: x: unknown key; known here: mode"),
         ('backend = "auto"', "1: backend: unknown key; did you mean the one under [network]"),
@@ -215,6 +267,7 @@ def test_a_schema_that_is_gone_is_an_error_of_the_policy(paths: Paths, tmp_path:
 
 
 KEYS = ["mode", "managed", "network", "domain", "console", "uid_range", "listen", "match", "é"]
+KEYS += ["disks", "vda", "luks", "key", "file"]
 SNIPPETS = [*KEYS, "[", "]", "[[", "]]", "=", ".", "\n", "\n", "'", '"', "'''", "1", "{", "}", "#"]
 SNIPPETS += [",", "'unix'", "1e999", "nan", "1979-05-27", "\\", "\r\n", "\ufeff", "\0"]
 

@@ -14,16 +14,17 @@ import jsonschema
 import pytest
 
 from virtwarden.paths import Paths
-from virtwarden.policy import Backend, Choice, Exemption, Mode, Need
+from virtwarden.policy import Backend, Choice, Encryption, Exemption, KeyKind, Mode, Need
 from virtwarden.policy.compile import compile_policy
-from virtwarden.policy.plain import READERS
-from virtwarden.policy.schema import defaults, entry, read
+from virtwarden.policy.plain import NAMED_READERS, READERS
+from virtwarden.policy.schema import defaults, entry, named, read
 
 REPOSITORY = Path(__file__).parents[2]
 POLICY = REPOSITORY / "policy"
 SCHEMA = read(POLICY / "schema.json")
 SHIPPED = (POLICY / "policy.toml").read_text()
 REFERENCE = (REPOSITORY / "docs" / "policy.md").read_text()
+NAMED_KEYS = {f"{table}.NAME.{key}" for table, keys in NAMED_READERS.items() for key in keys}
 EXAMPLES = sorted((POLICY / "examples").glob("*.toml"))
 
 
@@ -66,8 +67,12 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_no_table_of_the_schema_takes_keys_that_it_does_not_know() -> None:
     tables = [node for node in nodes(SCHEMA) if node.get("type") == "object"]
-    assert len(tables) == 6
-    assert all(table["additionalProperties"] is False for table in tables)
+    names = [table for table in tables if "propertyNames" in table]
+    assert len(names) == len(NAMED_READERS)
+    assert all("$ref" in table["additionalProperties"] for table in names)
+    others = [table for table in tables if table not in names]
+    assert len(others) > 6
+    assert all(table["additionalProperties"] is False for table in others)
 
 
 def test_every_value_of_the_schema_can_be_put_into_words() -> None:
@@ -88,6 +93,9 @@ def test_every_key_of_the_schema_is_described() -> None:
 
 def test_the_schema_declares_just_the_keys_that_the_code_reads() -> None:
     assert defaults(SCHEMA).keys() == READERS.keys()
+    assert {name: set(below["properties"]) for name, below in named(SCHEMA).items()} == {
+        name: set(keys) for name, keys in NAMED_READERS.items()
+    }
 
 
 def test_the_words_of_the_schema_are_those_of_the_code() -> None:
@@ -99,8 +107,10 @@ def test_the_words_of_the_schema_are_those_of_the_code() -> None:
         Backend: known["network"]["properties"]["backend"],
         Exemption: entry(SCHEMA)["properties"]["exceptions"]["items"],
     }
+    words[Encryption] = known["storage"]["properties"]["encryption"]
     for literal, node in words.items():
         assert tuple(node["enum"]) == get_args(literal)
+    assert tuple(known["disk"]["properties"]["key"]["properties"]) == get_args(KeyKind)
 
 
 def test_the_defaults_are_themselves_valid() -> None:
@@ -151,7 +161,7 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 3
 
 
-@pytest.mark.parametrize("key", [*sorted(READERS), "domain", "match"])
+@pytest.mark.parametrize("key", sorted({*READERS, *NAMED_KEYS, "domain", "match"}))
 def test_every_key_has_its_place_in_the_reference(key: str) -> None:
     assert re.search(rf"^### `{re.escape(key)}`$", REFERENCE, re.MULTILINE), key
 
@@ -164,7 +174,7 @@ def test_the_reference_names_every_default(key: str, value: Any) -> None:
 
 def test_the_reference_names_no_key_that_is_not_there() -> None:
     told = set(re.findall(r"^### `(.+)`$", REFERENCE, re.MULTILINE))
-    assert told == {*READERS, "domain", "match"}
+    assert told == {*READERS, *NAMED_KEYS, "domain", "match"}
 
 
 def test_the_reference_names_every_word_that_a_value_can_be() -> None:

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtwarden.policy import Entry, Mode, Origin, Policy, Rules, Setting
+from virtwarden.policy import DiskRules, Entry, KeySource, Mode, Origin, Policy, Rules, Setting
 from virtwarden.policy.compile import Layer, merge
-from virtwarden.policy.plain import READERS, from_plain, to_plain
+from virtwarden.policy.plain import NAMED_READERS, READERS, from_plain, reader, to_plain
+from virtwarden.policy.rules import NAMED
 from virtwarden.policy.schema import defaults, read
 
 SCHEMA = read(Path(__file__).parents[2] / "policy" / "schema.json")
 
 
 def settings(values: Mapping[str, Any], file: str = "f", line: int = 1) -> dict[str, Setting]:
-    return {key: Setting(READERS[key](value), Origin(file, line)) for key, value in values.items()}
+    return {key: Setting(reader(key)(value), Origin(file, line)) for key, value in values.items()}
 
 
 def policy(entries: list[tuple[str, dict[str, Any]]] | None = None, **host: Any) -> Policy:
@@ -91,13 +92,51 @@ def test_every_value_knows_the_line_that_set_it() -> None:
 
 def test_every_key_becomes_a_field_of_rules_and_every_field_has_an_origin() -> None:
     names = {key.rpartition(".")[2] for key in READERS if key != "managed"}
-    assert names == {field.name for field in fields(Rules)} - {"origins"}
+    assert names | NAMED.keys() == {field.name for field in fields(Rules)} - {"origins"}
     assert policy().rules_for("a").origins.keys() == READERS.keys() - {"managed"}
 
 
-def test_a_policy_survives_json_unchanged() -> None:
+def test_every_key_below_a_name_becomes_a_field_of_what_the_name_stands_for() -> None:
+    assert NAMED_READERS.keys() == NAMED.keys()
+    for table, kind in NAMED.items():
+        assert NAMED_READERS[table].keys() == {field.name for field in fields(kind)}
+
+
+def test_what_is_said_of_a_name_is_put_together_key_by_key() -> None:
     made = policy(
-        entries=[("ü*", {"exceptions": ["spice", "emulator"], "console.listen": ["unix"]})],
+        entries=[
+            ("web*", {"disks.vda.luks": "/dev/vg0/a", "disks.vda.key": {"file": "/k"}}),
+            ("web1", {"disks.vda.key": {"ask": 60}, "disks.vdb.luks": "/dev/vg0/b"}),
+        ]
+    )
+    rules = made.rules_for("web1")
+    assert rules.disks == {
+        "vda": DiskRules(luks="/dev/vg0/a", key=KeySource("ask", 60)),
+        "vdb": DiskRules(luks="/dev/vg0/b"),
+    }
+    assert rules.value("disks.vda.luks") == "/dev/vg0/a"
+    assert rules.value("network.backend") == rules.backend
+    assert rules.where("disks.vda.key") == "f:9"
+    assert made.rules_for("web2").disks["vda"].key == KeySource("file", "/k")
+    assert made.rules_for("db1").disks == {}
+
+
+def test_every_origin_is_that_of_a_value() -> None:
+    rules = policy(entries=[("a", {"disks.vda.luks": "/dev/vg0/a"})]).rules_for("a")
+    assert {key: rules.value(key) for key in rules.origins}
+
+
+@pytest.mark.parametrize("key", ["disks", "disks.vda", "disks.vda.x", "disks.vda.key.file", "x.y"])
+def test_no_other_key_is_read(key: str) -> None:
+    with pytest.raises(KeyError):
+        reader(key)
+
+
+def test_a_policy_survives_json_unchanged() -> None:
+    keys = ({"file": "/k"}, {"credential": "/k"}, {"clevis": "header"}, {"ask": 5})
+    disks = {f"disks.vd{letter}.key": key for letter, key in zip("abcd", keys, strict=True)}
+    made = policy(
+        entries=[("ü*", {"exceptions": ["spice", "emulator"], "console.listen": ["unix"]} | disks)],
         managed=["*", "!x"],
     )
     assert from_plain(json.loads(json.dumps(to_plain(made)))) == made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 
 from virtwarden import lifecycle
 from virtwarden.changes import Change
@@ -12,7 +11,7 @@ from virtwarden.cli.connection import connected, find
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
-from virtwarden.policy import Mode, Policy, load
+from virtwarden.policy import KeySource, Mode, Policy, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +46,12 @@ def _print_rules(policy: Policy, case: Case) -> None:
     print(f"Rules of {case.domain.name}:")
     rules = case.rules
     for key in sorted(rules.origins):
-        print(f"  {key} = {_value(rules, key)}   ({rules.where(key)})")
+        print(f"  {key} = {_shown(rules.value(key))}   ({rules.where(key)})")
 
 
-def _value(rules: object, key: str) -> str:
-    """A rule by its dotted key; the field has the key's last word."""
-    known = {field.name for field in fields(rules)}  # type: ignore[arg-type]
-    name = key.rpartition(".")[2]
-    value = getattr(rules, name) if name in known else "?"
+def _shown(value: object) -> str:
+    if isinstance(value, KeySource):
+        return f"{value.kind} {value.value}".rstrip()
     if isinstance(value, frozenset | tuple):
         return "[" + ", ".join(str(item) for item in sorted(value, key=str)) + "]"
     return str(getattr(value, "value", value))

@@ -11,7 +11,7 @@ from typing import Any
 from virtwarden.paths import Paths
 from virtwarden.policy import source
 from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, trace
-from virtwarden.policy.plain import READERS
+from virtwarden.policy.plain import READERS, is_key, reader
 from virtwarden.policy.problems import InvalidPolicy, Problem
 from virtwarden.policy.rules import Entry, Origin, Policy, Setting, Settings
 from virtwarden.policy.schema import Schema, defaults
@@ -140,9 +140,9 @@ def _flat(
     file: str, table: Mapping[str, Any], origins: Origins, at: KeyPath, prefix: str = ""
 ) -> Iterator[tuple[str, Setting]]:
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(file, value, origins, (*at, key), f"{prefix}{key}.")
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and not is_key(dotted):
+            yield from _flat(file, value, origins, (*at, key), f"{dotted}.")
         else:
-            dotted = f"{prefix}{key}"
             origin = Origin(file, origins.line((*at, key)))
-            yield dotted, Setting(READERS[dotted](value), origin)
+            yield dotted, Setting(reader(dotted)(value), origin)

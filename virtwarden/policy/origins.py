@@ -14,7 +14,7 @@ from typing import Any
 
 KeyPath = tuple[str | int, ...]
 
-# The policy's own keys are four steps deep at most.
+# The policy's own keys are six steps deep at most.
 _DEEPEST = 16
 # Each try at a statement of many lines parses it from its start. An honest policy is parsed
 # twice over at most; past this, a file would be made to cost time.

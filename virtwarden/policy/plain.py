@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from virtwarden.policy.rules import (
+    NAMED,
     Backend,
     Choice,
+    Encryption,
     Entry,
     Exemption,
+    KeyKind,
+    KeySource,
     Mode,
     Need,
     Origin,
@@ -70,11 +74,21 @@ def _exemptions(value: Any) -> frozenset[str]:
     return frozenset(one(item) for item in _list(value))
 
 
-READERS: Mapping[str, Callable[[Any], Any]] = {
+def _key_source(value: Any) -> KeySource:
+    ((word, said),) = _table(value).items()
+    kind: Any = _one_of(KeyKind)(word)
+    return KeySource(kind, _number(said) if kind == "ask" else _text(said))
+
+
+Reader = Callable[[Any], Any]
+"""How the plain value of a key becomes the one in Rules; raises ValueError."""
+
+READERS: Mapping[str, Reader] = {
     "mode": Mode,
     "managed": _texts,
     "identity.user_prefix": _text,
     "identity.uid_range": _uid_range,
+    "storage.encryption": _one_of(Encryption),
     "storage.shared_directories": _one_of(Choice),
     "network.backend": _one_of(Backend),
     "network.mac_spoofing": _one_of(Choice),
@@ -86,7 +100,31 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "console.password": _one_of(Need),
     "exceptions": _exemptions,
 }
-"""How the plain value of each key becomes the one in Rules; all raise ValueError."""
+"""The keys that always have a value."""
+
+NAMED_READERS: Mapping[str, Mapping[str, Reader]] = {
+    "disks": {"luks": _text, "key": _key_source, "mapper": _text},
+}
+"""The keys below a name, for each table of NAMED; they have a value where somebody sets one."""
+
+
+def reader(key: str) -> Reader:
+    """The reader of a dotted key. Raises KeyError where there is no such key."""
+    table, *steps = key.split(".")
+    if table not in NAMED:
+        return READERS[key]
+    if len(steps) != 2:
+        raise KeyError(key)
+    return NAMED_READERS[table][steps[1]]
+
+
+def is_key(dotted: str) -> bool:
+    """Whether this is a key with a value of its own, and not a table that holds such keys."""
+    try:
+        reader(dotted)
+    except KeyError:
+        return False
+    return True
 
 
 def to_plain(policy: Policy) -> dict[str, Any]:
@@ -108,6 +146,8 @@ def _plain_settings(settings: Settings) -> dict[str, list[Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mode):
         return value.value
+    if isinstance(value, KeySource):
+        return {value.kind: value.value}
     return sorted(value) if isinstance(value, frozenset) else value
 
 
@@ -117,7 +157,7 @@ def from_plain(plain: Any) -> Policy:
         policy = _policy(_table(plain))
     except KeyError as error:
         raise ValueError(f"no such key: {error}") from None
-    if policy.host.keys() != READERS.keys():
+    if {key for key in policy.host if key.partition(".")[0] not in NAMED} != READERS.keys():
         raise ValueError("not every key is there")
     return policy
 
@@ -134,5 +174,5 @@ def _settings(plain: Any) -> Settings:
     settings = {}
     for key, item in _table(plain).items():
         value, file, line = _list(item)
-        settings[key] = Setting(READERS[key](value), Origin(_text(file), _number(line)))
+        settings[key] = Setting(reader(key)(value), Origin(_text(file), _number(line)))
     return settings

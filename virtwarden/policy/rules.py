@@ -11,7 +11,9 @@ from typing import Any, Literal
 Choice = Literal["deny", "allow"]
 Backend = Literal["auto", "nftables", "ebtables"]
 Need = Literal["required", "off"]
+Encryption = Literal["optional", "required"]
 Exemption = Literal["emulator", "qemu-commandline", "spice"]
+KeyKind = Literal["file", "credential", "clevis", "ask"]
 
 
 class Mode(StrEnum):
@@ -47,12 +49,41 @@ Settings = Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
+class KeySource:
+    """Where the key of an encrypted disk comes from; never the key itself.
+
+    `value` is a path; for `ask` the seconds that somebody has to answer; and for `clevis` it may
+    be "header", where the container's own LUKS header says how.
+    """
+
+    kind: KeyKind
+    value: str | int
+
+
+@dataclass(frozen=True)
+class DiskRules:
+    """What holds for one disk: its container, the container's key, its name while it is open."""
+
+    luks: str = ""
+    key: KeySource | None = None
+    mapper: str = ""
+
+
+NAMED: Mapping[str, type] = {"disks": DiskRules}
+"""The tables whose keys the admin names (`disks.vda`), each with what one of them becomes."""
+
+
+@dataclass(frozen=True)
 class Rules:
-    """What holds for one domain; a key's last word names its field."""
+    """What holds for one domain; a key's last word names its field.
+
+    A table of NAMED is one field: what stands in it, by name.
+    """
 
     mode: Mode
     user_prefix: str
     uid_range: tuple[int, int]
+    encryption: Encryption
     shared_directories: Choice
     backend: Backend
     mac_spoofing: Choice
@@ -63,7 +94,15 @@ class Rules:
     tls: Need
     password: Need
     exceptions: frozenset[str]
+    disks: Mapping[str, DiskRules]
     origins: Mapping[str, Origin]
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key, such as `network.backend` or `disks.vda.luks`."""
+        table, *steps = key.split(".")
+        if table in NAMED:
+            return getattr(getattr(self, table)[steps[0]], steps[1])
+        return getattr(self, key.rpartition(".")[2])
 
     def where(self, key: str) -> str:
         """Where the value of a dotted key was set: `file:line`, or `built-in default`."""
@@ -100,12 +139,34 @@ class Policy:
         for entry in self.entries:
             if fnmatchcase(name, entry.match):
                 settings.update(entry.settings)
-        return Rules(
-            **{key.rpartition(".")[2]: setting.value for key, setting in settings.items()},
-            origins={key: setting.origin for key, setting in settings.items()},
-        )
+        plain, named = _told_apart(settings)
+        values: dict[str, Any] = {k.rpartition(".")[2]: s.value for k, s in plain.items()}
+        values |= {table: _by_name(kind, named[table]) for table, kind in NAMED.items()}
+        return Rules(**values, origins={k: setting.origin for k, setting in settings.items()})
 
     def where(self, key: str) -> str:
         """Where a dotted key, `managed` too, was set for the whole host."""
         setting = self.host.get(key)
         return str(setting.origin if setting else Origin())
+
+
+def _told_apart(settings: Settings) -> tuple[Settings, Mapping[str, Settings]]:
+    """The keys that are always there, and those of each table of names, without its own name."""
+    plain: dict[str, Setting] = {}
+    named: dict[str, dict[str, Setting]] = {table: {} for table in NAMED}
+    for key, setting in settings.items():
+        table, _, rest = key.partition(".")
+        if table in NAMED:
+            named[table][rest] = setting
+        else:
+            plain[key] = setting
+    return plain, named
+
+
+def _by_name(kind: type, settings: Settings) -> Mapping[str, Any]:
+    """What one table of names becomes: for each name, the values set for it, else the defaults."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, setting in settings.items():
+        name, _, field = key.partition(".")
+        found.setdefault(name, {})[field] = setting.value
+    return {name: kind(**values) for name, values in found.items()}

@@ -36,7 +36,10 @@ def defaults(schema: Schema) -> dict[str, Any]:
     for name, declared in schema["properties"].items():
         if name == "domain":
             continue
-        inner = resolved(schema, declared).get("properties")
+        table = resolved(schema, declared)
+        inner = table.get("properties")
+        if is_named(table):
+            continue  # none of its names is there until somebody writes one
         if inner is None:
             found[name] = declared["default"]
         else:
@@ -50,6 +53,22 @@ def entry(schema: Schema) -> Mapping[str, Any]:
     """The schema of one `[[domain]]`."""
     found: Mapping[str, Any] = schema["properties"]["domain"]["items"]
     return found
+
+
+def named(schema: Schema) -> dict[str, Mapping[str, Any]]:
+    """The tables whose keys the admin names, each with the schema of what stands below a name."""
+    found = {}
+    for place in (schema["properties"], entry(schema)["properties"]):
+        for name, declared in place.items():
+            table = resolved(schema, declared)
+            if is_named(table):
+                found[name] = resolved(schema, table["additionalProperties"])
+    return found
+
+
+def is_named(table: Mapping[str, Any]) -> bool:
+    """Whether the keys of a table are names that the admin chooses."""
+    return isinstance(table.get("additionalProperties"), dict)
 
 
 def resolved(schema: Schema, declared: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema
 
 from virtwarden.policy.origins import KeyPath
-from virtwarden.policy.schema import Schema, defaults
+from virtwarden.policy.schema import Schema, defaults, entry, named
 
 Complaint = tuple[KeyPath, str]
 _LONGEST_SHOWN = 60
@@ -40,6 +41,8 @@ def _validator(schema: Schema) -> Any:
 
 def _of_schema(error: Any, schema: Schema) -> Iterator[Complaint]:
     path: KeyPath = tuple(error.absolute_path)
+    if "propertyNames" in error.absolute_schema_path:
+        path = (*path, error.instance)
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
         for key in error.instance:
@@ -76,6 +79,10 @@ def _nearest(key: str, known: list[str], schema: Schema) -> str:
             return f"did you mean the one {place}, for the whole host?"
         if section == key:
             return f"did you mean [{section}], for the whole host?"
+    for table, below in named(schema).items():
+        if key == table or key in below["properties"]:
+            place = "domain." if table in entry(schema)["properties"] else ""
+            return f"did you mean {'' if key == table else 'the one under '}[{place}{table}.NAME]?"
     return "known here: " + ", ".join(known)
 
 
@@ -123,6 +130,14 @@ def _check_listen(values: list[Any]) -> list[str]:
     ]
 
 
+def _check_path(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed; it must be written without . .. and //"
+        for value in values
+        if value.startswith("/") and os.path.normpath(value.removeprefix("/")) != value[1:]
+    ]
+
+
 def _is_address(value: str) -> bool:
     try:
         ipaddress.ip_address(value)
@@ -134,4 +149,8 @@ def _is_address(value: str) -> bool:
 _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "uid_range": _check_uid_range,
     "listen": _check_listen,
+    "luks": _check_path,
+    "file": _check_path,
+    "credential": _check_path,
+    "clevis": _check_path,
 }
