@@ -98,14 +98,19 @@ def remove(name: str, uid: int) -> None:
 
 
 def has_processes(uid: int) -> bool:
-    """Whether any process of this uid lives."""
+    """Whether any process of this uid lives; one that has ended and is not yet reaped does not."""
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and entry.stat().st_uid == uid:
+            if entry.name.isdigit() and entry.stat().st_uid == uid and not _has_ended(entry):
                 return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return False
+
+
+def _has_ended(process: Path) -> bool:
+    """By its state in proc(5), /proc/PID/stat: the letter after the name in parentheses."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
 def kill_processes(account: Account) -> None:
