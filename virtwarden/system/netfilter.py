@@ -73,6 +73,7 @@ def nft_rules(promise: TapFilter) -> tuple[str, ...]:
         rules.append(f"arp saddr ether != {promise.mac} drop")
         # RARP, by which QEMU announces a migrated guest, is laid out as ARP is (RFC 903).
         mac = int(promise.mac.replace(":", ""), 16)
+        rules.append("ether type 0x8035 @nh,0,48 != 0x108000604 drop")
         rules.append(f"ether type 0x8035 @nh,64,48 != {mac:#x} drop")
     return tuple(rules)
 
@@ -127,11 +128,12 @@ class Nftables:
             listed = run(NFT, "list", "table", *table.split())
         except CommandError:
             return f"nft knows no table {table}"
-        lines = [line.strip() for line in listed.splitlines()]
-        if not any(_is_hook(line, promise.tap) for line in lines):
+        there = [line.strip() for line in listed.splitlines()]
+        while there and not _is_hook(there[0], promise.tap):
+            del there[0]
+        if not there:
             return f"no ingress chain of table {table} is bound to {promise.tap}"
-        there = [line for line in lines if line.endswith(" drop")]
-        return _difference(nft_rules(promise), there, f"nft table {table}")
+        return _difference(nft_rules(promise), there[1 : there.index("}")], f"nft table {table}")
 
 
 def _is_hook(line: str, tap: str) -> bool:
@@ -142,7 +144,7 @@ def _difference(wanted: tuple[str, ...], there: list[str], place: str) -> str:
     lost = [rule for rule in wanted if rule not in there]
     if lost:
         return f"{len(lost)} of {len(wanted)} rules are gone from {place}, the first: {lost[0]}"
-    if len(there) != len(wanted):
+    if there != list(wanted):
         return f"{place} has rules that virt-warden did not put there"
     return ""
 
@@ -156,9 +158,12 @@ def ebtables_rules(promise: TapFilter) -> tuple[str, ...]:
         rules.append("-p 802_1Q -j DROP")
         rules.append("-p S-TAG -j DROP")
     if promise.deny_arp_spoofing:
-        rules.append("-p ARP --arp-htype ! 1 -j DROP")
-        rules.append(f"-p ARP --arp-mac-src ! {promise.mac} -j DROP")
-        rules.append(f"-p RARP --arp-mac-src ! {promise.mac} -j DROP")
+        # What passes is named, since ebtables takes no MAC or IP address out of a header of other
+        # sizes, and then neither "is" nor "is not" fits; naming any IP address asks for its size.
+        sizes = "--arp-htype 1 --arp-ptype 0x800 --arp-ip-src 0.0.0.0/0"
+        for protocol in ("ARP", "RARP"):
+            rules.append(f"-p {protocol} {sizes} --arp-mac-src {promise.mac} -j RETURN")
+            rules.append(f"-p {protocol} -j DROP")
     return tuple(rules)
 
 
