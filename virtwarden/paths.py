@@ -30,6 +30,11 @@ class Paths:
         return self.run / "claims"
 
     @property
+    def filters(self) -> Path:
+        """Which running domain's frames each tap is filtered for."""
+        return self.run / "filters"
+
+    @property
     def ledger(self) -> Path:
         """Every uid that was ever given to a VM."""
         return self.state / "uids"

@@ -68,6 +68,7 @@ def ground(images: Path) -> Iterator[Ground]:
     os.chown(image, 1234, 5678)
     PATHS.run.mkdir(mode=0o711, exist_ok=True)
     files.private_directory(PATHS.claims)
+    files.private_directory(PATHS.filters)
     files.private_directory(PATHS.shared)
     # ebtables makes its base chains when it is first used, and leaves them.
     run(EBTABLES, "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
@@ -108,7 +109,13 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     ),
     Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
     InstallFilter: lambda g: InstallFilter(
-        "nftables", g.tap, MAC, deny_mac_spoofing=True, deny_arp_spoofing=True, deny_vlan_tags=True
+        DOMAIN,
+        "nftables",
+        g.tap,
+        MAC,
+        deny_mac_spoofing=True,
+        deny_arp_spoofing=True,
+        deny_vlan_tags=True,
     ),
 }
 

@@ -83,6 +83,7 @@ def _filters(case: Case) -> list[InstallFilter]:
     backend = _backend(case)
     return [
         InstallFilter(
+            domain=case.domain.uuid,
             backend=backend,
             tap=nic.tap,
             mac=nic.mac.lower(),
