@@ -30,13 +30,17 @@ class Disk:
 
 @dataclass(frozen=True)
 class Nic:
-    """One NIC on a bridge; one with two or more queues is one that tap.inject works on."""
+    """One NIC on a bridge; one with two or more queues is one that tap.inject works on.
+
+    libvirt chooses the tap's name where none is given.
+    """
 
     mac: str
     bridge: str
     kind: str = "bridge"
     queues: int | None = None
     model: str = "virtio"
+    tap: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def _nic(nic: Nic) -> Any:
         E.mac(address=nic.mac),
         E.source(**{nic.kind: nic.bridge}),
         E.model(type=nic.model),
+        *([E.target(dev=nic.tap)] if nic.tap else []),
         *([E.driver(queues=str(nic.queues))] if nic.queues else []),
         type=nic.kind,
     )

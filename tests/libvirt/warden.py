@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +16,15 @@ from typing import Any
 from tests.host.command import run
 from tests.host.domain import domain_xml
 from tests.host.libvirt import Libvirt
+from virtwarden.paths import Paths
 from virtwarden.system import process, users
 
 POLICY = Path("/etc/virt-warden/policy.toml")
 ENFORCING = 'managed = ["*"]\n'
 LEFT_ALONE = "managed = []\n"
+PATHS = Paths()
+_PATIENCE_SECONDS = 20
+_BETWEEN_LOOKS_SECONDS = 0.01
 
 
 def set_policy(text: str) -> None:
@@ -53,6 +60,19 @@ class Warden:
         """The QEMU of a running domain, as the kernel sees it."""
         return process.read(self.libvirt.pid(name))
 
+    def kill(self, name: str) -> None:
+        """End a running domain's QEMU by SIGKILL; its release may still be to come."""
+        handle = os.pidfd_open(self.libvirt.pid(name))
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            assert select.select([handle], [], [], _PATIENCE_SECONDS)[0], "it does not end"
+        finally:
+            os.close(handle)
+
+    def await_release(self, uuid: str) -> None:
+        """Wait until all that was done for a domain's last run is undone."""
+        until(lambda: not (PATHS.domain_state(uuid) / "run.journal").exists())
+
     def refusal(self, name: str) -> str:
         """Start a domain that is refused; what the admin reads."""
         done = self.libvirt.virsh("start", name, check=False)
@@ -76,6 +96,14 @@ class Warden:
             {"execute": "set_password", "arguments": {"protocol": "vnc", "password": password}}
         )
         self.libvirt.virsh("qemu-monitor-command", name, command)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(_BETWEEN_LOOKS_SECONDS)
 
 
 def as_user(name: str, act: Callable[[], object]) -> str:

@@ -1,0 +1,232 @@
+"""What a VM sends under another's name does not get past its tap; what it sends honestly does."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from tests.host import network
+from tests.host.command import run
+from tests.host.domain import Nic
+from tests.host.frames import (
+    ARP_REPLY,
+    BROADCAST,
+    ETHERTYPE_ARP,
+    arp,
+    ethernet,
+    mac_bytes,
+    tagged,
+    vlan,
+)
+from tests.host.libvirt import Libvirt
+from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, set_policy
+from tests.libvirt.wire import Wire, plain, wire
+from virtwarden import journal
+
+BACKENDS = ("nftables", "ebtables")
+OWN = "52:54:00:00:00:01"
+VICTIM = "52:54:00:00:00:02"
+# One whom the bridge has not heard, so that it sends to all ports what is for it.
+SILENT = "52:54:00:00:00:03"
+# The multicast bit of the first byte set: no sender's address at all (IEEE 802, 9.2).
+OWN_AS_GROUP = "53:54:00:00:00:01"
+OWN_IP, VICTIM_IP = "192.0.2.1", "192.0.2.2"
+ETHERTYPE_RARP, ETHERTYPE_8021AD, ETHERTYPE_IPV4 = 0x8035, 0x88A8, 0x0800
+RARP_REQUEST = 3
+
+
+def policy(backend: str, *more: str) -> str:
+    return "\n".join([ENFORCING, "[network]", f'backend = "{backend}"', *more, ""])
+
+
+def address_resolution(
+    sender: str,
+    *,
+    source: str = OWN,
+    ethertype: int = ETHERTYPE_ARP,
+    hardware: int = 1,
+    protocol: int = ETHERTYPE_IPV4,
+    hardware_length: int = 6,
+    protocol_length: int = 4,
+    operation: int = ARP_REPLY,
+    filling: bytes = b"",
+) -> bytes:
+    """ARP or RARP with a header of any form; RFC 826, RFC 903."""
+    header = struct.pack("!HHBBH", hardware, protocol, hardware_length, protocol_length, operation)
+    addresses = filling + mac_bytes(sender) + bytes([192, 0, 2, 2]) + mac_bytes(VICTIM) + bytes(4)
+    return ethernet(source, BROADCAST, ethertype, header + addresses)
+
+
+HONEST = {
+    "a broadcast": plain(OWN),
+    "a multicast": plain(OWN, dst="01:00:5e:00:00:fb"),
+    "a frame to one neighbour": plain(OWN, dst=SILENT),
+    "an ARP request": arp(OWN, OWN, OWN_IP, VICTIM_IP),
+    "an ARP reply": arp(OWN, OWN, OWN_IP, VICTIM_IP, operation=ARP_REPLY),
+    "an ARP probe": arp(OWN, OWN, "0.0.0.0", OWN_IP),  # noqa: S104 - RFC 5227
+    "a RARP announcement": address_resolution(
+        OWN, ethertype=ETHERTYPE_RARP, operation=RARP_REQUEST
+    ),
+    "IPv4": ethernet(
+        OWN, BROADCAST, ETHERTYPE_IPV4, bytes.fromhex("4500002e0000000040fd79d4") + bytes(34)
+    ),
+}
+SPOOFED_MAC = {
+    "another's MAC": plain(VICTIM),
+    "another's MAC, to one neighbour": plain(VICTIM, dst=SILENT),
+    "another's MAC, with its own in ARP": arp(VICTIM, OWN, OWN_IP, VICTIM_IP),
+}
+SPOOFED_ARP = {
+    "ARP request of another": arp(OWN, VICTIM, VICTIM_IP, OWN_IP),
+    "ARP reply of another": arp(OWN, VICTIM, VICTIM_IP, OWN_IP, operation=ARP_REPLY),
+    "ARP announcement of another": arp(OWN, VICTIM, VICTIM_IP, VICTIM_IP),
+    "ARP of another to one neighbour": arp(OWN, VICTIM, VICTIM_IP, OWN_IP, dst_mac=SILENT),
+    "ARP with a hardware type not Ethernet": address_resolution(VICTIM, hardware=6),
+    "own ARP with a hardware type not Ethernet": address_resolution(OWN, hardware=6),
+    "ARP with longer hardware addresses": address_resolution(OWN, hardware_length=8),
+    "ARP with shorter hardware addresses": address_resolution(
+        VICTIM, hardware_length=4, filling=mac_bytes(OWN)
+    ),
+    "ARP with no hardware address": address_resolution(VICTIM, hardware_length=0),
+    "ARP with longer protocol addresses": address_resolution(OWN, protocol_length=16),
+    "ARP with no protocol address": address_resolution(OWN, protocol_length=0),
+    "RARP of another": address_resolution(VICTIM, ethertype=ETHERTYPE_RARP, operation=RARP_REQUEST),
+    "RARP with longer hardware addresses": address_resolution(
+        OWN, ethertype=ETHERTYPE_RARP, hardware_length=8
+    ),
+}
+TAGGED = {
+    "802.1q": vlan(plain(OWN), 7),
+    "802.1q, a priority alone": vlan(plain(OWN), 0),
+    "802.1ad": tagged(plain(OWN), ETHERTYPE_8021AD, 7),
+    "802.1q in 802.1ad": tagged(vlan(plain(OWN), 7), ETHERTYPE_8021AD, 8),
+    "802.1q in 802.1q": vlan(vlan(plain(OWN), 7), 8),
+}
+# Where a guest may tag its frames, ebtables does not look behind the tag, nftables does.
+TAGGED_ARP = {
+    "ARP of another behind a tag": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
+    "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
+}
+# A bridge takes these from nobody, whatever the policy says.
+IMPOSSIBLE = {
+    "a multicast MAC": plain(OWN_AS_GROUP),
+    "the broadcast MAC": plain(BROADCAST),
+    "no MAC": plain("00:00:00:00:00:00"),
+}
+FORGED = SPOOFED_MAC | SPOOFED_ARP | TAGGED
+NEVER = FORGED | TAGGED_ARP | IMPOSSIBLE
+
+
+class TestFrames:
+    """One VM for each backend, into whose tap all these frames are put."""
+
+    @pytest.fixture(scope="class", params=BACKENDS)
+    def tap(self, request: pytest.FixtureRequest, libvirt: Libvirt) -> Iterator[Wire]:
+        set_policy(policy(request.param))
+        with network.bridge("br-frames") as bridge:
+            Warden(libvirt).started("sender", nics=[Nic(OWN, bridge, queues=2)])
+            with wire(libvirt, "sender", OWN, bridge) as found:
+                yield found
+            libvirt.remove_domains()
+        set_policy(LEFT_ALONE)
+
+    @pytest.mark.parametrize("frame", HONEST.values(), ids=HONEST)
+    def test_an_honest_one_arrives(self, tap: Wire, frame: bytes) -> None:
+        assert tap.passes(frame) == [frame]
+
+    @pytest.mark.parametrize("frame", NEVER.values(), ids=NEVER)
+    def test_a_forged_one_does_not(self, tap: Wire, frame: bytes) -> None:
+        assert tap.passes(frame) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [("mac_spoofing", SPOOFED_MAC), ("arp_spoofing", SPOOFED_ARP), ("vlan_tags", TAGGED)],
+    ids=["mac", "arp", "vlan"],
+)
+def test_what_the_policy_allows_arrives_and_nothing_else_does(
+    warden: Warden, bridge: str, backend: str, key: str, allowed: dict[str, bytes]
+) -> None:
+    set_policy(policy(backend, f'{key} = "allow"'))
+    warden.started("router", nics=[Nic(OWN, bridge, queues=2)])
+    with wire(warden.libvirt, "router", OWN, bridge) as tap:
+        assert tap.passes(*FORGED.values()) == [*allowed.values()]
+    assert warden.status("router")["breaches"] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_vms_are_each_held_to_their_own_address(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    set_policy(policy(backend))
+    warden.started("one", nics=[Nic(OWN, bridge, queues=2)])
+    warden.started("two", nics=[Nic(VICTIM, bridge, queues=2)])
+    with (
+        wire(warden.libvirt, "one", OWN, bridge) as first,
+        wire(warden.libvirt, "two", VICTIM, bridge) as second,
+    ):
+        assert first.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
+        assert second.passes(plain(VICTIM), plain(OWN)) == [plain(VICTIM)]
+        warden.libvirt.destroy("two")
+        assert first.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
+        assert warden.status("one")["breaches"] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_rule_is_left_after_the_stop(warden: Warden, bridge: str, backend: str) -> None:
+    # ebtables makes its base chains when it is first used, and leaves them.
+    run("ebtables", "-t", "nat", "-L")
+    before = rules()
+    set_policy(policy(backend))
+    warden.started("one", nics=[Nic(OWN, bridge)])
+    assert OWN in "".join(rules())
+    warden.libvirt.destroy("one")
+    assert rules() == before
+
+
+def rules() -> list[str]:
+    listings = (("nft", "list", "ruleset"), ("ebtables", "-t", "nat", "-L"))
+    return [run(*listing).stdout for listing in listings]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("next_backend", BACKENDS)
+def test_a_release_that_comes_late_leaves_the_filter_of_the_taps_next_owner(
+    warden: Warden, bridge: str, backend: str, next_backend: str
+) -> None:
+    set_policy(policy(backend))
+    warden.started("crashed", nics=[Nic(VICTIM, bridge, queues=2, tap="again")])
+    uuid = warden.status("crashed")["uuid"]
+    set_policy(policy(next_backend))
+    warden.enrolled("next", nics=[Nic(OWN, bridge, queues=2, tap="again")])
+    with journal.locked(PATHS, uuid):
+        warden.kill("crashed")
+        warden.libvirt.start("next")
+    warden.await_release(uuid)
+    with wire(warden.libvirt, "next", OWN, bridge) as tap:
+        assert tap.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
+    assert warden.status("next")["breaches"] == []
+    warden.libvirt.destroy("next")
+    assert "vmw-again" not in "".join(rules())
+
+
+UNTAPPED = {
+    "user": f"<interface type='user'><mac address='{OWN}'/></interface>",
+    "direct": "<interface type='direct'><source dev='lo' mode='bridge'/>"
+    f"<mac address='{OWN}'/></interface>",
+}
+
+
+@pytest.mark.parametrize("kind", UNTAPPED)
+def test_a_nic_that_nothing_can_filter_is_refused_unless_the_policy_allows_it(
+    warden: Warden, kind: str
+) -> None:
+    warden.enrolled("web01", extra_devices=UNTAPPED[kind])
+    assert f"NIC {OWN}" in warden.refusal("web01")
+    set_policy(f'{ENFORCING}[[domain]]\nmatch = "web01"\nnetwork.untapped = "allow"\n')
+    # A host without macvtap cannot start the second one all the same.
+    said = warden.libvirt.virsh("start", "web01", check=kind == "user").stderr
+    assert "virt-warden refuses" not in said
