@@ -4,19 +4,198 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from demo.stage import MACS, Stage
+from demo.stage import CONSOLE_CA, IMAGES, MACS, Stage, image, user
+from tests.host import vnc
+from tests.host.command import run
+from tests.host.domain import Disk, domain_xml
+from tests.host.frames import BROADCAST, ETHERTYPE_EXPERIMENT, arp, ethernet
+from tests.host.tap import inject
+
+_DENIED = "Permission denied"
+_FIRST_VNC_PORT = 5900
+_PASSWORD = "s3same"
+_FROM_VM = b"from the VM"
+_LAST = b"the last frame"
+_REFUSED = "Authentication failed"
+_KINDS_OF_SECURITY = {
+    vnc.SECURITY_NONE: "None",
+    vnc.SECURITY_VNC_AUTH: "plain VNC",
+    vnc.SECURITY_VENCRYPT: "VeNCrypt",
+    vnc.VENCRYPT_X509_VNC: "X509Vnc",
+}
 
 
-def enrolment(stage: Stage) -> None:
-    """Two commands put a VM under guard."""
+def start(stage: Stage) -> None:
+    """One command enrols all VMs; from then on each start is guarded."""
     enrolled = stage.run("virt-warden enrol --all")
-    stage.screen.promise("both are under guard from now on", kept=enrolled.returncode == 0)
+    started = [stage.run(f"virsh start {name}").returncode for name in MACS]
+    stage.promise("both run, under guard", kept=[enrolled.returncode, *started] == [0, 0, 0])
+
+
+def processes(stage: Stage) -> None:
+    """Each QEMU is a user of its own, and holds no privilege."""
+    listed = stage.run("ps --cols 76 -o user:10,uid,pid,args -C qemu-system-x86").stdout
+    users = {line.split()[0] for line in listed.splitlines()[1:]}
+    stage.promise("each VM runs as its own user", kept=users == {user(name) for name in MACS})
+    pid = stage.libvirt.pid("web01")
+    lines = "^(Uid|Gid|CapPrm|NoNewPrivs|Seccomp):"
+    status = stage.run(f"grep -E '{lines}' /proc/{pid}/status").stdout
+    facts = {name: values.split() for name, _, values in _fields(status)}
+    own = run("id", "-u", user("web01")).stdout.strip()
+    harmless = (
+        set(facts["Uid"]) == set(facts["Gid"]) == {own}
+        and int(facts["CapPrm"][0], 16) == 0
+        and facts["NoNewPrivs"] == ["1"]
+        and facts["Seccomp"] == ["2"]
+    )
+    stage.promise("it holds no capability and can gain none", kept=harmless)
+
+
+def _fields(text: str) -> list[tuple[str, str, str]]:
+    return [line.partition(":") for line in text.splitlines()]
+
+
+def disks(stage: Stage) -> None:
+    """A VM's user opens its own disk, reads the base, and nothing else."""
+    listed = stage.run(f"ls -l {IMAGES}").stdout
+    owners = {line.split()[-1]: line.split()[2] for line in listed.splitlines()[1:]}
+    expected = {image(name).name: user(name) for name in MACS} | {image("base").name: "root"}
+    stage.promise("each disk is its VM's, the shared base is root's", kept=owners == expected)
+
+    as_web = f"runuser -u {user('web01')} --"
+    own = stage.run(f"{as_web} head -c 3 {image('web01')}")
+    stage.promise("web01 reads its own disk", kept=own.stdout == "QFI")
+    theirs = stage.run(f"{as_web} head -c 3 {image('db01')}")
+    stage.promise("web01 cannot read db01's", kept=_denied(theirs.returncode, theirs.stderr))
+    base = stage.run(f"{as_web} sh -c ': >> {image('base')}'")
+    stage.promise("nor write the base of both", kept=_denied(base.returncode, base.stderr))
+
+
+def _denied(code: int, said: str) -> bool:
+    return code != 0 and _DENIED in said
+
+
+def frames(stage: Stage) -> None:
+    """What web01 sends in db01's name dies at its tap."""
+    stage.run("virsh domiflist web01")
+    own, other = MACS["web01"], MACS["db01"]
+    sent = {
+        f"frame from {own}, its own": _frame(own),
+        f"frame from {other}, db01's": _frame(other),
+        f"ARP: 192.0.2.1 is at {own}, its own": arp(own, own, "192.0.2.1", "192.0.2.9"),
+        f"ARP: 192.0.2.1 is at {other}, db01's": arp(own, other, "192.0.2.1", "192.0.2.9"),
+    }
+    last = ethernet(own, BROADCAST, ETHERTYPE_EXPERIMENT, _LAST)
+    inject(stage.tap("web01"), *sent.values(), last)
+    arrived = stage.neighbour.frames_until(_LAST)
+    for what, frame in sent.items():
+        stage.screen.output(f"{what:<52}{'arrived' if frame in arrived else 'dropped'}")
+    honest, spoofed, honest_arp, spoofed_arp = (frame in arrived for frame in sent.values())
+    stage.promise("what is honest arrives at a neighbour", kept=honest and honest_arp)
+    stage.promise("what is spoofed does not", kept=not spoofed and not spoofed_arp)
+
+
+def _frame(source: str) -> bytes:
+    return ethernet(source, BROADCAST, ETHERTYPE_EXPERIMENT, _FROM_VM)
+
+
+def console(stage: Stage) -> None:
+    """VNC speaks TLS alone, and lets in those alone who know the password."""
+    display = stage.run("virsh vncdisplay web01").stdout.strip()
+    host, _, number = display.rpartition(":")
+    address = host or "127.0.0.1", _FIRST_VNC_PORT + int(number)
+    types, subtypes = vnc.security_types(*address), vnc.vencrypt_subtypes(*address)
+    stage.screen.output(f"offered:                   {_named(types)}, in it {_named(subtypes)}")
+    only_x509 = types == [vnc.SECURITY_VENCRYPT] and subtypes == [vnc.VENCRYPT_X509_VNC]
+    stage.promise("VeNCrypt with x509 is all that is offered", kept=only_x509)
+
+    answers = vnc.try_plain(*address)
+    for kind, answer in answers.items():
+        stage.screen.output(f"{f'asked for {_named([kind])}:':<26} {answer}")
+    let_in = {vnc.ACCEPTED, vnc.ASKS_FOR_PASSWORD} & set(answers.values())
+    stage.promise("a viewer without TLS is turned away", kept=not let_in)
+
+    unset = _login(address, _PASSWORD)
+    _set_password(stage)
+    wrong, right = _login(address, "another"), _login(address, _PASSWORD)
+    stage.screen.output(f"TLS, before it was set:    {unset}")
+    stage.screen.output(f"TLS, a wrong password:     {wrong}")
+    stage.screen.output(f"TLS, the right password:   {right}")
+    stage.promise(
+        "the password opens it, over TLS with a certificate that was verified",
+        kept=(unset, wrong, right) == (_REFUSED, _REFUSED, "QEMU (web01)"),
+    )
+
+
+def _named(kinds: list[int]) -> str:
+    return ", ".join(f"{kind} ({_KINDS_OF_SECURITY.get(kind, '?')})" for kind in kinds)
+
+
+def _login(address: tuple[str, int], password: str) -> str:
+    try:
+        return vnc.login(*address, CONSOLE_CA, password, "localhost")
+    except vnc.LoginRefusedError as refusal:
+        return refusal.reason
+
+
+def _set_password(stage: Stage) -> None:
+    # On stdin, where ps does not show it.
+    graphics = f"<graphics type='vnc' autoport='yes' listen='127.0.0.1' passwd='{_PASSWORD}'/>"
+    stage.run("virsh update-device web01 /dev/stdin --live", stdin=graphics)
+
+
+def refusals(stage: Stage) -> None:
+    """A domain that breaks a rule does not start, and its admin is told what to do."""
+    stage.libvirt.define(domain_xml("copycat", disks=[Disk(image("db01"))]))
+    stranger = stage.run("virsh start copycat")
+    mend = "virt-warden enrol copycat"
+    told = stranger.returncode != 0 and f"to mend: {mend}" in stranger.stderr
+    stage.promise("what is not enrolled is refused, with the command that mends it", kept=told)
+    mended = stage.run(mend).returncode == 0
+    thief = stage.run("virsh start copycat")
+    told = thief.returncode != 0 and "running domain db01 uses it too" in thief.stderr
+    stage.promise("a disk that a running VM writes is refused to another", kept=mended and told)
+    run("virt-warden", "unenrol", "copycat")
+    stage.libvirt.undefine("copycat")
+
+
+def status(stage: Stage) -> None:
+    """The kernel is asked anew, so that a promise that was broken later shows too."""
+    healthy = stage.run("virt-warden status web01 db01")
+    stage.promise("all guards are up", kept=healthy.returncode == 0)
+    stage.run(f"nft delete table netdev vmw-{stage.tap('web01')}")
+    broken = stage.run("virt-warden status web01")
+    told = broken.returncode == 1 and "! web01: network:" in broken.stdout
+    stage.promise("a rule that somebody deletes is missed at once", kept=told)
+
+
+def stop(stage: Stage) -> None:
+    """After the stop all is as it was; after `unenrol` libvirt's XML and /etc/passwd too."""
     for name in MACS:
-        started = stage.run(f"virsh start {name}")
-        stage.screen.promise(f"{name} runs", kept=started.returncode == 0)
+        stage.run(f"virsh destroy {name}")
+    stage.run(f"ls -l {IMAGES}")
+    left = run("pgrep", "--uid", ",".join(map(user, MACS)), check=False).stdout.split()
+    stage.promise("no process of theirs is left", kept=not left)
+    stage.run("virt-warden unenrol --all")
+    after = stage.now()
+    changed = sorted(
+        what
+        for what in stage.before.keys() | after.keys()
+        if stage.before.get(what) != after.get(what)
+    )
+    for what in changed:
+        stage.screen.output(f"{what} was:\n{stage.before.get(what)}\nand is:\n{after.get(what)}")
+    stage.promise("owners, modes, rules, users and XML are what they were", kept=not changed)
 
 
 SCENES: tuple[tuple[str, Callable[[Stage], None]], ...] = (
-    ("Two VMs on one base image come under guard", enrolment),
+    ("Two VMs on one base image come under guard", start),
+    ("Each VM is a user of its own, without any privilege", processes),
+    ("Each VM's disk is its own", disks),
+    ("Nobody speaks in another's name", frames),
+    ("The console wants TLS and a password", console),
+    ("What breaks a rule does not start", refusals),
+    ("Promises are checked, not believed", status),
+    ("Nothing is left after the stop", stop),
 )
 """Each scene with its title, in the order in which they are played."""

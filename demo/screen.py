@@ -35,22 +35,23 @@ class Screen:
 
     def output(self, text: str) -> None:
         """Show what a command said; lines that are too long are folded."""
-        for line in text.rstrip().splitlines():
+        for line in text.strip("\n").splitlines():
             self._print(_wrapped(line, _INDENT))
 
     def promise(self, text: str, *, kept: bool) -> None:
         """Say whether a promise was kept, and remember it."""
         (self.kept if kept else self.broken).append(text)
-        mark = self._coloured(_GREEN, "kept:") if kept else self._coloured(_RED, "BROKEN:")
-        self._print(_wrapped(text, _INDENT, f"{mark} "))
+        mark, colour = ("kept", _GREEN) if kept else ("BROKEN", _RED)
+        self._print(self._coloured(colour, _wrapped(f"{mark}: {text}", _INDENT)))
 
     def verdict(self, seconds: float) -> None:
         """Sum up."""
         self._print("")
         for text in self.broken:
-            self._print(self._coloured(_RED, _wrapped(text, "", "BROKEN: ")))
+            self._print(self._coloured(_RED, _wrapped(f"BROKEN: {text}", "")))
         count = len(self.kept) + len(self.broken)
-        self.say(f"{len(self.kept)} of {count} promises kept, in {seconds:.0f} seconds.")
+        how_many = f"{len(self.kept)} of {count}" if self.broken else f"All {count}"
+        self.say(f"{how_many} promises kept, in {seconds:.0f} seconds.")
 
     def _coloured(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_PLAIN}" if self._colours else text
@@ -59,13 +60,12 @@ class Screen:
         print(text, file=self._out, flush=True)
 
 
-def _wrapped(text: str, indent: str, first: str = "") -> str:
+def _wrapped(text: str, indent: str) -> str:
     folded = textwrap.wrap(
         text,
         _WIDTH,
-        initial_indent=indent + first,
+        initial_indent=indent,
         subsequent_indent=indent,
-        drop_whitespace=True,
         replace_whitespace=False,
         break_on_hyphens=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,43 +16,87 @@ from tests.host.images import qcow2
 from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.network import Sniffer, bridge, neighbour
+from tests.libvirt.snapshots import snapshot
 
-IMAGES = Path("/var/lib/libvirt/images")
-BASE = IMAGES / "base.qcow2"
+IMAGES = Path("/srv/demo")
+CONSOLE_CA = Path("/var/lib/virt-warden/console-ca/ca-cert.pem")
+_RUN = Path("/run/virt-warden")
+# The compiled policy, and the directory of the claims.
+_LASTING = {_RUN / "policy.json", _RUN / "claims"}
+
 MACS = {"web01": "52:54:00:00:00:01", "db01": "52:54:00:00:00:02"}
+
+
+def image(name: str) -> Path:
+    """The disk of a VM; `base` is the one below both."""
+    return IMAGES / f"{name}.qcow2"
+
+
+def user(name: str) -> str:
+    """The user of a VM."""
+    return f"vmw-{name}"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a scene has to act with."""
+    """What a scene has to act with; `before` is the host as it was before any VM was enrolled."""
 
     screen: Screen
     libvirt: Libvirt
+    bridge: str
     neighbour: Sniffer
+    before: dict[str, str]
 
-    def run(self, line: str, *, shown: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, line: str, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command as an admin would type it, and show it with all that it says."""
-        done = run(*shlex.split(line), check=False)
-        if shown:
-            self.screen.command(line)
-            self.screen.output(done.stdout + done.stderr)
+        done = run(*shlex.split(line), check=False, stdin=stdin)
+        self.screen.command(line)
+        self.screen.output(done.stdout + done.stderr)
         return done
+
+    def promise(self, text: str, *, kept: bool) -> None:
+        """Show whether a promise is kept."""
+        self.screen.promise(text, kept=kept)
+
+    def tap(self, name: str) -> str:
+        """The host's end of a running VM's cable."""
+        return self.libvirt.virsh("domiflist", name).stdout.split()[0]
+
+    def now(self) -> dict[str, str]:
+        """The host as it is, in so far as virt-warden could alter it."""
+        found = snapshot([IMAGES])
+        found["cells"] = " ".join(sorted(map(str, set(_RUN.rglob("*")) - _LASTING)))
+        for name in MACS:
+            found[f"XML of {name}"] = self.libvirt.xml(name, "--inactive")
+        return found
 
 
 @contextmanager
-def stage(screen: Screen) -> Iterator[Stage]:
-    """Install the checkout, start libvirtd, define the two VMs."""
+def private_host() -> Iterator[tuple[Libvirt, str, Sniffer]]:
+    """Install the checkout, start libvirtd, put somebody who listens on a bridge."""
     install()
-    with libvirtd() as libvirt, bridge("br0") as name, neighbour(name) as sniffer:
-        define_vms(libvirt, name)
-        yield Stage(screen, libvirt, sniffer)
+    with libvirtd() as libvirt, bridge("br0") as bridge_name, neighbour(bridge_name) as sniffer:
+        yield libvirt, bridge_name, sniffer
 
 
-def define_vms(libvirt: Libvirt, bridge_name: str) -> None:
+def build(screen: Screen, libvirt: Libvirt, bridge_name: str, sniffer: Sniffer) -> Stage:
     """Define web01 and db01: a disk each, on one base; a NIC on the bridge; a VNC console."""
-    qcow2(BASE, mode=0o644)
+    IMAGES.mkdir()
+    base = qcow2(image("base"), mode=0o644)
     for name, mac in MACS.items():
-        disk = Disk(qcow2(IMAGES / f"{name}.qcow2", backing=BASE))
+        disk = Disk(qcow2(image(name), backing=base))
         # Two queues: QEMU holds one, the demo sends out of the other as though it were the guest.
         nic = Nic(mac, bridge_name, queues=2)
         libvirt.define(domain_xml(name, disks=[disk], nics=[nic], vnc=Vnc()))
+    stage = Stage(screen, libvirt, bridge_name, sniffer, before={})
+    stage.before.update(stage.now())
+    return stage
+
+
+def play(stage: Stage, title: str, scene: Callable[[Stage], None]) -> None:
+    """Play one scene; one that comes to a bad end is a broken promise, and the next one follows."""
+    stage.screen.title(title)
+    try:
+        scene(stage)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must be seen and counted
+        stage.promise(f"{title} ({type(error).__name__}: {error})", kept=False)

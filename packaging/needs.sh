@@ -2,7 +2,7 @@
 # Install what virt-warden, its demo and its tests need and this Debian lacks.
 set -eu
 packages="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils nftables ebtables acl
- iproute2 util-linux passwd python3-lxml python3-sh python3-libvirt python3-pampy
+ iproute2 util-linux procps passwd python3-lxml python3-sh python3-libvirt python3-pampy
  python3-jsonschema python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
  python3-scapy python3-venv ipxe ovmf"
 missing=""

@@ -1,0 +1,134 @@
+"""The demo says what it sees: each scene, where its promise is broken on purpose, says so."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from demo import scenes
+from demo.screen import Screen
+from demo.stage import IMAGES, Stage, build, image, play
+from tests.host.command import run
+from tests.host.domain import domain_xml
+from tests.host.network import neighbour
+from tests.libvirt.warden import ENFORCING, Warden, set_policy
+
+PRIVATE_HOST = (sys.executable, "-B", "-m", "tests.host", "--")
+Scene = Callable[[Stage], None]
+SABOTAGED = """
+import sys
+from demo import __main__ as demo, scenes
+from tests.host.command import run
+
+def sabotage(stage):
+    run("nft", "delete", "table", "netdev", f"vmw-{stage.tap('web01')}")
+
+(start,) = [scene for scene in scenes.SCENES if scene[1] is scenes.start]
+(frames,) = [scene for scene in scenes.SCENES if scene[1] is scenes.frames]
+demo.SCENES = (start, ("Sabotage", sabotage), frames)
+sys.exit(demo.main())
+"""
+
+
+@pytest.fixture
+def stage(warden: Warden, bridge: str) -> Iterator[Stage]:
+    """The demo's own, in the libvirtd of the tests."""
+    with neighbour(bridge) as sniffer:
+        try:
+            yield build(Screen(io.StringIO()), warden.libvirt, bridge, sniffer)
+        finally:
+            warden.libvirt.remove_domains()
+            shutil.rmtree(IMAGES)
+
+
+def run_a_vm_unguarded(stage: Stage) -> None:
+    set_policy('managed = ["*", "!theirs"]\n')
+    stage.libvirt.define(domain_xml("theirs"))
+    stage.libvirt.start("theirs")
+
+
+def open_a_disk(_stage: Stage) -> None:
+    image("db01").chmod(0o644)
+
+
+def open_the_base(_stage: Stage) -> None:
+    run("setfacl", "-m", "u:vmw-web01:rw", str(image("base")))
+
+
+def delete_the_filter(stage: Stage) -> None:
+    run("nft", "delete", "table", "netdev", f"vmw-{stage.tap('web01')}")
+
+
+def cut_the_cable(stage: Stage) -> None:
+    run("ip", "link", "set", stage.tap("web01"), "nomaster")
+
+
+def start_without_tls(stage: Stage) -> None:
+    set_policy(ENFORCING + '[console]\ntls = "off"\n')
+    stage.libvirt.destroy("web01")
+    stage.libvirt.start("web01")
+
+
+def start_without_password(stage: Stage) -> None:
+    set_policy(ENFORCING + '[console]\npassword = "off"\n')
+    stage.libvirt.destroy("web01")
+    stage.libvirt.start("web01")
+
+
+def be_permissive(_stage: Stage) -> None:
+    set_policy(ENFORCING + 'mode = "permissive"\n')
+
+
+def leave_a_rule(_stage: Stage) -> None:
+    run("nft", "add", "table", "netdev", "left-over")
+
+
+# In an order in which what one sabotage leaves behind does not spoil what the next one shows.
+SABOTAGES: tuple[tuple[Scene, Scene, str], ...] = (
+    (scenes.processes, run_a_vm_unguarded, "each VM runs as its own user"),
+    (scenes.disks, open_a_disk, "web01 cannot read db01's"),
+    (scenes.disks, open_the_base, "nor write the base of both"),
+    (scenes.frames, delete_the_filter, "what is spoofed does not"),
+    (scenes.frames, cut_the_cable, "Nobody speaks in another's name (TimeoutError"),
+    (scenes.console, start_without_tls, "a viewer without TLS is turned away"),
+    (scenes.console, start_without_password, "VeNCrypt with x509 is all that is offered"),
+    (scenes.refusals, be_permissive, "what is not enrolled is refused"),
+    (scenes.status, delete_the_filter, "all guards are up"),
+    (scenes.stop, leave_a_rule, "owners, modes, rules, users and XML are what they were"),
+)
+
+
+def test_every_scene_tells_of_a_promise_that_is_broken(stage: Stage) -> None:
+    scenes.start(stage)
+    titles = {scene: title for title, scene in scenes.SCENES}
+    for scene, sabotage, promise in SABOTAGES:
+        sabotage(stage)
+        stage.screen.broken.clear()
+        play(stage, titles[scene], scene)
+        broken = stage.screen.broken
+        assert any(text.startswith(promise) for text in broken), (sabotage.__name__, broken)
+    assert {scene for scene, _, _ in SABOTAGES} == titles.keys() - {scenes.start}
+
+
+def test_the_first_scene_tells_that_nothing_starts(stage: Stage) -> None:
+    set_policy("managed = 1\n")
+    scenes.start(stage)
+    assert stage.screen.broken == ["both run, under guard"]
+
+
+def test_the_demo_keeps_every_promise_in_80_columns() -> None:
+    done = run(*PRIVATE_HOST, sys.executable, "-B", "-m", "demo", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "BROKEN" not in done.stdout
+    assert done.stdout.count("kept: ") > len(scenes.SCENES)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_demo_fails_where_the_filter_is_deleted_between_two_scenes() -> None:
+    done = run(*PRIVATE_HOST, sys.executable, "-B", "-c", SABOTAGED, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\nBROKEN: what is spoofed does not\n" in done.stdout
