@@ -135,5 +135,13 @@ def _row(standing: Standing) -> tuple[str, ...]:
         standing.user or ("at the first start" if standing.enrolled else "not enrolled"),
         "-" if standing.uid is None else str(standing.uid),
         "-" if standing.pid is None else str(standing.pid),
-        " ".join(standing.guards) or "-",
+        _raised(standing.guards),
     )
+
+
+def _raised(guards: tuple[str, ...]) -> str:
+    """In so few words that a line of the table still fits a terminal."""
+    lowered = [guard.NAME for guard in lifecycle.GUARDS if guard.NAME not in guards]
+    if not guards:
+        return "-"
+    return f"all but {' '.join(lowered)}" if lowered else "all"

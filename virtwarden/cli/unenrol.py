@@ -11,6 +11,7 @@ from virtwarden.changes import Scope
 from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
 from virtwarden.enrolment import is_enrolled, unenrol_xml
 from virtwarden.paths import Paths
+from virtwarden.system import users
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,9 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
             return "is not enrolled"
         if domain.isActive():
             return "is unenrolled from its next start on; unenrol it then again to remove its user"
+        own = users.account_of(domain.UUIDString())
         _forget(paths, domain.UUIDString())
-        return "is unenrolled, its user is removed"
+        return f"is unenrolled, its user {own.name} is removed" if own else "is unenrolled"
 
     def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
         if all_domains:
