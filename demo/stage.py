@@ -21,8 +21,8 @@ from tests.libvirt.snapshots import snapshot
 IMAGES = Path("/srv/demo")
 CONSOLE_CA = Path("/var/lib/virt-warden/console-ca/ca-cert.pem")
 _RUN = Path("/run/virt-warden")
-# The compiled policy, and the directory of the claims.
-_LASTING = {_RUN / "policy.json", _RUN / "claims"}
+# The compiled policy, and the directories of the claims and of the taps.
+_LASTING = {_RUN / "policy.json", _RUN / "claims", _RUN / "filters"}
 
 MACS = {"web01": "52:54:00:00:00:01", "db01": "52:54:00:00:00:02"}
 
