@@ -131,10 +131,11 @@ class Listen:
 
 @dataclass(frozen=True)
 class Display:
-    """`<graphics>`: a display; `port` is known, where it is chosen by libvirt, at the start."""
+    """`<graphics>`: a display; ports that libvirt chooses are known at the start."""
 
     kind: str = text("@type")
     port: str = text("@port")
+    websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")
     listens: tuple[Listen, ...] = children("listen")

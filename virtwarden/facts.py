@@ -44,6 +44,12 @@ class Facts(Protocol):
     def vnc_offers(self, host: str, port: int) -> vnc.Offer:
         """What a VNC server offers a viewer before any password. Raises HostError."""
 
+    def vnc_offers_on(self, path: str) -> vnc.Offer:
+        """The same, of one that listens on a Unix socket."""
+
+    def takes_plain_websocket(self, host: str, port: int) -> bool:
+        """Whether a VNC server speaks WebSocket with a viewer who does not speak TLS."""
+
 
 @dataclass(frozen=True)
 class HostFacts:
@@ -86,3 +92,11 @@ class HostFacts:
     def vnc_offers(self, host: str, port: int) -> vnc.Offer:
         """See Facts."""
         return vnc.offer(host, port)
+
+    def vnc_offers_on(self, path: str) -> vnc.Offer:
+        """See Facts."""
+        return vnc.offer_on(path)
+
+    def takes_plain_websocket(self, host: str, port: int) -> bool:
+        """See Facts."""
+        return vnc.takes_plain_websocket(host, port)

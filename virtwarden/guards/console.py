@@ -84,25 +84,31 @@ def plan(case: Case) -> list[Change]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
+    """See Guard. Knocks at every door, as a viewer would."""
     if "emulator" in case.rules.exceptions:
         return []
-    breaches = []
-    for console in _consoles(case):
-        if console.port in _NO_PORT:
-            continue
-        for address in _addresses(case, console):
-            breaches += _verify_server(case, address, int(console.port))
-    return breaches
+    return [
+        breach
+        for console in _consoles(case)
+        for address in _addresses(case, console)
+        for breach in (
+            *_verify_offer(case, console, address),
+            *_verify_websocket(case, console, address),
+        )
+    ]
 
 
-def _verify_server(case: Case, address: str, port: int) -> list[str]:
-    """Knock, as a viewer would, and see what is offered before any password."""
-    if address == "unix":
-        return []
-    where = f"VNC at {address} port {port}"
+def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
+    """See what is offered before any password."""
     try:
-        offer = case.facts.vnc_offers(address, port)
+        if address == "unix":
+            where = f"VNC at {_socket(console)}"
+            offer = case.facts.vnc_offers_on(_socket(console))
+        elif console.port in _NO_PORT:
+            return []
+        else:
+            where = f"VNC at {address} port {console.port}"
+            offer = case.facts.vnc_offers(address, int(console.port))
     except HostError as error:
         return [error.what]
     if case.rules.tls == "required" and offer.types != (VENCRYPT,):
@@ -111,6 +117,19 @@ def _verify_server(case: Case, address: str, port: int) -> list[str]:
         return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)} without x509"]
     if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
         return [f"{where} lets viewers in without a password"]
+    return []
+
+
+def _socket(console: Display) -> str:
+    listening = [listen.socket for listen in console.listens if listen.kind == "socket"]
+    return console.socket or "".join(listening[:1])
+
+
+def _verify_websocket(case: Case, console: Display, address: str) -> list[str]:
+    if case.rules.tls != "required" or console.websocket in _NO_PORT or address == "unix":
+        return []
+    if case.facts.takes_plain_websocket(address, int(console.websocket)):
+        return [f"VNC at {address} port {console.websocket} speaks WebSocket without TLS"]
     return []
 
 
