@@ -15,11 +15,15 @@ from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
+from virtwarden.system.certificates import CA_CERTIFICATE
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One domain. `guards` are those that are raised; `breaches` the promises that are broken."""
+    """One domain. `guards` are those that are raised; `breaches` the promises that are broken.
+
+    `console_ca` is the certificate by which viewers know its console, where it has one with TLS.
+    """
 
     name: str
     uuid: str
@@ -29,6 +33,7 @@ class Standing:
     user: str
     uid: int | None
     pid: int | None
+    console_ca: str | None
     guards: tuple[str, ...]
     breaches: tuple[str, ...]
 
@@ -73,6 +78,7 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         user=own.name if own else "",
         uid=own.uid if own else None,
         pid=None,
+        console_ca=_console_ca(case) if managed else None,
         guards=(),
         breaches=(),
     )
@@ -88,6 +94,13 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         guards=tuple(guards) if raised else (),
         breaches=breaches,
     )
+
+
+def _console_ca(case: Case) -> str | None:
+    has_console = any(display.kind == "vnc" for display in case.domain.displays)
+    if not has_console or case.rules.tls != "required" or case.rules.mode is Mode.DISABLED:
+        return None
+    return str(case.paths.console_ca / CA_CERTIFICATE)
 
 
 def _unguarded(case: Case, *, managed: bool) -> tuple[str, ...]:
@@ -125,6 +138,8 @@ def _print_table(standings: list[Standing]) -> None:
     for standing in standings:
         for breach in standing.breaches:
             print(f"! {standing.name}: {breach}")
+    for authority in sorted({standing.console_ca for standing in standings if standing.console_ca}):
+        print(f"Viewers know these consoles by the authority {authority}: copy it to them.")
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
