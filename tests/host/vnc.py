@@ -1,4 +1,7 @@
-"""A small VNC client: what a server offers, and whether it lets one in (RFC 6143, VeNCrypt)."""
+"""A small VNC client: what a server offers, and whether it lets one in (RFC 6143, VeNCrypt).
+
+A `host` that begins with a slash is a Unix socket, which has no port.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from tests.host.websocket import WebSocket
 
 SECURITY_NONE = 1
 SECURITY_VNC_AUTH = 2
@@ -32,10 +38,18 @@ class LoginRefusedError(Exception):
         self.reason = reason
 
 
+class _Bytes(Protocol):
+    """What carries the protocol."""
+
+    def recv(self, length: int, /) -> bytes: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+
 class _Stream:
     """Reads and writes the protocol's few types."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: _Bytes) -> None:
         self.connection = connection
 
     def read(self, length: int) -> bytes:
@@ -61,13 +75,13 @@ class _Stream:
         self.connection.sendall(data)
 
 
-def security_types(host: str, port: int) -> list[int]:
+def security_types(host: str, port: int = 0) -> list[int]:
     """The security types that the server offers."""
     with _connected(host, port) as stream:
         return _offered(stream)
 
 
-def vencrypt_subtypes(host: str, port: int) -> list[int]:
+def vencrypt_subtypes(host: str, port: int = 0) -> list[int]:
     """What the server offers inside VeNCrypt."""
     with _connected(host, port) as stream:
         _offered(stream)
@@ -88,27 +102,52 @@ def login(
     `hostname` is held to the certificate; `certificate` is our own, with its key, for a server
     that wants to see one.
     """
-    context = ssl.create_default_context(cafile=cafile)
-    context.check_hostname = hostname is not None
+    context = _tls(cafile, hostname)
     if certificate:
         context.load_cert_chain(*certificate)
-    with _connected(host, port) as plain:
+    with _socket(host, port) as connection:
+        plain = _greeted(connection)
         _offered(plain)
         _vencrypt(plain)
         plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
         if plain.u8() != 1:
             raise LoginRefusedError("the server does not take X509Vnc")
         try:
-            with context.wrap_socket(plain.connection, server_hostname=hostname) as secured:
-                stream = _Stream(secured)
-                stream.write(_des_response(password, stream.read(_CHALLENGE_LENGTH)))
-                _security_result(stream)
-                return _desktop_name(stream)
+            with context.wrap_socket(connection, server_hostname=hostname) as secured:
+                return _answer_challenge(_Stream(secured), password)
         except (ssl.SSLError, ConnectionError) as failure:
             raise LoginRefusedError(str(failure)) from failure
 
 
-def try_plain(host: str, port: int) -> dict[int, str]:
+def login_by_websocket(host: str, port: int, cafile: Path | str | None, password: str) -> str:
+    """Log in through WebSocket, over TLS where there is a `cafile`; `login` says the rest."""
+    with ExitStack() as open_sockets:
+        connection = open_sockets.enter_context(_socket(host, port))
+        try:
+            if cafile:
+                secured = _tls(cafile, None).wrap_socket(connection)
+                connection = open_sockets.enter_context(secured)
+            stream = _greeted(WebSocket(connection, host))
+            _offered(stream)
+            stream.write(bytes([SECURITY_VNC_AUTH]))
+            return _answer_challenge(stream, password)
+        except (ssl.SSLError, ConnectionError) as failure:
+            raise LoginRefusedError(str(failure)) from failure
+
+
+def _tls(cafile: Path | str, hostname: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=cafile)
+    context.check_hostname = hostname is not None
+    return context
+
+
+def _answer_challenge(stream: _Stream, password: str) -> str:
+    stream.write(_des_response(password, stream.read(_CHALLENGE_LENGTH)))
+    _security_result(stream)
+    return _desktop_name(stream)
+
+
+def try_plain(host: str, port: int = 0) -> dict[int, str]:
     """Ask for each security type without TLS, offered or not, and tell what the server says."""
     return {kind: _try(host, port, kind) for kind in (SECURITY_NONE, SECURITY_VNC_AUTH)}
 
@@ -129,11 +168,24 @@ def _try(host: str, port: int, kind: int) -> str:
 
 @contextmanager
 def _connected(host: str, port: int) -> Iterator[_Stream]:
-    with socket.create_connection((host, port), _TIMEOUT_SECONDS) as connection:
-        stream = _Stream(connection)
-        stream.read(len(_VERSION))
-        stream.write(_VERSION)
-        yield stream
+    with _socket(host, port) as connection:
+        yield _greeted(connection)
+
+
+@contextmanager
+def _socket(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_UNIX if host.startswith("/") else socket.AF_INET
+    with socket.socket(family) as connection:
+        connection.settimeout(_TIMEOUT_SECONDS)
+        connection.connect(host if family == socket.AF_UNIX else (host, port))
+        yield connection
+
+
+def _greeted(connection: _Bytes) -> _Stream:
+    stream = _Stream(connection)
+    stream.read(len(_VERSION))
+    stream.write(_VERSION)
+    return stream
 
 
 def _offered(stream: _Stream) -> list[int]:
