@@ -1,9 +1,10 @@
 #!/bin/sh
 # Install what virt-warden, its demo and its tests need and this Debian lacks.
 set -eu
-packages="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils nftables ebtables acl
- iproute2 util-linux procps passwd python3-lxml python3-sh python3-libvirt python3-pampy
- python3-jsonschema python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
+packages="libvirt-daemon-system libvirt-daemon-config-nwfilter libvirt-clients
+ qemu-system-x86 qemu-utils nftables ebtables acl iproute2 util-linux procps passwd
+ python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
+ python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
  python3-scapy python3-venv ipxe ovmf"
 missing=""
 for package in $packages; do

@@ -41,6 +41,7 @@ class Nic:
     queues: int | None = None
     model: str = "virtio"
     tap: str | None = None
+    filterref: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _nic(nic: Nic) -> Any:
         E.model(type=nic.model),
         *([E.target(dev=nic.tap)] if nic.tap else []),
         *([E.driver(queues=str(nic.queues))] if nic.queues else []),
+        *([E.filterref(filter=nic.filterref)] if nic.filterref else []),
         type=nic.kind,
     )
 

@@ -1,0 +1,156 @@
+"""How much of a start's time is ours: `virsh start` and `destroy` of one VM, guarded in four ways.
+
+The runs are interleaved, so that whatever else the machine does hits all ways alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from tests.host.command import run
+from tests.host.domain import Disk, Nic, Vnc, domain_xml
+from tests.host.images import qcow2
+from tests.host.install import install
+from tests.host.libvirt import Libvirt, libvirtd
+from tests.host.network import bridge
+from tests.libvirt.warden import ENFORCING, set_policy
+
+_IMAGES = Path("/srv/bench")
+_HOOK = Path("/etc/libvirt/hooks/qemu")
+_EMPTY_HOOK = "#!/usr/bin/python3 -IS\n"
+_DEFAULT_RUNS = 30
+_MS = 1000
+
+
+@dataclass
+class Way:
+    """One way to start the VM; seconds of each run so far."""
+
+    title: str
+    name: str
+    hook: bytes | None = None
+    filterref: str | None = None
+    enrolled: bool = False
+    starts: list[float] = field(default_factory=list)
+    destroys: list[float] = field(default_factory=list)
+
+    def both(self) -> list[float]:
+        """Seconds of start and destroy together, of each run."""
+        return [start + destroy for start, destroy in zip(self.starts, self.destroys, strict=True)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print a table of medians and ratios."""
+    options = _parser().parse_args(arguments)
+    with _host() as (libvirt, bridge_name):
+        ways = _ways()
+        for number, way in enumerate(ways, 1):
+            _define(libvirt, way, number, bridge_name)
+            _warm_up(libvirt, way)
+        for number in range(options.runs):
+            # Each way takes its turn at being the first and the last.
+            turn = number % len(ways)
+            for way in ways[turn:] + ways[:turn]:
+                _measure(libvirt, way)
+    _print_table(ways, options.runs)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench.start", description=__doc__)
+    help_runs = f"starts of each way (default: {_DEFAULT_RUNS})"
+    parser.add_argument("--runs", type=_positive, default=_DEFAULT_RUNS, help=help_runs)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+@contextmanager
+def _host() -> Iterator[tuple[Libvirt, str]]:
+    # libvirtd looks only when it starts whether there is a hook: install() puts one there.
+    install()
+    set_policy(ENFORCING)
+    _IMAGES.mkdir()
+    with libvirtd() as libvirt, bridge("br0") as bridge_name:
+        yield libvirt, bridge_name
+
+
+def _ways() -> list[Way]:
+    return [
+        Way("libvirt, no hook", "plain"),
+        Way("an empty Python hook", "empty", hook=_EMPTY_HOOK.encode()),
+        Way("filterref clean-traffic", "filtered", filterref="clean-traffic"),
+        Way("virt-warden, all guards", "guarded", hook=_HOOK.read_bytes(), enrolled=True),
+    ]
+
+
+def _define(libvirt: Libvirt, way: Way, number: int, bridge_name: str) -> None:
+    disk = Disk(qcow2(_IMAGES / f"{way.name}.qcow2"))
+    nic = Nic(f"52:54:00:00:00:{number:02x}", bridge_name, filterref=way.filterref)
+    libvirt.define(domain_xml(way.name, disks=[disk], nics=[nic], vnc=Vnc()))
+    if way.enrolled:
+        run("virt-warden", "enrol", way.name)
+
+
+def _warm_up(libvirt: Libvirt, way: Way) -> None:
+    """Start once for the caches, the user and the authority, and see that guards are up."""
+    _place(way.hook)
+    libvirt.start(way.name)
+    if way.enrolled:
+        run("virt-warden", "status", way.name)
+    libvirt.destroy(way.name)
+
+
+def _measure(libvirt: Libvirt, way: Way) -> None:
+    _place(way.hook)
+    way.starts.append(_seconds(lambda: libvirt.start(way.name)))
+    way.destroys.append(_seconds(lambda: libvirt.destroy(way.name)))
+
+
+def _place(hook: bytes | None) -> None:
+    if hook is None:
+        _HOOK.unlink(missing_ok=True)
+        return
+    new = _HOOK.with_name(".new")
+    new.write_bytes(hook)
+    new.chmod(0o755)
+    new.replace(_HOOK)
+
+
+def _seconds(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def _print_table(ways: list[Way], runs: int) -> None:
+    print(f"Medians of {runs} runs each, in ms, and how often libvirt's own without a hook.\n")
+    print(f"{'':<25}{'start':>14}{'destroy':>16}{'both':>16}")
+    plain, *_ = ways
+    for way in ways:
+        columns = (
+            _column(way.starts, plain.starts),
+            _column(way.destroys, plain.destroys),
+            _column(way.both(), plain.both()),
+        )
+        print(f"{way.title:<25}{'  '.join(columns)}")
+
+
+def _column(seconds: list[float], plain: list[float]) -> str:
+    return f"{median(seconds) * _MS:8.0f} {median(seconds) / median(plain):4.2f}x"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
