@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import libvirt
 
@@ -12,6 +12,7 @@ from virtwarden.facts import HostFacts
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy
+from virtwarden.system.users import Account
 
 
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
@@ -26,7 +27,10 @@ def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
 
 
 def at_start(case: Case) -> Case:
-    """The same domain when libvirt has made its taps and chosen its ports, under stand-in names."""
+    """The same domain when libvirt has made its taps and chosen its ports, under stand-in names.
+
+    Its user is there by then, and so are its taps: both are taken for granted.
+    """
     domain = replace(
         case.domain,
         nics=tuple(replace(nic, tap=nic.tap or "its-tap") for nic in case.domain.nics),
@@ -35,7 +39,23 @@ def at_start(case: Case) -> Case:
             for display in case.domain.displays
         ),
     )
-    return replace(case, op=Op.START, domain=domain)
+    facts = _FactsAtStart(case.paths, case.domain.uuid)
+    return replace(case, op=Op.START, domain=domain, facts=facts)
+
+
+@dataclass(frozen=True)
+class _FactsAtStart(HostFacts):
+    """This host, with what `prepare` and libvirt will have made by then."""
+
+    domain: str
+
+    def account(self, name: str) -> Account | None:
+        """See Facts."""
+        return super().account(name) or Account(name, uid=0, gid=0, groups=(), domain=self.domain)
+
+    def is_tap(self, device: str) -> bool:
+        """See Facts."""
+        return bool(device)
 
 
 def _case(paths: Paths, policy: Policy, domain: Domain, op: Op) -> Case:

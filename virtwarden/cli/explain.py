@@ -59,9 +59,13 @@ def _shown(value: object) -> str:
 
 def _print_plan(case: Case, refusals: list[Refusal]) -> None:
     guards = [g for g in lifecycle.GUARDS if not refusals or g.NAME != "identity"]
+    prepared = lifecycle.plan(case, guards)
+    started = [
+        change for change in lifecycle.plan(at_start(case), guards) if change not in prepared
+    ]
     steps: list[tuple[str, list[Change]]] = [
-        ("Before QEMU is made (prepare)", lifecycle.plan(case, guards)),
-        ("Before QEMU runs (start)", lifecycle.plan(at_start(case), guards)),
+        ("Before QEMU is made (prepare)", prepared),
+        ("Before QEMU runs (start)", started),
     ]
     for title, changes in steps:
         print(f"{title}:")
