@@ -58,6 +58,7 @@ class Label:
     model: str = text("@model")
     relabel: str = text("@relabel")
     label: str = text("label/text()")
+    image_label: str = text("imagelabel/text()")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class Display:
     websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")
+    websocket: str = text("@websocket")
     listens: tuple[Listen, ...] = children("listen")
 
 
@@ -163,6 +165,11 @@ class Domain:
         "/source/@path | devices/*/log/@file"
     )
     shared_directories: tuple[str, ...] = texts("devices/filesystem/source/@dir")
+    assigns_devices: bool = present("devices/hostdev")
+    speaks_tcp: bool = present(
+        "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
+        " | devices/interface[@type='user' or @type='server' or @type='client']"
+    )
     passes_arguments: bool = present("qemu:commandline/* | qemu:override/*")
     enrolment: bool = present("metadata/warden:enrolment")
 

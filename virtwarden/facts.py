@@ -9,7 +9,7 @@ from typing import Protocol
 
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
-from virtwarden.system import files, netfilter, users, vnc
+from virtwarden.system import files, mac, netfilter, users, vnc
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
@@ -37,6 +37,12 @@ class Facts(Protocol):
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """What the kernel does not do of a filter's promise; empty where all is."""
+
+    def mac_model(self) -> str:
+        """`apparmor` or `selinux`, whichever the kernel enforces; empty where neither."""
+
+    def selinux_label(self, path: str) -> str:
+        """The label of a file, or an empty string."""
 
     def host_names(self) -> tuple[str, ...]:
         """The names under which viewers may reach this host."""
@@ -84,6 +90,14 @@ class HostFacts:
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""
         return netfilter.BACKENDS[backend].missing(promise)
+
+    def mac_model(self) -> str:
+        """See Facts."""
+        return mac.model()
+
+    def selinux_label(self, path: str) -> str:
+        """See Facts."""
+        return mac.selinux_label(path)
 
     def host_names(self) -> tuple[str, ...]:
         """See Facts."""

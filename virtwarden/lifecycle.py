@@ -12,7 +12,7 @@ from dataclasses import replace
 from virtwarden import journal, log
 from virtwarden.changes import Change, Scope, WriteFile
 from virtwarden.errors import Refusal, WardenError
-from virtwarden.guards import console, identity, network, sandbox, storage
+from virtwarden.guards import console, identity, mac, network, sandbox, storage
 from virtwarden.guards.base import Case, Guard, Op, shown
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
@@ -20,7 +20,7 @@ from virtwarden.system import process
 
 # identity comes first: it makes the user to whom the others give things. sandbox comes last: its
 # ticket tells what the others did.
-GUARDS: tuple[Guard, ...] = (identity, storage, network, console, sandbox)
+GUARDS: tuple[Guard, ...] = (identity, storage, network, console, mac, sandbox)
 
 # What is needed for an enrolled domain to start at all, whether or not anything is to be guarded.
 _INDISPENSABLE: tuple[Guard, ...] = (identity, sandbox)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from virtwarden import confinement
 from virtwarden.domain import Display
 from virtwarden.paths import Paths
 from virtwarden.system.users import Account
@@ -57,6 +58,7 @@ def of(case: Case, account: Account) -> str:
             "password": rules.password == "required",
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": "spice" in rules.exceptions,
+            "landlock": confinement.of(case, emulator_path(domain.arch)),
         },
         indent=1,
     )

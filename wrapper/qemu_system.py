@@ -39,9 +39,32 @@ QEMUS = "/usr/bin"
 OWN_DIRECTORY = os.path.dirname(os.path.realpath(__file__))
 VNC_TLS = "vmw-vnc-tls"
 
-# The kernel's words: <linux/prctl.h>, <linux/capability.h>
+# The kernel's words: <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>,
+# <linux/close_range.h>
 PR_SET_NO_NEW_PRIVS = 38
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+NR_CLOSE_RANGE, CLOSE_RANGE_CLOEXEC = 436, 4
+LAST_DESCRIPTOR = 0xFFFFFFFF
+NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_ADD_RULE, NR_LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT = 1, 2
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE, IOCTL_DEV = 1, 2, 4, 8, 1 << 14, 1 << 15
+OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+READ = READ_FILE | READ_DIR
+WRITE = READ | WRITE_FILE | TRUNCATE | IOCTL_DEV
+# REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO, REFER
+CHANGE = WRITE | 0x27B0
+BIND_TCP, CONNECT_TCP = 1, 2
+SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL = 1, 2
+# What each ABI of Landlock handles: rights on files, on TCP ports, and what is scoped.
+LANDLOCK = {
+    1: (0x1FFF, 0, 0),
+    2: (0x3FFF, 0, 0),
+    3: (0x7FFF, 0, 0),
+    4: (0x7FFF, BIND_TCP | CONNECT_TCP, 0),
+    5: (0xFFFF, BIND_TCP | CONNECT_TCP, 0),
+    6: (0xFFFF, BIND_TCP | CONNECT_TCP, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL),
+}
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,12 +119,29 @@ OWN_FILES = (
     r"|/(var/lib|run|dev/hugepages\w*)/libvirt/qemu/([a-z]+/){0,2}(domain-)?\d+-(NAME)(/.*)?"
     r"|/run/libvirt/qemu/(dbus|passt|slirp|swtpm)/\d+-(NAME)-[\w.-]+"
 )
+# Where an own file of each domain lies beside those of others.
+SHARED_DIRECTORIES = words_of("""
+    /dev/hugepages/libvirt/qemu /run/libvirt/qemu /run/libvirt/qemu/channel
+    /run/libvirt/qemu/dbus /run/libvirt/qemu/passt /run/libvirt/qemu/slirp
+    /run/libvirt/qemu/swtpm /var/lib/libvirt/qemu /var/lib/libvirt/qemu/channel/target""")
 
 LEAVE = "'virt-warden unenrol {name}' to run it without virt-warden"
 AGAIN = "start {name} once more through libvirt, or " + LEAVE
 ENROL = "'virt-warden enrol {name}' if the policy manages it, or " + LEAVE
 HOOK = "see that /etc/libvirt/hooks/qemu is there and libvirtd was reloaded since; " + ENROL
-XML = "'virsh edit {name}', take it out of <qemu:commandline>, or allow passthrough in the policy"
+XML = (
+    "'virsh edit {name}', take it out of <qemu:commandline>; or allow it in the policy, by"
+    ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'
+)
+LANDLOCKED = (
+    'boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm=, or set sandbox = "auto" or'
+    ' "off" in the policy'
+)
+
+
+class PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
 class Refusal(Exception):
@@ -131,6 +171,17 @@ FORM = {
     "password": bool,
     "passthrough": bool,
     "spice": bool,
+    "landlock": (
+        {
+            "required": bool,
+            "execute": [PATH],
+            "read": [PATH],
+            "write": [PATH],
+            "bind": ([int], type(None)),
+            "connect": ([int], type(None)),
+        },
+        type(None),
+    ),
 }
 
 
@@ -150,9 +201,9 @@ def fits(value: object, form: object) -> bool:
 
 
 def parse_ticket(text: str, uuid: str) -> Ticket:
-    """The ticket of this uuid, in its one form; only `spice` may be left out."""
+    """The ticket of this uuid, in its one form; `spice` and `landlock` may be left out."""
     ticket = load_json(text)
-    ticket = {"spice": False, **ticket} if isinstance(ticket, dict) else {}
+    ticket = {"spice": False, "landlock": None, **ticket} if isinstance(ticket, dict) else {}
     wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
     if wrong or ticket["version"] != 1:
         raise Refusal(f"its ticket is malformed at {' '.join(wrong) or 'version'}", HOOK)
@@ -364,14 +415,18 @@ def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
 
 def check_files(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     """Every host file was reviewed, or libvirt made it for this domain."""
-    name = ticket["name"]
-    short = {name[:20], os.fsdecode(os.fsencode(name)[:20])}  # which one, is up to libvirt's locale
-    own = re.compile(OWN_FILES.replace("NAME", "|".join(map(re.escape, short))), re.DOTALL)
+    own = own_files(ticket["name"])
     for option in options:
         for path in opened_files(option):
             if path in ticket["files"] or (own.fullmatch(path) and ".." not in path.split("/")):
                 continue
             yield Refusal(f"-{option.name} opens {path!r}, which was not reviewed", XML)
+
+
+def own_files(name: str) -> re.Pattern[str]:
+    """What libvirt makes for the domain of this name alone."""
+    short = {name[:20], os.fsdecode(os.fsencode(name)[:20])}  # which one, is up to libvirt's locale
+    return re.compile(OWN_FILES.replace("NAME", "|".join(map(re.escape, short))), re.DOTALL)
 
 
 def opened_files(option: Option) -> Iterator[str]:
@@ -413,12 +468,117 @@ def tighten_environment(ticket: Ticket, given: Mapping[str, str]) -> dict[str, s
     return {key: given[key] for key in given if key in ENVIRONMENT or ticket["passthrough"]}
 
 
+def named_descriptors(options: list[Option]) -> set[int]:
+    """The descriptors that the command line names: `fd=30`, `vhostfds=31:32`, `fd:33`."""
+    named = {0, 1, 2}
+    for option in options:
+        texts = [text for at, text in option.texts if re.fullmatch(r"(.*\.)?(vhost)?fds?", at)]
+        if option.value.startswith("fd:"):
+            texts.append(option.value[3:])
+        for text in texts:
+            if re.fullmatch(r"\d+(:\d+)*", text):
+                named.update(map(int, text.split(":")))
+    return named
+
+
+def tighten_descriptors(ticket: Ticket, options: list[Option]) -> None:
+    """QEMU inherits what its command line names, and nothing that was forgotten open."""
+    if ticket["passthrough"]:
+        return
+    last = -1
+    for number in [*sorted(named_descriptors(options)), LAST_DESCRIPTOR]:
+        if number > last + 1:
+            close_on_exec(last + 1, number - 1)
+        last = number
+
+
+def close_on_exec(first: int, last: int) -> None:
+    """close_range(2); a kernel that does not know it leaves them open, as libvirt did."""
+    range_ends = ctypes.c_uint(first), ctypes.c_uint(last)
+    libc.syscall(ctypes.c_long(NR_CLOSE_RANGE), *range_ends, ctypes.c_uint(CLOSE_RANGE_CLOEXEC))
+
+
 def tighten_process() -> None:
     """Nothing QEMU executes gains a privilege; neither cores nor new files are for others."""
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
+
+
+def confine(ticket: Ticket, options: list[Option]) -> None:
+    """From here on this process, and the QEMU it becomes, reaches what this domain needs.
+
+    landlock(7). Where the kernel has less of it than we know, it is held to as much as it has.
+    """
+    wanted = ticket["landlock"]
+    if wanted is None:
+        return
+    abi = landlock(NR_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    if abi < 1:
+        what = f"this kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
+        if wanted["required"]:
+            raise Refusal(what, LANDLOCKED)
+        say(ticket["name"], "goes without a sandbox for", what, LANDLOCKED)
+        return
+    files, ports, scoped = LANDLOCK[min(abi, max(LANDLOCK))]
+    ports &= BIND_TCP * (wanted["bind"] is not None) | CONNECT_TCP * (wanted["connect"] is not None)
+    ruleset = create_ruleset(files, ports, scoped)
+    opened = {path for option in options for path in opened_files(option)}
+    own = own_files(ticket["name"])
+    made = {path for path in opened if "/libvirt/qemu/" in path and own.fullmatch(path)}
+    homes = {*map(os.path.dirname, made)} - SHARED_DIRECTORIES
+    for rights, paths in (
+        (EXECUTE | READ_FILE, wanted["execute"]),
+        (READ, wanted["read"]),
+        (WRITE, opened - {*wanted["read"]}),
+        (CHANGE, homes.union(wanted["write"])),
+    ):
+        for path in paths:
+            allow_path(ruleset, path, rights & files)
+    for rights, numbers in ((BIND_TCP, wanted["bind"]), (CONNECT_TCP, wanted["connect"])):
+        for number in numbers or ():
+            allow_port(ruleset, number, rights & ports)
+    if landlock(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
+        raise OSError(ctypes.get_errno(), "landlock_restrict_self")
+    os.close(ruleset)
+    os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())
+
+
+def landlock(number: int, *arguments: Any) -> int:
+    return int(libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def create_ruleset(files: int, ports: int, scoped: int) -> int:
+    attributes = (ctypes.c_uint64 * 3)(files, ports, scoped)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    ruleset = landlock(NR_LANDLOCK_CREATE_RULESET, attributes, size, 0)
+    if ruleset < 0:
+        raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
+    return ruleset
+
+
+def allow_path(ruleset: int, path: str, rights: int) -> None:
+    """A file or device, or all below a directory; what is not there cannot be allowed."""
+
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= OF_A_FILE
+        rule = ctypes.byref(PathBeneath(rights, fd))
+        if landlock(NR_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0):
+            raise OSError(ctypes.get_errno(), f"landlock_add_rule for {path}")
+    finally:
+        os.close(fd)
+
+
+def allow_port(ruleset: int, port: int, rights: int) -> None:
+    rule = (ctypes.c_uint64 * 2)(rights, port)
+    if rights and landlock(NR_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_NET_PORT, rule, 0):
+        raise OSError(ctypes.get_errno(), f"landlock_add_rule for port {port}")
 
 
 def capget() -> int:
@@ -477,7 +637,9 @@ def main(argv: list[str]) -> NoReturn:
         judge(ticket, check_argv(ticket, options))
         words = tighten_argv(ticket, options)
         environment = tighten_environment(ticket, os.environ)
+        tighten_descriptors(ticket, options)
         tighten_process()
+        confine(ticket, options)
         become(ticket["emulator"], words, environment)
     except Refusal as refusal:
         say(name, "refuses", refusal, refusal.fix)

@@ -14,7 +14,17 @@ import jsonschema
 import pytest
 
 from virtwarden.paths import Paths
-from virtwarden.policy import Backend, Choice, Encryption, Exemption, KeyKind, Mode, Need
+from virtwarden.policy import (
+    Backend,
+    Choice,
+    Encryption,
+    Exemption,
+    KeyKind,
+    Mode,
+    Need,
+    Sandbox,
+    Svirt,
+)
 from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import NAMED_READERS, READERS
 from virtwarden.policy.schema import defaults, entry, named, read
@@ -104,6 +114,8 @@ def test_the_words_of_the_schema_are_those_of_the_code() -> None:
     words = {
         Choice: known["choice"],
         Need: known["need"],
+        Sandbox: known["sandbox"],
+        Svirt: known["mac"]["properties"]["svirt"],
         Backend: known["network"]["properties"]["backend"],
         Exemption: entry(SCHEMA)["properties"]["exceptions"]["items"],
     }

@@ -52,6 +52,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "password": False,
         "passthrough": False,
         "spice": False,
+        "landlock": None,
     } | fields
 
 

@@ -22,17 +22,20 @@ status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status
 print(json.dumps({
     "argv": sys.argv[1:], "environment": dict(os.environ), "umask": status["Umask"],
     "no_new_privs": status["NoNewPrivs"], "uid": status["Uid"].split(),
-    "core": resource.getrlimit(resource.RLIMIT_CORE), "fd": os.readlink("/proc/self/fd/7"),
+    "core": resource.getrlimit(resource.RLIMIT_CORE),
+    "fds": {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in ("7", "8", "1000")
+            if os.path.exists(f"/proc/self/fd/{fd}")},
 }))
 """
 
-# What root does for the VM in the host's stead; 7 is a descriptor as libvirt passes taps.
+# What root does for the VM in the host's stead; 7 is a descriptor as libvirt passes taps, the
+# others are as somebody forgot to close them.
 HOST = """
 mount -t tmpfs -o mode=755 tmpfs /run
 cp -a "$1"/. /run
 chmod 755 /run
 shift
-exec 7</dev/zero
+exec 7</dev/zero 8</etc/shadow 1000</etc/shadow
 exec setpriv --reuid $UID_ --regid 70001 --groups $GROUPS_ --inh-caps=-all "$@"
 """
 
@@ -83,7 +86,7 @@ def case(fixture: str, **fields: Any) -> tuple[dict[str, Any], list[str]]:
 def test_an_honest_start_becomes_the_emulator_tightened(run: Run) -> None:
     tls = "/run/virt-warden/tls"
     ticket, argv = case("vnc", tls_dir=tls, password=True)
-    done = run(ticket, argv)
+    done = run(ticket, [*argv, "-add-fd", "set=0,fd=7"])
     assert done.stderr == ""
     told = json.loads(done.stdout)
     assert vnc_values(told["argv"]) == [
@@ -93,7 +96,7 @@ def test_an_honest_start_becomes_the_emulator_tightened(run: Run) -> None:
     assert told["no_new_privs"] == "1"
     assert told["umask"] == "0077"
     assert told["core"] == [0, 0]
-    assert told["fd"] == "/dev/zero"
+    assert told["fds"] == {"7": "/dev/zero"}
     assert {*told["environment"]} - {"LC_CTYPE"} == {"HOME", "LC_ALL", "PATH"}
 
 
@@ -110,8 +113,8 @@ def test_a_violation_is_one_line_and_nothing_runs(run: Run) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "virt-warden refuses plain: the NIC with MAC 52:54:00:00:00:66 was not reviewed; to mend: "
-        "'virsh edit plain', take it out of <qemu:commandline>, or allow passthrough in the "
-        "policy\n"
+        "'virsh edit plain', take it out of <qemu:commandline>; or allow it in the policy, by "
+        'exceptions = ["qemu-commandline"] under a [[domain]] for plain\n'
     )
 
 

@@ -58,6 +58,11 @@ def verify(case: Case, process: Process) -> list[str]:
     breaches = []
     if not process.no_new_privileges:
         breaches.append("QEMU could gain privileges (NoNewPrivs is not set)")
+    if not process.seccomp:
+        breaches.append(
+            "QEMU may make any system call (no seccomp filter: seccomp_sandbox in"
+            " /etc/libvirt/qemu.conf)"
+        )
     if process.core_limit != "0":
         breaches.append(f"QEMU may dump its guest's memory (core limit {process.core_limit})")
     if process.umask != 0o077:

@@ -20,7 +20,9 @@ from virtwarden.policy.rules import (
     Origin,
     Policy,
     Rules,
+    Sandbox,
     Setting,
+    Svirt,
 )
 
 __all__ = [
@@ -39,7 +41,9 @@ __all__ = [
     "Policy",
     "Problem",
     "Rules",
+    "Sandbox",
     "Setting",
+    "Svirt",
     "last_good",
     "load",
 ]

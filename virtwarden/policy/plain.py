@@ -18,8 +18,10 @@ from virtwarden.policy.rules import (
     Need,
     Origin,
     Policy,
+    Sandbox,
     Setting,
     Settings,
+    Svirt,
 )
 
 
@@ -49,6 +51,10 @@ def _table(value: Any) -> dict[str, Any]:
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in _list(value))
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    return tuple(_number(item) for item in _list(value))
 
 
 def _uid_range(value: Any) -> tuple[int, int]:
@@ -85,6 +91,11 @@ Reader = Callable[[Any], Any]
 
 READERS: Mapping[str, Reader] = {
     "mode": Mode,
+    "sandbox": _one_of(Sandbox),
+    "mac.svirt": _one_of(Svirt),
+    "landlock.directories": _texts,
+    "landlock.tcp_bind": _ports,
+    "landlock.tcp_connect": _ports,
     "managed": _texts,
     "identity.user_prefix": _text,
     "identity.uid_range": _uid_range,

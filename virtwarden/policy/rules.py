@@ -12,6 +12,8 @@ Choice = Literal["deny", "allow"]
 Backend = Literal["auto", "nftables", "ebtables"]
 Need = Literal["required", "off"]
 Encryption = Literal["optional", "required"]
+Sandbox = Literal["auto", "required", "off"]
+Svirt = Literal["required", "preferred", "off"]
 Exemption = Literal["emulator", "qemu-commandline", "spice"]
 KeyKind = Literal["file", "credential", "clevis", "ask"]
 
@@ -81,6 +83,11 @@ class Rules:
     """
 
     mode: Mode
+    sandbox: Sandbox
+    svirt: Svirt
+    directories: tuple[str, ...]
+    tcp_bind: tuple[int, ...]
+    tcp_connect: tuple[int, ...]
     user_prefix: str
     uid_range: tuple[int, int]
     encryption: Encryption

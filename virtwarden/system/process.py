@@ -20,10 +20,15 @@ class Process:
     groups: tuple[int, ...]
     capabilities: int
     no_new_privileges: bool
+    seccomp: bool
+    cgroup: str
     core_limit: str
     umask: int
+    label: str
 
 
+# prctl(2), PR_GET_SECCOMP
+_SECCOMP_FILTER = "2"
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
@@ -46,11 +51,22 @@ def read(pid: int) -> Process:
             groups=_numbers(status["Groups"]),
             capabilities=capabilities,
             no_new_privileges=status["NoNewPrivs"].strip() == "1",
+            seccomp=status["Seccomp"].strip() == _SECCOMP_FILTER,
+            cgroup=(directory / "cgroup").read_text().strip().rpartition("::")[2],
             core_limit=_core_limit((directory / "limits").read_text()),
             umask=int(status["Umask"], 8),
+            label=_label(directory / "attr" / "current"),
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
+
+
+def _label(file: Path) -> str:
+    """By which AppArmor or SELinux confines a process; empty where neither is on."""
+    try:
+        return file.read_text().strip("\0\n")
+    except OSError:
+        return ""
 
 
 def _numbers(text: str) -> tuple[int, ...]:

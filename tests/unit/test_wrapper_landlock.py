@@ -1,0 +1,104 @@
+"""The sandbox on kernels of every age: what the wrapper asks for, what it does where there is none."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+from test_wrapper_argv import real, ticket_of, wrapper
+
+SANDBOX = {
+    "required": True,
+    "execute": ["/usr/bin/qemu-system-x86_64"],
+    "read": ["/usr"],
+    "write": ["/dev/null"],
+    "bind": [5900],
+    "connect": [],
+}
+
+
+class Kernel:
+    """A kernel whose Landlock is of some ABI; it writes down what it is asked for."""
+
+    def __init__(self, abi: int) -> None:
+        self.abi = abi
+        self.calls: list[tuple[int, tuple[Any, ...]]] = []
+
+    def __call__(self, number: int, *arguments: Any) -> int:
+        self.calls.append((number, arguments))
+        if number == wrapper.NR_LANDLOCK_CREATE_RULESET and arguments[0] is None:
+            wrapper.ctypes.set_errno(0 if self.abi > 0 else errno.EOPNOTSUPP)
+            return self.abi
+        return 0 if number != wrapper.NR_LANDLOCK_CREATE_RULESET else 1000
+
+    def handled(self) -> tuple[int, ...]:
+        (attributes,) = [
+            a[0] for n, a in self.calls if n == wrapper.NR_LANDLOCK_CREATE_RULESET and a[0]
+        ]
+        return tuple(attributes)
+
+    def restricts(self) -> bool:
+        return any(number == wrapper.NR_LANDLOCK_RESTRICT_SELF for number, _ in self.calls)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Kernel:
+    found = Kernel(request.param)
+    monkeypatch.setattr(wrapper, "landlock", found)
+    monkeypatch.setattr(wrapper.os, "close", lambda _: None)
+    return found
+
+
+@pytest.mark.parametrize("kernel", [-1, 0], indirect=True)
+def test_a_required_sandbox_that_the_kernel_has_not_is_a_refusal(kernel: Kernel) -> None:
+    with pytest.raises(wrapper.Refusal, match="this kernel has no Landlock") as refusal:
+        wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    assert 'sandbox = "auto"' in refusal.value.fix
+    assert not kernel.restricts()
+
+
+@pytest.mark.parametrize("kernel", [-1], indirect=True)
+def test_elsewhere_the_log_says_that_there_is_none(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrapper.confine(ticket_of(landlock=SANDBOX | {"required": False}), [])
+    assert "goes without a sandbox" in capfd.readouterr().err
+    assert not kernel.restricts()
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6, 7, 99], indirect=True)
+def test_the_kernel_is_asked_for_all_that_it_knows_and_no_more(kernel: Kernel) -> None:
+    wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    files, ports, scoped = kernel.handled()
+    assert kernel.restricts()
+    assert files.bit_count() == {1: 13, 2: 14, 3: 15, 4: 15}.get(kernel.abi, 16)
+    assert ports == (3 if kernel.abi >= 4 else 0)
+    assert scoped == (3 if kernel.abi >= 6 else 0)
+
+
+@pytest.mark.parametrize("kernel", [6], indirect=True)
+def test_ports_that_are_not_limited_are_not_handled(kernel: Kernel) -> None:
+    wrapper.confine(ticket_of(landlock=SANDBOX | {"bind": None, "connect": None}), [])
+    assert kernel.handled()[1] == 0
+
+
+@pytest.mark.parametrize("kernel", [6], indirect=True)
+def test_the_sandbox_says_how_much_the_kernel_gave(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    assert "Landlock 6" in capfd.readouterr().err
+
+
+def test_without_a_word_of_it_in_the_ticket_there_is_none() -> None:
+    wrapper.confine(ticket_of(landlock=None), [])
+
+
+def test_only_what_the_command_line_names_is_handed_on() -> None:
+    _, argv = real("nics")
+    named = wrapper.named_descriptors(wrapper.parse_argv(argv))
+    words = ["-netdev", '{"type":"tap","fds":"40:41","vhostfds":"42:43"}', "-incoming", "fd:44"]
+    more = wrapper.named_descriptors(wrapper.parse_argv([*argv, *words]))
+    assert more - named == {40, 41, 42, 43, 44}
+    assert {0, 1, 2} < named

@@ -1,0 +1,77 @@
+"""Under AppArmor or SELinux a VM has a label of its own, on its process and on its images."""
+
+from __future__ import annotations
+
+from virtwarden.changes import Change
+from virtwarden.confinement import has_label_of_its_own
+from virtwarden.domain import Label
+from virtwarden.errors import Refusal
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system.process import Process
+from virtwarden.uses import uses
+
+NAME = "mac"
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard. libvirt has chosen the label by `start`."""
+    if case.op is not Op.START or case.rules.svirt != "required":
+        return []
+    if has_label_of_its_own(case.domain):
+        return []
+    return [
+        case.refusal(
+            "it has no AppArmor or SELinux label of its own",
+            where=case.rules.where("mac.svirt"),
+            fix=_fix(case),
+        )
+    ]
+
+
+def _fix(case: Case) -> str:
+    model = case.facts.mac_model()
+    if not model:
+        return (
+            "apt install apparmor, boot with apparmor in lsm= and restart libvirtd (neither"
+            ' AppArmor nor SELinux is on in this kernel), or svirt = "preferred"'
+        )
+    return (
+        f"take <seclabel type='none'> out (virsh edit {shown(case.domain.name)}); or, in"
+        f' /etc/libvirt/qemu.conf, security_driver = "{model}", then: systemctl restart libvirtd'
+    )
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard. libvirt itself sets the labels."""
+    return []
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    if case.rules.svirt == "off":
+        return []
+    labels = [label for label in case.domain.labels if label.label and label.model != "dac"]
+    if labels:
+        return [breach for label in labels for breach in _verify_label(case, process, label)]
+    model = case.facts.mac_model()
+    if case.rules.svirt == "required" or model:
+        return [f"it has no label of its own, though {model or 'one'} is asked for by svirt"]
+    return []
+
+
+def _verify_label(case: Case, process: Process, label: Label) -> list[str]:
+    if label.model == "apparmor":
+        if process.label == f"{label.label} (enforce)":
+            return []
+        return [f"QEMU's AppArmor label is {process.label or 'none'}, not {label.label} (enforce)"]
+    if label.model != "selinux":
+        return []
+    breaches = []
+    if process.label != label.label:
+        breaches.append(f"QEMU's SELinux label is {process.label or 'none'}, not {label.label}")
+    for use in uses(case.domain):
+        if not use.shared and label.image_label:
+            found = case.facts.selinux_label(use.path)
+            if found != label.image_label:
+                breaches.append(f"{use.path} is labelled {found}, not {label.image_label}")
+    return breaches
