@@ -1,4 +1,4 @@
-"""The sandbox on kernels of every age: what the wrapper asks for, what it does where there is none."""
+"""The sandbox on kernels of every age: what the wrapper asks for, and does where there is none."""
 
 from __future__ import annotations
 

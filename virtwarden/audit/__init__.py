@@ -1,0 +1,5 @@
+"""How the host and each VM stand against the threat model, item by item (docs/audit.md).
+
+A check is a function that gives an Item for each thing that it looked at, good or bad; collect.py
+has the list of them, and report/ the ways to tell of it.
+"""

@@ -1,0 +1,19 @@
+"""The one list of what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from virtwarden.audit import domains, kernel, libvirt_settings, updates
+from virtwarden.audit.item import Item
+from virtwarden.guards.base import Case
+
+
+def host_items() -> list[Item]:
+    """All of the host's items."""
+    return [*kernel.checks(), *libvirt_settings.checks(), *updates.checks()]
+
+
+def domain_items(cases: Iterable[tuple[Case, bool]]) -> list[Item]:
+    """All of the domains' items; each case comes with whether the policy manages it."""
+    return [item for case, managed in cases for item in domains.checks(case, managed=managed)]

@@ -1,0 +1,159 @@
+"""Each VM: whether it is in its cell, and what the policy leaves open for it."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from virtwarden import lifecycle
+from virtwarden.audit.item import Check, Item, Severity
+from virtwarden.errors import WardenError
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.policy import Mode
+from virtwarden.uses import uses
+
+MANAGED = Check(
+    "vm.managed",
+    Severity.HIGH,
+    "virt-warden manages it",
+    "It runs as the user that all unmanaged VMs share: one of them that breaks out holds them all.",
+    "add its name to `managed` in /etc/virt-warden/policy.toml",
+)
+ENFORCING = Check(
+    "vm.mode",
+    Severity.HIGH,
+    "Its rules are enforced",
+    "In permissive mode what would be refused is only logged; disabled, nothing is looked at.",
+    'mode = "enforcing" for it, once the log has no would-refuse: journalctl -t virt-warden',
+)
+ENROLLED = Check(
+    "vm.enrolled",
+    Severity.HIGH,
+    "Its XML names its user and the wrapper",
+    "Without them libvirt runs it as it runs every VM.",
+    "virt-warden enrol",
+)
+PROMISES = Check(
+    "vm.promises",
+    Severity.CRITICAL,
+    "The running VM is held to what was promised",
+    "A promise that is broken is a protection that is not there.",
+    "virt-warden status; a stop and a start raise the guards anew",
+)
+STARTABLE = Check(
+    "vm.startable",
+    Severity.MEDIUM,
+    "Its next start will not be refused",
+    "A refusal at the next boot of the host is found out at the worst time.",
+    "virt-warden explain",
+)
+EXCEPTIONS = Check(
+    "vm.exceptions",
+    Severity.MEDIUM,
+    "It has no exceptions",
+    "Each exception takes a protection away.",
+    "take them out of its [[domain]], where it can do without",
+)
+FILES = Check(
+    "vm.files",
+    Severity.HIGH,
+    "Its disks are closed to all users while it is off",
+    "Whoever may read an image has the VM's data; whoever may write it, the VM.",
+    "chmod o-rwx on each",
+)
+CONSOLE = Check(
+    "vm.console",
+    Severity.HIGH,
+    "Its console asks for TLS and a password",
+    "Who is on the way sees the screen and each key; who reaches the port sits at the keyboard.",
+    'tls = "required" and password = "required" under [console] for it',
+)
+SPOOFING = Check(
+    "vm.spoofing",
+    Severity.MEDIUM,
+    "It cannot send in another's name",
+    "A VM that may forge its address draws its neighbours' traffic.",
+    '"deny" for these under [network] for it',
+)
+ENCRYPTION = Check(
+    "vm.encryption",
+    Severity.MEDIUM,
+    "Its disks are encrypted at rest",
+    "A disk that is stolen, sent in for repair or copied by a backup can be read.",
+    "docs/luks.md",
+)
+_DENIABLE = ("mac_spoofing", "arp_spoofing", "vlan_tags", "untapped")
+
+
+def checks(case: Case, *, managed: bool) -> Iterator[Item]:
+    """Look at one domain: as it runs, or as it would be at its next start (`case.op`)."""
+    name = case.domain.name
+    yield MANAGED.judged(managed, "it is" if managed else "it is not in `managed`", name)
+    if not managed:
+        return
+    mode = case.rules.mode
+    yield ENFORCING.judged(
+        mode is Mode.ENFORCING, f"{mode.value} ({case.rules.where('mode')})", name
+    )
+    yield (
+        ENROLLED.good("it is", name)
+        if case.domain.enrolment
+        else ENROLLED.bad("it is not", name, fix=case.enrol)
+    )
+    if case.op is Op.STARTED:
+        yield _promises(case)
+    else:
+        yield _startable(case)
+        yield from _files(case)
+    yield from _allowed(case)
+
+
+def _promises(case: Case) -> Item:
+    breaches = lifecycle.verify(case)
+    if breaches:
+        return PROMISES.bad("; ".join(breaches), case.domain.name)
+    return PROMISES.good("every guard finds what it promised", case.domain.name)
+
+
+def _startable(case: Case) -> Item:
+    name = case.domain.name
+    refusals = [r for found in lifecycle.reviews(case).values() for r in found]
+    if refusals:
+        return STARTABLE.bad(
+            "; ".join(str(refusal) for refusal in refusals),
+            name,
+            fix=f"virt-warden explain {shown(name)}",
+        )
+    return STARTABLE.good("no guard has anything against it", name)
+
+
+def _files(case: Case) -> Iterator[Item]:
+    opened = []
+    for use in uses(case.domain):
+        try:
+            leaf = case.facts.look(use.path).leaf
+        except WardenError:
+            continue  # `startable` says so
+        if leaf is not None and stat.S_ISREG(leaf.mode) and leaf.mode & stat.S_IRWXO:
+            opened.append((use.path, leaf.permissions))
+    if opened:
+        said = "; ".join(f"{path} has mode {mode:04o}" for path, mode in opened)
+        paths = " ".join(shown(path) for path, _ in opened)
+        yield FILES.bad(said, case.domain.name, fix=f"chmod o-rwx {paths}")
+    else:
+        yield FILES.good("none is open to all", case.domain.name)
+
+
+def _allowed(case: Case) -> Iterator[Item]:
+    name, rules = case.domain.name, case.rules
+    exceptions = ", ".join(sorted(rules.exceptions))
+    yield EXCEPTIONS.judged(
+        not exceptions,
+        f"{exceptions} ({rules.where('exceptions')})" if exceptions else "none",
+        name,
+    )
+    allowed = [key for key in _DENIABLE if getattr(rules, key) == "allow"]
+    yield SPOOFING.judged(not allowed, f"allowed: {', '.join(allowed) or 'nothing'}", name)
+    if any(display.kind == "vnc" for display in case.domain.displays):
+        off = [key for key in ("tls", "password") if getattr(rules, key) != "required"]
+        yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)

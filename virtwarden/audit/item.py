@@ -1,0 +1,83 @@
+"""One thing that was looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Severity(Enum):
+    """How much a bad item matters, by the exit code that it gives the audit."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+    @property
+    def word(self) -> str:
+        """As reports have it."""
+        return self.name.lower()
+
+
+class State(StrEnum):
+    """What was found."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+    """It could not be looked at; `seen` says why."""
+    WAIVED = "waived"
+    """Bad, and the policy says why it may be."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that was looked at.
+
+    `id` is the same from version to version, so that a waiver can name it; `subject` is a domain's
+    name, or `host`. `fix` is a command to paste or an edit to make.
+    """
+
+    id: str
+    subject: str
+    severity: Severity
+    state: State
+    title: str
+    seen: str
+    why: str
+    fix: str = ""
+    waiver: str = ""
+
+
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an item is about, before anybody looked."""
+
+    id: str
+    severity: Severity
+    title: str
+    why: str
+    fix: str
+
+    def good(self, seen: str, subject: str = HOST) -> Item:
+        """It is as it should be."""
+        return self._item(subject, State.GOOD, seen, "")
+
+    def bad(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
+        """It is not; `fix` where it differs from the check's own."""
+        return self._item(subject, State.BAD, seen, fix or self.fix)
+
+    def unknown(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
+        """It could not be looked at."""
+        return self._item(subject, State.UNKNOWN, seen, fix)
+
+    def judged(self, good: bool, seen: str, subject: str = HOST) -> Item:
+        """Good or bad."""
+        return self.good(seen, subject) if good else self.bad(seen, subject)
+
+    def _item(self, subject: str, state: State, seen: str, fix: str) -> Item:
+        return Item(self.id, subject, self.severity, state, self.title, seen, self.why, fix)

@@ -1,0 +1,142 @@
+"""The host's kernel: mitigations, mandatory access control, what it tells and what it nests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from virtwarden.audit.item import Check, Item, Severity
+
+MITIGATIONS = Check(
+    "host.kernel.mitigations",
+    Severity.HIGH,
+    "CPU flaws are mitigated",
+    "Through a flaw that is not mitigated a guest reads the memory of its neighbours and of the"
+    " host, past every other protection.",
+    "apt install intel-microcode amd64-microcode, take mitigations=off out of the kernel's command"
+    " line, reboot; see: grep . /sys/devices/system/cpu/vulnerabilities/*",
+)
+NESTED = Check(
+    "host.kernel.nested",
+    Severity.MEDIUM,
+    "Guests cannot use nested virtualisation",
+    "Nested virtualisation opens the part of KVM in which most of its escapes were found.",
+    "echo 'options kvm_intel nested=0' > /etc/modprobe.d/kvm-nested.conf (kvm_amd on AMD); with no"
+    " VM running: modprobe -r kvm_intel && modprobe kvm_intel",
+)
+LSM = Check(
+    "host.kernel.mac",
+    Severity.HIGH,
+    "AppArmor or SELinux confines processes",
+    "Under them libvirt's sVirt gives each VM a label of its own: a second wall behind the VM's"
+    " user.",
+    "apt install apparmor apparmor-utils; boot with apparmor=1 security=apparmor",
+)
+LANDLOCK = Check(
+    "host.kernel.landlock",
+    Severity.LOW,
+    "The kernel has Landlock",
+    "Where sVirt is off, virt-warden holds QEMU to its own files by it.",
+    "boot a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK and landlock in lsm=",
+)
+KSM = Check(
+    "host.kernel.ksm",
+    Severity.MEDIUM,
+    "Memory is not merged between VMs",
+    "Merged pages tell, by how long a write takes, what is in another VM's memory, and flip with"
+    " it (rowhammer).",
+    "echo 2 > /sys/kernel/mm/ksm/run; systemctl disable --now ksm ksmtuned",
+)
+HIDEPID = Check(
+    "host.kernel.hidepid",
+    Severity.LOW,
+    "Users do not see each other's processes",
+    "A QEMU that was taken over reads in /proc which VMs there are, with their command lines.",
+    "mount -o remount,hidepid=invisible,gid=adm /proc, and the same in /etc/fstab",
+)
+PTRACE = Check(
+    "host.kernel.ptrace",
+    Severity.LOW,
+    "Processes are not traced by their neighbours",
+    "Within one user, a process that was taken over reads all others' memory.",
+    "echo 'kernel.yama.ptrace_scope = 1' > /etc/sysctl.d/60-ptrace.conf; sysctl --system",
+)
+LINKS = Check(
+    "host.kernel.links",
+    Severity.MEDIUM,
+    "Links in shared directories are not followed",
+    "Hard and symbolic links to others' files are how a user makes root open the wrong file.",
+    "sysctl -w fs.protected_hardlinks=1 fs.protected_symlinks=1, and the same in /etc/sysctl.d",
+)
+_VULNERABLE = ("Vulnerable", "Processor vulnerable")
+
+
+def checks(root: Path = Path("/")) -> Iterator[Item]:
+    """Look at the kernel under this root directory (its /proc and /sys)."""
+    yield _mitigations(root / "sys/devices/system/cpu/vulnerabilities")
+    yield from _nested(root / "sys/module")
+    yield _mac(root)
+    yield _landlock()
+    yield _ksm(root / "sys/kernel/mm/ksm/run")
+    yield _hidepid(root / "proc/self/mountinfo")
+    yield _sysctl(PTRACE, root, "kernel/yama/ptrace_scope")
+    for name in ("hardlinks", "symlinks"):
+        yield _sysctl(LINKS, root, f"fs/protected_{name}")
+
+
+def _mitigations(directory: Path) -> Item:
+    if not directory.is_dir():
+        return MITIGATIONS.unknown("this kernel does not tell of its CPU's flaws")
+    flaws = {entry.name: entry.read_text().strip() for entry in sorted(directory.iterdir())}
+    open_ones = [f"{name}: {said}" for name, said in flaws.items() if said.startswith(_VULNERABLE)]
+    if open_ones:
+        return MITIGATIONS.bad("; ".join(open_ones))
+    return MITIGATIONS.good(f"{len(flaws)} flaws, all mitigated or not this CPU's")
+
+
+def _nested(modules: Path) -> Iterator[Item]:
+    found = [modules / name / "parameters/nested" for name in ("kvm_intel", "kvm_amd")]
+    files = [file for file in found if file.exists()]
+    if not files:
+        yield NESTED.good("KVM is not loaded")
+    for file in files:
+        value = file.read_text().strip()
+        yield NESTED.judged(value in ("N", "0"), f"{file.parts[-3]} nested={value}")
+
+
+def _mac(root: Path) -> Item:
+    if (root / "sys/fs/selinux/enforce").exists():
+        enforcing = (root / "sys/fs/selinux/enforce").read_text().strip() == "1"
+        return LSM.judged(enforcing, f"SELinux, {'enforcing' if enforcing else 'permissive'}")
+    file = root / "sys/module/apparmor/parameters/enabled"
+    enabled = file.exists() and file.read_text().strip() == "Y"
+    return LSM.judged(enabled, "AppArmor" if enabled else "neither AppArmor nor SELinux is on")
+
+
+def _landlock() -> Item:
+    from virtwarden.system import landlock
+
+    abi = landlock.abi()
+    return LANDLOCK.judged(abi > 0, f"ABI {abi}" if abi > 0 else "the kernel has none")
+
+
+def _ksm(file: Path) -> Item:
+    value = file.read_text().strip() if file.exists() else "0"
+    return KSM.judged(value != "1", f"ksm/run is {value}")
+
+
+def _hidepid(mounts: Path) -> Item:
+    lines = [line.split() for line in mounts.read_text().splitlines()]
+    options = next((words[-1] for words in lines if words[4] == "/proc"), "")
+    hidden = any(word in options for word in ("hidepid=invisible", "hidepid=ptraceable"))
+    hidden = hidden or any(f"hidepid={number}" in options.split(",") for number in (2, 4))
+    return HIDEPID.judged(hidden, f"/proc is mounted with {options or 'no options'}")
+
+
+def _sysctl(check: Check, root: Path, name: str) -> Item:
+    dotted = name.replace("/", ".")
+    file = root / "proc/sys" / name
+    if not file.exists():
+        return check.unknown(f"this kernel has no {dotted}")
+    value = file.read_text().strip()
+    return check.judged(value != "0", f"{dotted} = {value}")

@@ -1,0 +1,15 @@
+"""Landlock, as the running kernel has it; landlock(7)."""
+
+from __future__ import annotations
+
+import ctypes
+
+_NR_LANDLOCK_CREATE_RULESET = 444
+_VERSION = 1
+
+
+def abi() -> int:
+    """The kernel's Landlock ABI, 1 or higher; 0 or less where it has none, or it is off."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = ctypes.c_long(_NR_LANDLOCK_CREATE_RULESET)
+    return int(libc.syscall(number, None, ctypes.c_size_t(0), _VERSION))

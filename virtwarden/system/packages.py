@@ -1,0 +1,74 @@
+"""Debian's packages: which updates wait, by python3-apt, and which flaws are fixed, by debsecan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cmp_to_key
+from pathlib import Path
+
+from virtwarden.errors import HostError
+from virtwarden.system.run import run
+
+DEBSECAN = "/usr/bin/debsecan"
+# The packages whose flaws a guest can reach.
+_SOURCES = ("qemu", "libvirt", "linux", "virt-warden", "edk2", "seabios", "cryptsetup", "gnutls28")
+_OS_RELEASE = Path("/etc/os-release")
+
+
+def upgradable() -> list[str]:
+    """The installed packages of these sources of which apt knows a newer version, with both.
+
+    Raises HostError where apt cannot be asked.
+    """
+    try:
+        import apt
+    except ImportError:
+        raise HostError("apt cannot be asked", fix="apt install python3-apt") from None
+    try:
+        cache = apt.Cache()
+    except SystemError as error:
+        raise HostError(f"apt cannot be asked: {error}", fix="apt update") from None
+    found = [package for package in cache if package.is_upgradable and package.installed]
+    return sorted(
+        f"{package.name} {package.installed.version} to {package.candidate.version}"
+        for package in found
+        if _is_of_interest(package.installed.source_name)
+    )
+
+
+def _is_of_interest(source: str) -> bool:
+    return source in _SOURCES or source.startswith("linux-signed")
+
+
+def fixed_flaws() -> list[str]:
+    """`CVE package` of each flaw that an update would close. Raises HostError."""
+    if not Path(DEBSECAN).exists():
+        raise HostError("debsecan is not installed", fix="apt install debsecan")
+    listed = run(DEBSECAN, "--suite", _suite(), "--only-fixed", "--format", "summary", timeout=60)
+    names = tuple(f"{source}-" for source in _SOURCES) + _SOURCES
+    flaws = []
+    for line in listed.splitlines():
+        cve, _, rest = line.partition(" ")
+        package = rest.split(" ")[0]
+        if package.startswith(names):
+            flaws.append(f"{cve} {package}")
+    return flaws
+
+
+def _suite() -> str:
+    lines = _OS_RELEASE.read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    return found.get("VERSION_CODENAME", "GENERIC")
+
+
+def newest_version(versions: Iterable[str]) -> str:
+    """The highest by Debian's order of versions (deb-version(7)); empty where there is none.
+
+    Raises HostError where apt's library is missing.
+    """
+    try:
+        import apt_pkg
+    except ImportError:
+        raise HostError("versions cannot be compared", fix="apt install python3-apt") from None
+    apt_pkg.init_system()
+    return max(versions, key=cmp_to_key(apt_pkg.version_compare), default="")
