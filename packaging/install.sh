@@ -14,6 +14,7 @@ install -d "$share" "$wrappers" "$hooks" "$policy/policy.d" "$DESTDIR/usr/sbin"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
 "$PYTHON" -m compileall -q -s "$DESTDIR" "$share/virtwarden"
 install -m 644 policy/schema.json "$share/schema.json"
+install -m 644 policy/audit.schema.json "$share/audit.schema.json"
 [ -e "$policy/policy.toml" ] || install -m 644 policy/policy.toml "$policy/policy.toml"
 install -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
 for arch in $ARCHES; do

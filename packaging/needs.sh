@@ -1,11 +1,35 @@
 #!/bin/sh
 # Install what virt-warden, its demo and its tests need and this Debian lacks.
 set -eu
-packages="libvirt-daemon-system libvirt-daemon-config-nwfilter libvirt-clients
- qemu-system-x86 qemu-utils nftables ebtables acl iproute2 util-linux procps passwd
- python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
- python3-cryptography python3-pylibacl python3-pytest python3-hypothesis
- python3-scapy python3-venv ipxe ovmf"
+packages="
+ acl
+ ebtables
+ iproute2
+ ipxe
+ libvirt-clients
+ libvirt-daemon-config-nwfilter
+ libvirt-daemon-system
+ nftables
+ ovmf
+ passwd
+ procps
+ python3-apt
+ python3-augeas
+ python3-cryptography
+ python3-hypothesis
+ python3-jsonschema
+ python3-libvirt
+ python3-lxml
+ python3-pampy
+ python3-pylibacl
+ python3-pytest
+ python3-scapy
+ python3-sh
+ python3-venv
+ qemu-system-x86
+ qemu-utils
+ util-linux
+"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

@@ -10,6 +10,7 @@ from virtwarden import log
 from virtwarden.errors import DomainError, PolicyError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
+from virtwarden.words import printable
 
 # A refusal at these steps keeps the domain from starting; later ones come too late for that.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
@@ -115,7 +116,7 @@ def _input(stdin: BinaryIO) -> bytes:
 
 
 def _fail(name: str, op: str, reason: str, stderr: TextIO) -> int:
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+    shown = printable(name)
     if op not in _REFUSABLE:
         log.event(log.Level.CRITICAL, "failed", domain=shown, op=op, reason=reason)
         return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from virtwarden.words import printable
+
 
 class Severity(Enum):
     """How much a bad item matters, by the exit code that it gives the audit."""
@@ -80,4 +82,15 @@ class Check:
         return self.good(seen, subject) if good else self.bad(seen, subject)
 
     def _item(self, subject: str, state: State, seen: str, fix: str) -> Item:
-        return Item(self.id, subject, self.severity, state, self.title, seen, self.why, fix)
+        # What was seen is words from outside: names, paths, what a tool said.
+        words = [printable(text) for text in (seen, fix)]
+        return Item(
+            id=self.id,
+            subject=printable(subject),
+            severity=self.severity,
+            state=state,
+            title=self.title,
+            seen=words[0],
+            why=self.why,
+            fix=words[1],
+        )

@@ -14,6 +14,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
+from virtwarden.words import printable
 
 
 class Op(Enum):
@@ -85,4 +86,4 @@ def shown(name: str) -> str:
     """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
     import shlex
 
-    return shlex.quote("".join(letter if letter.isprintable() else "?" for letter in name))
+    return shlex.quote(printable(name))

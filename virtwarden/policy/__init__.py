@@ -23,6 +23,7 @@ from virtwarden.policy.rules import (
     Sandbox,
     Setting,
     Svirt,
+    Waiver,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Sandbox",
     "Setting",
     "Svirt",
+    "Waiver",
     "last_good",
     "load",
 ]

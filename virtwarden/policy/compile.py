@@ -17,6 +17,7 @@ from virtwarden.policy.rules import Entry, Origin, Policy, Setting, Settings
 from virtwarden.policy.schema import Schema, defaults
 from virtwarden.policy.schema import read as read_schema
 from virtwarden.policy.validate import complaints
+from virtwarden.words import printable
 
 _AT = re.compile(r" \(at line (\d+), column \d+\)$")
 # tomllib takes a time that grows with the square of a key's dots, and a key is on one line.
@@ -119,11 +120,7 @@ def _unreadable(file: str, line: int, what: str) -> InvalidFileError:
 
 def _dotted(path: KeyPath) -> str:
     """A key as an admin would say it; which `[[domain]]` it is in, the line tells."""
-    return ".".join(
-        "".join(letter if letter.isprintable() else "?" for letter in step)[:60]
-        for step in path
-        if isinstance(step, str)
-    )
+    return ".".join(printable(step)[:60] for step in path if isinstance(step, str))
 
 
 def _laid_out(file: str, tree: Mapping[str, Any], origins: Origins) -> Layer:

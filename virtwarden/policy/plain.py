@@ -115,6 +115,7 @@ READERS: Mapping[str, Reader] = {
 
 NAMED_READERS: Mapping[str, Mapping[str, Reader]] = {
     "disks": {"luks": _text, "key": _key_source, "mapper": _text},
+    "waivers": {"item": _text, "subject": _text, "reason": _text, "until": _text},
 }
 """The keys below a name, for each table of NAMED; they have a value where somebody sets one."""
 

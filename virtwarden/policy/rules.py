@@ -71,7 +71,17 @@ class DiskRules:
     mapper: str = ""
 
 
-NAMED: Mapping[str, type] = {"disks": DiskRules}
+@dataclass(frozen=True)
+class Waiver:
+    """An item of the audit that may be bad, for these subjects and until this day, YYYY-MM-DD."""
+
+    item: str = ""
+    subject: str = "*"
+    reason: str = ""
+    until: str = ""
+
+
+NAMED: Mapping[str, type] = {"disks": DiskRules, "waivers": Waiver}
 """The tables whose keys the admin names (`disks.vda`), each with what one of them becomes."""
 
 
@@ -102,6 +112,7 @@ class Rules:
     password: Need
     exceptions: frozenset[str]
     disks: Mapping[str, DiskRules]
+    waivers: Mapping[str, Waiver]
     origins: Mapping[str, Origin]
 
     def value(self, key: str) -> Any:

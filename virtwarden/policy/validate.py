@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import ipaddress
 import json
@@ -13,6 +14,7 @@ import jsonschema
 
 from virtwarden.policy.origins import KeyPath
 from virtwarden.policy.schema import Schema, defaults, entry, named
+from virtwarden.words import printable
 
 Complaint = tuple[KeyPath, str]
 _LONGEST_SHOWN = 60
@@ -89,7 +91,7 @@ def _nearest(key: str, known: list[str], schema: Schema) -> str:
 def shown(value: Any) -> str:
     """A value as TOML would have it, more or less, short and with nothing a terminal obeys."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = printable(text)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
@@ -138,6 +140,14 @@ def _check_path(values: list[Any]) -> list[str]:
     ]
 
 
+def _check_until(values: list[Any]) -> list[str]:
+    try:
+        datetime.date.fromisoformat(values[0])
+    except ValueError:
+        return [f"{shown(values[0])} is no day of the calendar"]
+    return []
+
+
 def _is_address(value: str) -> bool:
     try:
         ipaddress.ip_address(value)
@@ -150,6 +160,7 @@ _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "uid_range": _check_uid_range,
     "listen": _check_listen,
     "luks": _check_path,
+    "until": _check_until,
     "file": _check_path,
     "credential": _check_path,
     "clevis": _check_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from virtwarden.errors import HostError
 
@@ -42,8 +43,8 @@ def settings(path: Path, lens: str) -> Settings:
         tree.close()
 
 
-def _value(tree: object, node: str) -> str | tuple[str, ...]:
-    elements = tree.match(f"{node}/*")  # type: ignore[attr-defined]
+def _value(tree: Any, node: str) -> str | tuple[str, ...]:
+    elements = tree.match(f"{node}/*")
     if elements:
-        return tuple(tree.get(element) or "" for element in elements)  # type: ignore[attr-defined]
-    return tree.get(node) or ""  # type: ignore[attr-defined, no-any-return]
+        return tuple(tree.get(element) or "" for element in elements)
+    return tree.get(node) or ""

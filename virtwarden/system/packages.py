@@ -28,11 +28,9 @@ def upgradable() -> list[str]:
         cache = apt.Cache()
     except SystemError as error:
         raise HostError(f"apt cannot be asked: {error}", fix="apt update") from None
-    found = [package for package in cache if package.is_upgradable and package.installed]
+    ours = [p for p in cache if p.installed and _is_of_interest(p.installed.source_name)]
     return sorted(
-        f"{package.name} {package.installed.version} to {package.candidate.version}"
-        for package in found
-        if _is_of_interest(package.installed.source_name)
+        f"{package.installed} to {package.candidate}" for package in ours if package.is_upgradable
     )
 
 

@@ -1,0 +1,88 @@
+"""The audit of a real host with real domains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from tests.host.domain import Disk, domain_xml
+from tests.host.images import qcow2, raw
+from tests.host.namespace import CHECKOUT
+from tests.libvirt.warden import ENFORCING, Warden, set_policy
+
+SCHEMA = json.loads((CHECKOUT / "policy" / "audit.schema.json").read_text())
+
+
+def audit(warden: Warden) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every item, by id and subject."""
+    done = warden.command("audit", "--json", check=False)
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert done.returncode == document["exit_code"]
+    return {(item["id"], item["subject"]): item for item in document["items"]}
+
+
+def test_a_vm_in_its_cell_is_good_in_every_item(warden: Warden, images: Path) -> None:
+    warden.started("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
+    found = {item["state"] for (_, subject), item in audit(warden).items() if subject == "web01"}
+    assert found == {"good"}
+
+
+def test_a_promise_that_is_broken_is_critical(warden: Warden, images: Path) -> None:
+    disk = qcow2(images / "web01.qcow2")
+    warden.started("web01", disks=[Disk(disk)])
+    disk.chmod(0o666)
+    item = audit(warden)["vm.promises", "web01"]
+    assert (item["state"], item["severity"]) == ("bad", "critical")
+    assert str(disk) in item["seen"]
+    assert warden.command("audit", check=False).returncode == 4
+
+
+def test_a_domain_that_is_off_is_looked_at_as_it_would_start(warden: Warden, images: Path) -> None:
+    disk = raw(images / "old.img", mode=0o644)
+    warden.libvirt.define(domain_xml("old", disks=[Disk(disk, format="raw")]))
+    items = audit(warden)
+    assert items["vm.enrolled", "old"]["fix"] == "virt-warden enrol old"
+    assert items["vm.startable", "old"]["state"] == "bad"
+    assert "0644" in items["vm.files", "old"]["seen"]
+    warden.command("enrol", "old")
+    disk.chmod(0o600)
+    items = audit(warden)
+    for name in ("vm.enrolled", "vm.startable", "vm.files"):
+        assert items[name, "old"]["state"] == "good"
+
+
+def test_what_the_policy_leaves_open_is_found_and_can_be_waived(warden: Warden) -> None:
+    warden.enrolled("lab-1")
+    open_policy = '[[domain]]\nmatch = "lab-*"\nmode = "permissive"\nexceptions = ["spice"]\n'
+    set_policy(ENFORCING + open_policy)
+    items = audit(warden)
+    assert items["vm.mode", "lab-1"]["state"] == "bad"
+    assert items["vm.exceptions", "lab-1"]["state"] == "bad"
+    waiver = '[waivers.lab]\nitem = "vm.exceptions"\nreason = "old"\nuntil = "9999-12-31"\n'
+    set_policy(ENFORCING + waiver + open_policy)
+    items = audit(warden)
+    assert items["vm.mode", "lab-1"]["state"] == "bad"
+    assert items["vm.exceptions", "lab-1"]["waiver"] == "old (until 9999-12-31)"
+
+
+def test_a_domain_that_is_not_managed_is_said_to_be(warden: Warden) -> None:
+    set_policy("managed = []\n")
+    warden.libvirt.define(domain_xml("theirs"))
+    assert audit(warden)["vm.managed", "theirs"]["state"] == "bad"
+
+
+def test_the_page_and_the_metrics_are_written_whole(warden: Warden, images: Path) -> None:
+    warden.started("web01")
+    page, metrics = images / "report.html", images / "virt-warden.prom"
+    warden.command("audit", "--html", str(page), check=False)
+    warden.command("audit", "--prometheus", str(metrics), check=False)
+    assert page.read_text().rstrip().endswith("</html>")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "virt_warden_audit_exit_code" in metrics.read_text()
+    assert sorted(images.iterdir()) == [page, metrics]
+    refused = warden.command("audit", "--html", "/nowhere/report.html", check=False)
+    assert "/nowhere/report.html cannot be written" in refused.stderr

@@ -1,0 +1,231 @@
+"""The audit: what each check finds in a host of its own, and what the reports tell of it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from lxml import etree
+from lxml import html as lxml_html
+
+from virtwarden.audit import kernel, libvirt_settings, waivers
+from virtwarden.audit.item import Check, Item, Severity, State
+from virtwarden.audit.report import Report, html, prometheus, text
+from virtwarden.audit.report import json as json_report
+from virtwarden.policy import Waiver
+
+REPOSITORY = Path(__file__).parents[2]
+SCHEMA = json.loads((REPOSITORY / "policy" / "audit.schema.json").read_text())
+GOOD_KERNEL = {
+    "sys/devices/system/cpu/vulnerabilities/meltdown": "Not affected",
+    "sys/module/kvm_intel/parameters/nested": "N",
+    "sys/module/apparmor/parameters/enabled": "Y",
+    "sys/kernel/mm/ksm/run": "0",
+    "proc/self/mountinfo": "22 1 0:5 / /proc rw shared:1 - proc proc rw,hidepid=invisible",
+    "proc/sys/kernel/yama/ptrace_scope": "1",
+    "proc/sys/fs/protected_hardlinks": "1",
+    "proc/sys/fs/protected_symlinks": "1",
+}
+
+
+def host(root: Path, **changed: str) -> Path:
+    for name, content in {**GOOD_KERNEL, **changed}.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{content}\n")
+    return root
+
+
+def bad(items: list[Item]) -> set[str]:
+    return {item.id for item in items if item.state is State.BAD} - {kernel.LANDLOCK.id}
+
+
+def test_a_good_kernel_is_good(tmp_path: Path) -> None:
+    items = list(kernel.checks(host(tmp_path)))
+    assert bad(items) == set()
+    assert {item.state for item in items if item.id != kernel.LANDLOCK.id} == {State.GOOD}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "check"),
+    [
+        (
+            "sys/devices/system/cpu/vulnerabilities/mds",
+            "Vulnerable: Clear CPU buffers attempted, no microcode",
+            kernel.MITIGATIONS,
+        ),
+        ("sys/devices/system/cpu/vulnerabilities/l1tf", "Vulnerable", kernel.MITIGATIONS),
+        ("sys/module/kvm_intel/parameters/nested", "Y", kernel.NESTED),
+        ("sys/module/kvm_amd/parameters/nested", "1", kernel.NESTED),
+        ("sys/module/apparmor/parameters/enabled", "N", kernel.LSM),
+        ("sys/fs/selinux/enforce", "0", kernel.LSM),
+        ("sys/kernel/mm/ksm/run", "1", kernel.KSM),
+        ("proc/self/mountinfo", "22 1 0:5 / /proc rw - proc proc rw", kernel.HIDEPID),
+        ("proc/self/mountinfo", "22 1 0:5 / /proc rw - proc proc rw,hidepid=0", kernel.HIDEPID),
+        ("proc/sys/kernel/yama/ptrace_scope", "0", kernel.PTRACE),
+        ("proc/sys/fs/protected_hardlinks", "0", kernel.LINKS),
+        ("proc/sys/fs/protected_symlinks", "0", kernel.LINKS),
+    ],
+)
+def test_each_flaw_of_a_kernel_is_found(
+    tmp_path: Path, file: str, content: str, check: Check
+) -> None:
+    items = list(kernel.checks(host(tmp_path, **{file: content})))
+    assert bad(items) == {check.id}
+    (item,) = [item for item in items if item.state is State.BAD and item.id == check.id]
+    assert item.fix
+
+
+def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
+    root = host(tmp_path)
+    (root / "proc/sys/kernel/yama/ptrace_scope").unlink()
+    items = {item.id: item for item in kernel.checks(root)}
+    assert items[kernel.PTRACE.id].state is State.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "setting"),
+    [
+        ("qemu.conf", 'user = "root"', "user"),
+        ("qemu.conf", 'security_driver = "none"', "security_driver"),
+        ("qemu.conf", "security_default_confined = 0", "security_default_confined"),
+        ("qemu.conf", "seccomp_sandbox = 0", "seccomp_sandbox"),
+        ("qemu.conf", "clear_emulator_capabilities = 0", "clear_emulator_capabilities"),
+        ("qemu.conf", "dynamic_ownership = 0", "dynamic_ownership"),
+        ("qemu.conf", 'vnc_listen = "0.0.0.0"', "vnc_listen"),
+        ("qemu.conf", "relaxed_acs_check = 1", "relaxed_acs_check"),
+        ("libvirtd.conf", "listen_tcp = 1", "listen_tcp"),
+        ("libvirtd.conf", 'auth_unix_rw = "none"', "auth_unix_rw"),
+        ("libvirtd.conf", 'unix_sock_rw_perms = "0777"', "unix_sock_rw_perms"),
+    ],
+)
+def test_each_harmful_setting_of_libvirt_is_found(
+    tmp_path: Path, file: str, line: str, setting: str
+) -> None:
+    (tmp_path / file).write_text(f"# a comment\n{line}\n")
+    items = list(libvirt_settings.checks(tmp_path))
+    (found,) = [item for item in items if item.state is State.BAD]
+    assert found.id == f"host.libvirt.{setting}"
+    assert f"in {file}" in found.seen
+    assert f"{setting} = " in found.fix
+
+
+def test_every_rule_about_libvirts_settings_is_tried_here() -> None:
+    tried = {mark.args[1][i][2] for mark in _marks() for i in range(len(mark.args[1]))}
+    assert tried == {rule.setting for rule in libvirt_settings.RULES}
+
+
+def _marks() -> list[pytest.Mark]:
+    marks: list[pytest.Mark] = test_each_harmful_setting_of_libvirt_is_found.pytestmark  # type: ignore[attr-defined]
+    return marks
+
+
+def test_libvirts_defaults_are_good_with_the_files_and_without(tmp_path: Path) -> None:
+    assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
+    (tmp_path / "qemu.conf").write_text('vnc_listen = "127.0.0.1"\n')
+    assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
+
+
+def test_a_file_that_libvirt_could_not_read_is_unknown_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "qemu.conf").write_text("user = \n")
+    unknown = [i for i in libvirt_settings.checks(tmp_path) if i.state is State.UNKNOWN]
+    assert unknown
+    assert "qemu.conf:1" in unknown[0].seen
+
+
+# Waivers
+
+TODAY = datetime.date(2026, 6, 1)
+CHECK = Check("vm.exceptions", Severity.MEDIUM, "It has no exceptions", "why", "fix")
+
+
+def waiver(**fields: str) -> dict[str, Waiver]:
+    values = {"item": "vm.exceptions", "reason": "old", "until": "2026-06-01"} | fields
+    return {"lab": Waiver(**values)}
+
+
+def test_a_waiver_holds_for_its_item_its_subjects_and_until_its_day() -> None:
+    items = [CHECK.bad("spice", "lab-1"), CHECK.bad("spice", "web01"), CHECK.good("no", "lab-2")]
+    found = waivers.apply(items, waiver(subject="lab-*"), TODAY)
+    assert [item.state for item in found] == [State.WAIVED, State.BAD, State.GOOD]
+    assert found[0].waiver == "old (until 2026-06-01)"
+
+
+def test_a_waiver_of_another_item_waives_nothing() -> None:
+    (found,) = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(item="vm.mode"), TODAY)
+    assert found.state is State.BAD
+
+
+def test_a_waiver_that_ran_out_is_itself_an_item() -> None:
+    later = TODAY + datetime.timedelta(days=1)
+    found = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(), later)
+    assert [item.state for item in found] == [State.BAD, State.BAD]
+    assert "[waivers.lab]" in found[1].seen
+
+
+# Reports
+
+HOSTILE = '<script>alert(1)</script>\x1b[2J\n"quoted" \\ end'
+
+
+def report(*items: Item) -> Report:
+    return Report("host-1", "0.1.0", "2026-06-01T12:00:00+02:00", items)
+
+
+def every_state() -> Report:
+    low = Check("host.a", Severity.LOW, "A", "why a", "mend a")
+    high = Check("host.b", Severity.HIGH, "B", "why b", "mend b")
+    waived = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(), TODAY)
+    return report(
+        low.bad("seen a"), high.bad(HOSTILE), high.good("fine"), low.unknown("?"), *waived
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "code"),
+    [
+        ([], 0),
+        ([CHECK.good("x")], 0),
+        ([CHECK.unknown("x")], 1),
+        ([CHECK.bad("x")], 2),
+        ([CHECK.bad("x"), Check("c", Severity.CRITICAL, "C", "w", "f").bad("y")], 4),
+    ],
+)
+def test_the_exit_code_is_the_worst_that_is_amiss(items: list[Item], code: int) -> None:
+    assert report(*items).exit_code == code
+
+
+def test_the_json_is_what_its_schema_says() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    document = json.loads(json_report.render(every_state()))
+    jsonschema.validate(document, SCHEMA)
+    assert document["exit_code"] == 3
+    assert document["summary"] == {"good": 1, "bad": 2, "unknown": 1, "waived": 1}
+
+
+def test_the_text_begins_with_the_worst_and_shows_every_fix() -> None:
+    shown = text.render(every_state())
+    assert shown.startswith("HIGH  host: B  [host.b]")
+    for word in ("mend a", "mend b", "WAIVED  lab-1", "old (until 2026-06-01)", "2 bad"):
+        assert word in shown
+    assert "\x1b" not in shown
+
+
+def test_the_page_shows_all_and_runs_nothing_of_what_was_seen() -> None:
+    page = html.render(every_state())
+    tree = lxml_html.fromstring(page)
+    assert tree.xpath("//script") == []
+    assert tree.xpath("//*[@src or @href]") == []
+    assert len(tree.xpath("//article")) == 3
+    assert "<script>alert(1)</script>" in etree.tostring(tree, method="text", encoding="unicode")
+
+
+def test_prometheus_gets_one_line_for_each_sample() -> None:
+    lines = prometheus.render(every_state()).splitlines()
+    assert "virt_warden_audit_exit_code 3" in lines
+    assert 'virt_warden_audit_items{severity="high",state="bad"} 1' in lines
+    samples = [line for line in lines if not line.startswith("#")]
+    assert all(line.startswith("virt_warden_audit_") for line in samples)

@@ -1,0 +1,39 @@
+"""One module for each way to tell of an audit; each is a function of a Report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from virtwarden.audit.item import Item, State
+
+EXIT_CODES = "0 good, 1 low, 2 medium, 3 high, 4 critical: the worst that is bad or unknown"
+
+
+@dataclass(frozen=True)
+class Report:
+    """An audit of one host at one time; `made_at` is ISO 8601."""
+
+    host: str
+    version: str
+    made_at: str
+    items: tuple[Item, ...]
+
+    @property
+    def amiss(self) -> tuple[Item, ...]:
+        """What is bad or could not be looked at, the worst first."""
+        found = [item for item in self.items if item.state in (State.BAD, State.UNKNOWN)]
+        return tuple(sorted(found, key=lambda item: (-_weight(item), item.id, item.subject)))
+
+    @property
+    def exit_code(self) -> int:
+        """See EXIT_CODES."""
+        return max((_weight(item) for item in self.amiss), default=0)
+
+    def count(self, state: State) -> int:
+        """How many items are so."""
+        return sum(item.state is state for item in self.items)
+
+
+def _weight(item: Item) -> int:
+    """What could not be looked at is not as bad as what was seen to be bad."""
+    return item.severity.value if item.state is State.BAD else 1

@@ -1,0 +1,38 @@
+"""For the node exporter's textfile collector (Prometheus text format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from virtwarden.audit.item import Severity, State
+from virtwarden.audit.report import Report
+
+
+def render(report: Report) -> str:
+    """Gauges: items by severity and state, each item that is amiss, and the exit code."""
+    counts = Counter((item.severity, item.state) for item in report.items)
+    lines = [
+        "# HELP virt_warden_audit_items Items of the last audit, by severity and state.",
+        "# TYPE virt_warden_audit_items gauge",
+        *(
+            f'virt_warden_audit_items{{severity="{severity.word}",state="{state.value}"}}'
+            f" {counts[severity, state]}"
+            for severity in Severity
+            for state in State
+        ),
+        "# HELP virt_warden_audit_amiss An item that is bad or unknown; 1 (low) to 4 (critical).",
+        "# TYPE virt_warden_audit_amiss gauge",
+        *(
+            f'virt_warden_audit_amiss{{id="{_label(item.id)}",subject="{_label(item.subject)}",'
+            f'state="{item.state.value}"}} {item.severity.value}'
+            for item in report.amiss
+        ),
+        "# HELP virt_warden_audit_exit_code What `virt-warden audit` exits with.",
+        "# TYPE virt_warden_audit_exit_code gauge",
+        f"virt_warden_audit_exit_code {report.exit_code}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _label(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

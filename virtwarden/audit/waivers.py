@@ -1,0 +1,45 @@
+"""Bad items that the policy lets be: each for a reason, and until a day."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from virtwarden.audit.item import Check, Item, Severity, State
+from virtwarden.policy import Waiver
+
+EXPIRED = Check(
+    "host.audit.waiver",
+    Severity.MEDIUM,
+    "No waiver has run out",
+    "What was let be for a time is no longer looked after.",
+    "mend what it was for, or give it another day, in /etc/virt-warden",
+)
+
+
+def apply(items: Iterable[Item], waivers: Mapping[str, Waiver], today: datetime.date) -> list[Item]:
+    """The items, waived where a waiver is for them; and one for each waiver that has run out."""
+    holding = {name: w for name, w in waivers.items() if _until(w) >= today}
+    judged = [_waived(item, holding) for item in items]
+    expired = [
+        EXPIRED.bad(f"[waivers.{name}] for {waiver.item} ran out on {waiver.until}")
+        for name, waiver in sorted(waivers.items())
+        if name not in holding
+    ]
+    return [*judged, *expired]
+
+
+def _until(waiver: Waiver) -> datetime.date:
+    return datetime.date.fromisoformat(waiver.until)
+
+
+def _waived(item: Item, waivers: Mapping[str, Waiver]) -> Item:
+    if item.state not in (State.BAD, State.UNKNOWN):
+        return item
+    for waiver in waivers.values():
+        if waiver.item == item.id and fnmatchcase(item.subject, waiver.subject):
+            reason = f"{waiver.reason} (until {waiver.until})"
+            return replace(item, state=State.WAIVED, waiver=reason)
+    return item

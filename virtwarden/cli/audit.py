@@ -1,0 +1,92 @@
+"""`virt-warden audit`: how the host and every VM stand against the threat model."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from pathlib import Path
+
+import libvirt
+
+from virtwarden import __version__
+from virtwarden.audit import collect, waivers
+from virtwarden.audit.item import Item
+from virtwarden.audit.report import EXIT_CODES, Report
+from virtwarden.cli.cases import next_case, running_case
+from virtwarden.cli.connection import connected, persistent
+from virtwarden.errors import HostError
+from virtwarden.guards.base import Case
+from virtwarden.paths import Paths
+from virtwarden.policy import Policy, load
+from virtwarden.system import files
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    parser.epilog = f"Exit code: {EXIT_CODES}."
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument("--html", type=Path, metavar="FILE", help="one page, for an auditor")
+    how.add_argument(
+        "--prometheus",
+        type=Path,
+        metavar="FILE",
+        help="for the node exporter, such as /var/lib/prometheus/node-exporter/virt-warden.prom",
+    )
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    report = _report(paths)
+    if options.html:
+        from virtwarden.audit.report import html
+
+        _write(options.html, html.render(report), mode=0o600)
+    elif options.prometheus:
+        from virtwarden.audit.report import prometheus
+
+        _write(options.prometheus, prometheus.render(report), mode=0o644)
+    elif options.json:
+        from virtwarden.audit.report import json
+
+        print(json.render(report))
+    else:
+        from virtwarden.audit.report import text
+
+        sys.stdout.write(text.render(report))
+    return report.exit_code
+
+
+def _report(paths: Paths) -> Report:
+    policy = load(paths)
+    items: list[Item] = [*collect.host_items(), *collect.domain_items(_cases(paths, policy))]
+    now = datetime.datetime.now(datetime.UTC).astimezone()
+    judged = waivers.apply(items, policy.rules_for("").waivers, now.date())
+    made_at = now.isoformat(timespec="seconds")
+    return Report(os.uname().nodename, __version__, made_at, tuple(judged))
+
+
+def _cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
+    """Each domain as it runs, or as it would be at its next start."""
+    with connected() as connection:
+        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
+        return [
+            (
+                running_case(paths, policy, domain)
+                if domain.isActive()
+                else next_case(paths, policy, domain),
+                policy.manages(domain.name()),
+            )
+            for domain in known.values()
+        ]
+
+
+def _write(file: Path, content: str, mode: int) -> None:
+    """In place of any former one, whole or not at all: a collector may read at any time."""
+    try:
+        files.write_atomically(file.absolute(), content.encode(), mode)
+    except OSError as error:
+        raise HostError(f"{file} cannot be written: {error.strerror}") from None

@@ -1,0 +1,8 @@
+"""Words from outside, made fit to be shown."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """The text with a ? for each character that a terminal would obey or a page could not hold."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
