@@ -25,6 +25,7 @@ packages="
  python3-pytest
  python3-scapy
  python3-sh
+ python3-systemd
  python3-venv
  qemu-system-x86
  qemu-utils

@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "how each domain stands; 1 if a promise is broken",
     "explain": "the rules of a domain, where each comes from, and what a start would do",
     "audit": "how the host and every domain stand against the threat model",
+    "log": "what befell a domain: starts, refusals, breaches, out of the systemd journal",
     "recover": "undo what is left of domains that do not run any more",
     "policy": "the policy files",
 }

@@ -1,0 +1,72 @@
+"""`virt-warden log`: what befell a domain's cell, out of the systemd journal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from virtwarden import log
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.words import printable
+
+_KEPT = ("DOMAIN_", "VIRT_WARDEN_", "MESSAGE", "PRIORITY")
+_SHOWN_ELSEWHERE = frozenset({"VIRT_WARDEN_EVENT", "DOMAIN_NAME", "DOMAIN_UUID"})
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    parser.add_argument("--json", action="store_true", help="a JSON object a line, all fields")
+    parser.add_argument(
+        "--event", choices=sorted(log.EVENTS), action="append", help="these events alone"
+    )
+    parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name or UUID; all, if none")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command. The oldest entry first."""
+    for entry in _entries(options.domain, options.event or []):
+        print(json.dumps(_plain(entry)) if options.json else _line(entry))
+    return 0
+
+
+def _entries(domain: str | None, events: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    try:
+        from systemd import journal
+    except ImportError:
+        raise HostError(
+            "the journal cannot be read",
+            fix="apt install python3-systemd; or: grep virt-warden /var/log/auth.log",
+        ) from None
+    reader = journal.Reader()
+    reader.this_machine()
+    for event in events:
+        reader.add_match(MESSAGE_ID=log.EVENTS[event])
+    reader.add_match(SYSLOG_IDENTIFIER=log.IDENTIFIER)
+    # Whoever may write to the journal may call itself virt-warden: only root's word is shown.
+    reader.add_match(_UID=0)
+    if domain is not None:
+        reader.add_conjunction()
+        reader.add_match(DOMAIN_NAME=domain)
+        reader.add_disjunction()
+        reader.add_match(DOMAIN_UUID=domain)
+    return iter(reader)
+
+
+def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {key: str(value) for key, value in entry.items() if key.startswith(_KEPT)}
+    return {"time": entry["__REALTIME_TIMESTAMP"].isoformat(), **fields}
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    """`2026-11-25 03:10:22  web01  refused  op=prepare reason=…`, as a terminal may show it."""
+    details = " ".join(
+        f"{key.removeprefix('VIRT_WARDEN_').lower()}={value}"
+        for key, value in sorted(entry.items())
+        if key.startswith("VIRT_WARDEN_") and key not in _SHOWN_ELSEWHERE
+    )
+    when = entry["__REALTIME_TIMESTAMP"].strftime("%Y-%m-%d %H:%M:%S")
+    words = [when, entry.get("DOMAIN_NAME", "-"), entry.get("VIRT_WARDEN_EVENT", "-"), details]
+    return printable("  ".join(str(word) for word in words)).rstrip()
