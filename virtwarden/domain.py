@@ -139,7 +139,6 @@ class Display:
     websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")
-    websocket: str = text("@websocket")
     listens: tuple[Listen, ...] = children("listen")
 
 
