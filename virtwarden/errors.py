@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from virtwarden.words import printable
+
 
 class WardenError(Exception):
     """Something that an admin must know: what is wrong, where, and what mends it.
@@ -19,7 +21,7 @@ class WardenError(Exception):
         line = f"{self.where}: {self.what}" if self.where else self.what
         if self.fix:
             line = f"{line}; to mend: {self.fix}"
-        return " ".join(line.split())
+        return printable(" ".join(line.split()))
 
 
 class Refusal(WardenError):

@@ -46,11 +46,12 @@ def main(
 
 def _release(paths: Paths, stdin: BinaryIO) -> None:
     """Needs no policy: what was done is undone, whatever the policy says by now."""
-    from virtwarden import lifecycle
     from virtwarden.domain import read
 
     domain = read(_input(stdin))
     if paths.domain_state(domain.uuid).exists():
+        from virtwarden import lifecycle
+
         lifecycle.release(paths, domain.uuid, domain.name)
 
 
@@ -116,12 +117,12 @@ def _input(stdin: BinaryIO) -> bytes:
 
 
 def _fail(name: str, op: str, reason: str, stderr: TextIO) -> int:
-    shown = printable(name)
     if op not in _REFUSABLE:
-        log.event(log.Level.CRITICAL, "failed", domain=shown, op=op, reason=reason)
+        log.event(log.Level.CRITICAL, "failed", domain=name, op=op, reason=reason)
         return 0
-    log.event(log.Level.ERROR, "refused", domain=shown, op=op, reason=reason)
-    stderr.write(f"virt-warden refuses {shown}: {' '.join(reason.split())}\n")
+    log.event(log.Level.ERROR, "refused", domain=name, op=op, reason=reason)
+    line = " ".join(f"virt-warden refuses {name}: {reason}".split())
+    stderr.write(f"{printable(line)}\n")
     return 1
 
 

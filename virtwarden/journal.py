@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virtwarden.changes import KINDS, Before, Change, Scope, values
-from virtwarden.errors import JournalError, WardenError
+from virtwarden.errors import JournalError
 from virtwarden.paths import Paths
 from virtwarden.system import files
 
@@ -92,7 +92,7 @@ def undo(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[str]:
     for record in reversed(records(paths, domain, scope)):
         try:
             report = record.change.undo(paths, record.before)
-        except (WardenError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a bug in one must not keep the others from it
             failed.insert(0, record)
             reasons.append(f"{record.change.describe()}: {error}")
         else:
@@ -114,11 +114,11 @@ def records(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[Record]
     """
     journal = _file(paths, domain, scope)
     try:
-        lines = journal.read_text().split("\n")
+        content = journal.read_bytes()
     except FileNotFoundError:
         return []
-    whole = lines[:-1]
     try:
+        whole = content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
         header, *entries = [json.loads(line) for line in whole] or [{"format": _FORMAT}]
         if header["format"] != _FORMAT:
             raise JournalError(
@@ -151,7 +151,13 @@ def _header(domain: str) -> str:
 
 def _append(handle: int, line: str) -> None:
     content = line.encode()
-    if os.write(handle, content) != len(content):
+    try:
+        written = os.write(handle, content)
+    except OSError as error:
+        raise JournalError(
+            f"the journal cannot be written: {error.strerror}", fix="df /var/lib/virt-warden"
+        ) from None
+    if written != len(content):
         raise JournalError("the journal's disk is full", fix="df /var/lib/virt-warden")
 
 

@@ -70,6 +70,7 @@ def _quoted(value: str) -> str:
     if value and _PLAIN.issuperset(value):
         return value
     escaped = "".join(
-        letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in value
+        letter if letter.isprintable() and letter != "\\" else f"\\x{ord(letter):02x}"
+        for letter in value
     )
     return '"' + escaped.replace('"', "'") + '"'

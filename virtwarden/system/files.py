@@ -80,6 +80,10 @@ def look(path: str) -> Found:
                 deeper = os.open(step, _STEP, dir_fd=handle)
             except (FileNotFoundError, NotADirectoryError):
                 return Found(path, tuple(directories), None)
+            except OSError as error:
+                raise HostError(
+                    f"{here} cannot be looked at: {error.strerror}", fix=f"as root: stat {here}"
+                ) from None
             os.close(handle)
             handle = deeper
             inode = _inode(handle, here)
