@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtwarden.domain import Display, Domain
-from virtwarden.uses import uses
+from virtwarden.uses import reviewed_paths, uses
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case
@@ -48,12 +48,14 @@ def of(case: Case, emulator: str) -> dict[str, Any] | None:
     if wanted == "off" or (wanted == "auto" and has_label_of_its_own(case.domain)):
         return None
     domain = case.domain
+    only_read = _only_read(domain)
     return {
         "required": wanted == "required",
         "execute": [emulator, *_loaders()],
-        "read": [*_READ, *_only_read(domain), f"{case.cell}/tls"],
+        "read": [*_READ, *sorted(only_read), f"{case.cell}/tls"],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
+            *sorted(reviewed_paths(domain, case.rules) - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
         ],
         "bind": _ports_to_listen_on(case),
@@ -65,9 +67,9 @@ def _loaders() -> list[str]:
     return sorted({str(path) for pattern in _LOADERS for path in Path("/").glob(pattern)})
 
 
-def _only_read(domain: Domain) -> list[str]:
-    firmware = (domain.firmware,) if domain.firmware else ()
-    return [*(use.path for use in uses(domain) if not use.write), *firmware]
+def _only_read(domain: Domain) -> frozenset[str]:
+    bases = {use.path for use in uses(domain) if not use.write}
+    return frozenset(bases.union(domain.common_files, (domain.emulator,)))
 
 
 def _sockets(domain: Domain) -> list[str]:

@@ -6,48 +6,24 @@ Reference: https://libvirt.org/formatdomain.html
 from __future__ import annotations
 
 import re
-import typing
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lxml import etree
 
+from virtwarden import xpath
 from virtwarden.errors import DomainError
+from virtwarden.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
+from virtwarden.xpath import child, children, present, text, texts
 
 XML_LIMIT_BYTES = 4 * 1024 * 1024
 WARDEN_NAMESPACE = "https://virt-warden.org/xmlns/libvirt/domain/1.0"
-NAMESPACES = {
-    "qemu": "http://libvirt.org/schemas/domain/qemu/1.0",
-    "warden": WARDEN_NAMESPACE,
-}
+_NAMESPACES = (
+    ("qemu", "http://libvirt.org/schemas/domain/qemu/1.0"),
+    ("warden", WARDEN_NAMESPACE),
+)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RELABEL_OFF = "seclabel[@model='dac' and @relabel='no']"
-
-
-def text(xpath: str) -> Any:
-    """The first text or attribute that the XPath finds, or an empty string."""
-    return field(default="", metadata={"one": xpath})
-
-
-def present(xpath: str) -> Any:
-    """Whether the XPath finds anything."""
-    return field(default=False, metadata={"flag": xpath})
-
-
-def texts(xpath: str) -> Any:
-    """All texts or attributes that the XPath finds, without the empty ones."""
-    return field(default=(), metadata={"all": xpath})
-
-
-def child(xpath: str) -> Any:
-    """The element that the XPath finds, read as the field's own class, or None."""
-    return field(default=None, metadata={"child": xpath})
-
-
-def children(xpath: str) -> Any:
-    """All elements that the XPath finds, read as the field's own class."""
-    return field(default=(), metadata={"children": xpath})
 
 
 @dataclass(frozen=True)
@@ -57,8 +33,8 @@ class Label:
     kind: str = text("@type")
     model: str = text("@model")
     relabel: str = text("@relabel")
-    label: str = text("label/text()")
-    image_label: str = text("imagelabel/text()")
+    label: str = text("label")
+    image_label: str = text("imagelabel")
 
 
 @dataclass(frozen=True)
@@ -84,6 +60,9 @@ class Disk:
     has_source: bool = present("source")
     readonly: bool = present("readonly")
     shareable: bool = present("shareable")
+    may_be_missing: bool = present(
+        "source[@startupPolicy='optional' or @startupPolicy='requisite']"
+    )
     relabel_off: bool = present(f"source/{_RELABEL_OFF}")
     backing: Backing | None = child("backingStore")
 
@@ -119,6 +98,7 @@ class Nic:
     bridge: str = text("source/@bridge")
     network: str = text("source/@network")
     tap: str = text("target/@dev")
+    endpoint: str = text("source/@path | source/@dev")
 
 
 @dataclass(frozen=True)
@@ -143,33 +123,72 @@ class Display:
 
 
 @dataclass(frozen=True)
+class Filesystem:
+    """`<filesystem>`: a directory of the host that the guest sees."""
+
+    target: str = text("target/@dir")
+    directory: str = text("source/@dir")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """`<memory>` out of a file: an NVDIMM, or persistent memory by virtio."""
+
+    path: str = text("source/path")
+    readonly: bool = present("target/readonly")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Anything in `<devices>`, whatever it is: its kind, and what in it may be a host's path.
+
+    `variant` is what tells the harmless ones of a kind from the others.
+    """
+
+    tag: str = text("local-name()")
+    variant: str = text(
+        "self::rng/backend/@model | self::tpm/backend/@type | self::smartcard[not(@type)]/@mode"
+        " | self::*[not(self::rng or self::tpm)]/@type"
+    )
+    name: str = text("@name")
+    connects: bool = present("source[@mode='connect']")
+    paths: tuple[str, ...] = texts(PATHS_OF_A_DEVICE)
+
+
+@dataclass(frozen=True)
 class Domain:
     """`<domain>`: what the guards look at."""
 
-    name: str = text("name/text()")
-    uuid: str = text("uuid/text()")
+    id: str = text("@id")
+    name: str = text("name")
+    uuid: str = text("uuid")
     arch: str = text("os/type/@arch")
-    emulator: str = text("devices/emulator/text()")
+    emulator: str = text("devices/emulator")
     labels: tuple[Label, ...] = children("seclabel")
     disks: tuple[Disk, ...] = children("devices/disk")
     nics: tuple[Nic, ...] = children("devices/interface")
     displays: tuple[Display, ...] = children("devices/graphics")
-    nvram: str = text("os/nvram/text() | os/nvram/source/@file")
-    boot_files: tuple[str, ...] = texts(
-        "os/kernel/text() | os/initrd/text() | os/dtb/text() | os/acpi/table/text()"
-    )
-    firmware: str = text("os/loader/text()")
+    filesystems: tuple[Filesystem, ...] = children("devices/filesystem")
+    memory_files: tuple[Memory, ...] = children("devices/memory[source/path]")
+    devices: tuple[Device, ...] = children("devices/*")
+    nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
+    boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/dtb | os/acpi/table")
+    fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")
     character_files: tuple[str, ...] = texts(
         "devices/*[@type='file'][self::serial or self::parallel or self::console or self::channel]"
-        "/source/@path | devices/*/log/@file"
+        "/source/@path | devices/*//log/@file"
     )
-    shared_directories: tuple[str, ...] = texts("devices/filesystem/source/@dir")
     assigns_devices: bool = present("devices/hostdev")
     speaks_tcp: bool = present(
         "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
         " | devices/interface[@type='user' or @type='server' or @type='client']"
     )
-    passes_arguments: bool = present("qemu:commandline/* | qemu:override/*")
+    common_files: tuple[str, ...] = texts(
+        "os/loader | os/nvram/@template | devices/*/rom/@file | devices/disk//config/@file"
+    )
+    other_paths: tuple[str, ...] = texts(PATHS_BESIDE_DEVICES)
+    has_emulated_tpm: bool = present("devices/tpm/backend[@type='emulator']")
+    passes_arguments: bool = present("qemu:commandline/* | qemu:override/* | qemu:capabilities/*")
     enrolment: bool = present("metadata/warden:enrolment")
 
 
@@ -212,36 +231,12 @@ def read(xml: bytes) -> Domain:
 
 def from_tree(root: etree._Element) -> Domain:
     """A Domain out of a parsed tree, whether or not it has a name and a UUID yet."""
-    domain: Domain = _read(root, Domain)
-    return domain
+    domain: Domain = xpath.read(root, Domain, _NAMESPACES)
+    return replace(domain, uuid=_canonical(domain.uuid))
 
 
-def _read(element: etree._Element, kind: Any) -> Any:
-    found: dict[str, Any] = {}
-    for name, how, xpath, inner in _plan(kind):
-        nodes: Any = xpath(element)
-        if how == "one":
-            found[name] = str(nodes[0]).strip() if nodes else ""
-        elif how == "flag":
-            found[name] = bool(nodes)
-        elif how == "all":
-            found[name] = tuple(str(node).strip() for node in nodes if str(node).strip())
-        elif how == "child":
-            found[name] = _read(nodes[0], inner) if nodes else None
-        else:
-            found[name] = tuple(_read(node, inner) for node in nodes)
-    return kind(**found)
-
-
-@cache
-def _plan(kind: Any) -> tuple[tuple[str, str, etree.XPath, Any], ...]:
-    """A class's fields with their compiled XPaths, and the class of those that are elements."""
-    hints = typing.get_type_hints(kind)
-    plan = []
-    for item in fields(kind):
-        ((how, xpath),) = item.metadata.items()
-        inner = typing.get_args(hints[item.name])[:1]
-        plan.append(
-            (item.name, how, etree.XPath(xpath, namespaces=NAMESPACES), *(inner or (None,)))
-        )
-    return tuple(plan)
+def _canonical(written: str) -> str:
+    """A UUID as libvirt writes it, whichever way it is written; what is none stays as it is."""
+    digits = written.strip().replace("-", "").lower()
+    plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return plain if _UUID.fullmatch(plain) else written

@@ -6,13 +6,13 @@ This is the list that docs/architecture.md tells; a test holds the two together.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from virtwarden import journal, log
 from virtwarden.changes import Change, Scope, WriteFile
 from virtwarden.errors import Refusal, WardenError
-from virtwarden.guards import console, identity, mac, network, sandbox, storage
+from virtwarden.guards import console, host, identity, mac, network, sandbox, storage
 from virtwarden.guards.base import Case, Guard, Op, shown
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
@@ -20,7 +20,11 @@ from virtwarden.system import process
 
 # identity comes first: it makes the user to whom the others give things. sandbox comes last: its
 # ticket tells what the others did.
-GUARDS: tuple[Guard, ...] = (identity, storage, network, console, mac, sandbox)
+GUARDS: tuple[Guard, ...] = (identity, storage, network, console, host, mac, sandbox)
+
+# The wrapper will not become QEMU without its ticket, and QEMU not without the certificates that
+# the ticket names, whatever these guards would refuse.
+_NEEDED_BY_THE_WRAPPER: tuple[Guard, ...] = (console, sandbox)
 
 # What is needed for an enrolled domain to start at all, whether or not anything is to be guarded.
 _INDISPENSABLE: tuple[Guard, ...] = (identity, sandbox)
@@ -32,7 +36,7 @@ def prepare(case: Case) -> None:
     Raises WardenError where the domain may not start; nothing of what was done is left then.
     """
     with journal.locked(case.paths, case.domain.uuid):
-        _undo(case.paths, case.domain.uuid, case.domain.name)
+        _undo_former_life(case)
         _raise_guards(case)
 
 
@@ -45,11 +49,21 @@ def start(case: Case) -> None:
 def started(case: Case) -> None:
     """QEMU runs: take back what libvirt gave away on the way, then check every promise."""
     with journal.locked(case.paths, case.domain.uuid):
-        journal.perform(case.paths, case.domain.uuid, plan(case, _willing(case, reviews(case))))
-        breaches = verify(case)
+        breaches = _take_back(case) + verify(case)
         verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
         journal.perform(case.paths, case.domain.uuid, [verdict])
     _report(case, breaches)
+
+
+def _take_back(case: Case) -> list[str]:
+    """Whatever fails here, the domain runs: it is told, and all else is checked all the same."""
+    breaches = []
+    for guard in willing(case, reviews(case)):
+        try:
+            journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
+        except (WardenError, OSError) as error:
+            breaches.append(f"{guard.NAME}: {error}")
+    return breaches
 
 
 def reconnect(case: Case) -> None:
@@ -71,6 +85,20 @@ def reviews(case: Case) -> dict[Guard, list[Refusal]]:
 def plan(case: Case, guards: Iterable[Guard]) -> list[Change]:
     """What these guards will do at this step, each thing once."""
     return list(dict.fromkeys(change for guard in guards for change in guard.plan(case)))
+
+
+def willing(case: Case, refusals: Mapping[Guard, list[Refusal]]) -> list[Guard]:
+    """The guards that do their work: all of them, or those that can, whatever others refuse.
+
+    Where the mode is enforcing, a domain with any refusal does not come as far as this.
+    """
+    if case.rules.mode is Mode.ENFORCING:
+        return [*GUARDS]
+    asked = _INDISPENSABLE if case.rules.mode is Mode.DISABLED else GUARDS
+    if refusals[identity]:
+        # With no user of its own, there is nobody to give anything to.
+        return [network] if network in asked and not refusals[network] else []
+    return [guard for guard in asked if guard in _NEEDED_BY_THE_WRAPPER or not refusals[guard]]
 
 
 def verify(case: Case) -> list[str]:
@@ -97,6 +125,16 @@ def _promised(case: Case) -> tuple[Guard, ...]:
     return () if case.rules.mode is Mode.DISABLED else GUARDS
 
 
+def _undo_former_life(case: Case) -> None:
+    try:
+        _undo(case.paths, case.domain.uuid, case.domain.name)
+    except WardenError as error:
+        if case.rules.mode is Mode.ENFORCING:
+            raise
+        # Its records stay; what is done now is written down after them, and undone before them.
+        _log(case, log.Level.WARNING, "would-refuse", reason=error)
+
+
 def _raise_guards(case: Case) -> None:
     refusals = reviews(case)
     if case.rules.mode is Mode.ENFORCING:
@@ -121,7 +159,10 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
     try:
         journal.perform(case.paths, case.domain.uuid, plan(case, guards))
     except BaseException:
-        _undo(case.paths, case.domain.uuid, case.domain.name)
+        try:
+            _undo(case.paths, case.domain.uuid, case.domain.name)
+        except WardenError as error:  # what failed first is what the admin must hear
+            _log(case, log.Level.CRITICAL, "left-behind", reason=error)
         raise
 
 
@@ -130,23 +171,11 @@ def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None
     if case.rules.mode is Mode.PERMISSIVE:
         for refusal in (refusal for found in refusals.values() for refusal in found):
             _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
-    for guard in _willing(case, refusals):
+    for guard in willing(case, refusals):
         try:
             journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
         except (WardenError, OSError) as error:
             _log(case, log.Level.WARNING, "would-refuse", reason=error)
-
-
-def _willing(case: Case, refusals: dict[Guard, list[Refusal]]) -> list[Guard]:
-    """Those guards that can do their work, whatever others have against the domain."""
-    if case.rules.mode is Mode.ENFORCING:
-        return [*GUARDS]
-    asked = _INDISPENSABLE if case.rules.mode is Mode.DISABLED else GUARDS
-    if refusals[identity]:
-        # With no user of its own, there is nobody to give anything to.
-        return [network] if network in asked and not refusals[network] else []
-    # The wrapper will not become QEMU without its ticket, whatever the sandbox would refuse.
-    return [guard for guard in asked if guard is sandbox or not refusals[guard]]
 
 
 def _undo(paths: Paths, domain: str, name: str) -> None:

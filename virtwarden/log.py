@@ -13,6 +13,7 @@ EVENTS = {
     "broken-policy": "1c47c29a0bf3455b93c05a6075a6bda6",
     "failed": "8e6d672e00bd427e9ef641fa4dbc2cc0",
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
+    "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
     "undone": "42e59cf1c68d4da89478fc61dcabf682",
     "verified": "ee10e11cb6b747b7918fe91e6812e7ba",

@@ -6,9 +6,17 @@ import stat
 from collections.abc import Iterable
 
 from virtwarden.changes import GrantAccess
+from virtwarden.paths import Paths
 from virtwarden.system.files import Inode
 
 _SEARCH = 1
+# What the host itself is made of: it believes or executes what stands there.
+_SYSTEM = (
+    *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin"),
+    *("/sys", "/usr", "/var/lib/dpkg", "/var/lib/libvirt/swtpm", "/var/lib/systemd", "/var/spool"),
+)
+# Installers, kernels and boot ROMs that distributions ship for guests.
+_FOR_GUESTS = ("/boot", "/usr/lib/debian-installer", "/usr/lib/ipxe", "/usr/share")
 
 
 def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
@@ -18,6 +26,18 @@ def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
         for step in directories
         if not step.mode & stat.S_IXOTH
     ]
+
+
+def part_of_the_host(path: str, paths: Paths, *, write: bool) -> str:
+    """The directory that makes a path the host's own, never a VM's, or an empty string."""
+
+    def lies_in(directories: Iterable[str]) -> str:
+        return next((d for d in directories if path == d or path.startswith(f"{d}/")), "")
+
+    state = str(paths.libvirt_state)
+    if lies_in([f"{state}/nvram"]) or (not write and lies_in(_FOR_GUESTS)):
+        return ""
+    return lies_in([*_SYSTEM, state, str(paths.state), str(paths.run)])
 
 
 def swapper(

@@ -12,7 +12,7 @@ from virtwarden import confinement
 from virtwarden.domain import Display
 from virtwarden.paths import Paths
 from virtwarden.system.users import Account
-from virtwarden.uses import uses
+from virtwarden.uses import reviewed_paths
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case
@@ -39,7 +39,6 @@ def _qemu_arch(arch: str) -> str:
 def of(case: Case, account: Account) -> str:
     """The ticket of a domain that is about to be executed as this user."""
     domain, rules = case.domain, case.rules
-    files = [use.path for use in uses(domain)]
     return json.dumps(
         {
             "version": _FORMAT,
@@ -51,7 +50,7 @@ def of(case: Case, account: Account) -> str:
             "gid": account.gid,
             "groups": list(account.groups),
             "emulator": emulator_path(domain.arch),
-            "files": [*files, domain.firmware] if domain.firmware else files,
+            "files": sorted(path for path in reviewed_paths(domain, rules) if path[0] == "/"),
             "macs": [nic.mac.lower() for nic in domain.nics],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
             "tls_dir": f"{case.cell}/tls" if rules.tls == "required" else None,
@@ -70,5 +69,7 @@ def _endpoints(display: Display) -> list[dict[str, Any]]:
     sockets = [listen.socket for listen in display.listens if listen.kind == "socket"]
     if display.socket or sockets:
         return [{"socket": display.socket or sockets[0]}]
+    if any(listen.kind == "none" for listen in display.listens):
+        return []
     addresses = [listen.address for listen in display.listens] or [display.address]
     return [{"listen": address, "port": int(display.port)} for address in addresses[:1]]

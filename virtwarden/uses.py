@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virtwarden.domain import Disk, Domain
+from virtwarden.policy import Rules
 
-_FILE_KINDS = ("file", "block")
+FILE_KINDS = ("file", "block")
+"""The types of a `<disk>` that are one file or block device of the host."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Use:
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
-    """Every file or block device that the domain names, each once, disks first.
+    """Every file or block device that is the domain's to use, each use once, disks first.
 
-    What is not here: the firmware, which is the distribution's and only read, and network
+    What is not here: what everyone on the host may read (`Domain.common_files`), and network
     volumes, which are no file of this host.
     """
     found: list[Use] = []
@@ -40,14 +42,33 @@ def uses(domain: Domain) -> tuple[Use, ...]:
         found.append(Use("the NVRAM file", domain.nvram, write=True, must_exist=False))
     for path in domain.boot_files:
         found.append(Use("the boot file", path, write=False, shared=True, taken_by_libvirt=True))
+    for path in domain.fw_cfg_files:
+        found.append(Use("the fw_cfg file", path, write=False, shared=True))
+    for memory in domain.memory_files:
+        found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:
         found.append(Use("the log of a serial port", path, write=True, must_exist=False))
-    return tuple({use.path: use for use in reversed(found)}.values())[::-1]
+    return tuple({replace(use, what=""): use for use in reversed(found)}.values())[::-1]
+
+
+def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
+    """Every path of the host that this domain may name, under these rules."""
+    paths = {use.path for use in uses(domain)} | {*domain.common_files, domain.emulator}
+    if rules.shared_directories == "allow":
+        paths |= {filesystem.directory for filesystem in domain.filesystems}
+    if rules.untapped == "allow":
+        paths |= {nic.endpoint for nic in domain.nics}
+    if "host-devices" in rules.exceptions:
+        paths |= {path for device in domain.devices for path in device.paths}
+        names = [device.name for device in domain.devices if device.tag == "shmem"]
+        paths |= {f"/dev/shm/{name}" for name in names}  # noqa: S108 - QEMU makes it, not we
+        paths |= {*domain.other_paths}
+    return frozenset(paths - {""})
 
 
 def _of_disk(disk: Disk) -> list[Use]:
     found = []
-    if disk.kind in _FILE_KINDS and disk.path:
+    if disk.kind in FILE_KINDS and disk.path:
         found.append(
             Use(
                 f"disk {disk.target}",
@@ -55,9 +76,10 @@ def _of_disk(disk: Disk) -> list[Use]:
                 write=not disk.readonly,
                 shared=disk.readonly or disk.shareable,
                 shareable=disk.shareable,
+                must_exist=not disk.may_be_missing,
             )
         )
     for layer in disk.layers:
-        if layer.kind in _FILE_KINDS and layer.path:
+        if layer.kind in FILE_KINDS and layer.path:
             found.append(Use(f"base of disk {disk.target}", layer.path, write=False, shared=True))
     return found

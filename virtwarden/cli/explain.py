@@ -8,8 +8,7 @@ from virtwarden import lifecycle
 from virtwarden.changes import Change
 from virtwarden.cli.cases import at_start, next_case
 from virtwarden.cli.connection import connected, find
-from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case
+from virtwarden.guards.base import Case, Guard
 from virtwarden.paths import Paths
 from virtwarden.policy import KeySource, Mode, Policy, load
 
@@ -33,12 +32,13 @@ def explain(paths: Paths, name: str) -> int:
         print(f"{case.domain.name} is not managed ({policy.where('managed')}): left alone.")
         return 0
     _print_rules(policy, case)
-    refusals = [r for found in lifecycle.reviews(case).values() for r in found]
+    found = lifecycle.reviews(case)
+    refusals = [refusal for reasons in found.values() for refusal in reasons]
     enforcing = case.rules.mode is Mode.ENFORCING
     for refusal in refusals:
         print(f"A start {'is' if enforcing else 'would be'} refused: {refusal}")
     if not (refusals and enforcing):
-        _print_plan(case, refusals)
+        _print_plan(case, lifecycle.willing(case, found))
     return int(bool(refusals) and enforcing)
 
 
@@ -57,8 +57,7 @@ def _shown(value: object) -> str:
     return str(getattr(value, "value", value))
 
 
-def _print_plan(case: Case, refusals: list[Refusal]) -> None:
-    guards = [g for g in lifecycle.GUARDS if not refusals or g.NAME != "identity"]
+def _print_plan(case: Case, guards: list[Guard]) -> None:
     prepared = lifecycle.plan(case, guards)
     started = [
         change for change in lifecycle.plan(at_start(case), guards) if change not in prepared

@@ -16,6 +16,8 @@ from virtwarden.system.process import Process
 from virtwarden.system.users import Account
 from virtwarden.words import printable
 
+SUPPLEMENTARY_GROUPS = ("kvm",)
+
 
 class Op(Enum):
     """The steps of a start at which guards are asked; https://libvirt.org/hooks.html."""
@@ -51,6 +53,12 @@ class Case:
         """The domain's own user, once it is there."""
         account = self.facts.account(self.user) if self.user else None
         return account if account and account.domain == self.domain.uuid else None
+
+    @property
+    def vm_groups(self) -> frozenset[int]:
+        """The groups that VMs' users have in common: whoever is in them is not to be trusted."""
+        found = (self.facts.group_id(name) for name in SUPPLEMENTARY_GROUPS)
+        return frozenset(number for number in found if number is not None)
 
     @property
     def cell(self) -> str:

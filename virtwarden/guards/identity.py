@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from virtwarden.changes import Change, CreateUser, MakeDirectory
+from virtwarden.changes import Change, CreateUser, GrantAccess, MakeDirectory
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op
+from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.reach import search_grants
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
@@ -16,7 +17,6 @@ NAME = "identity"
 # useradd(8), CAVEATS: at most 32 characters
 _LONGEST_NAME = 32
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]")
-_SUPPLEMENTARY = ("kvm",)
 
 
 def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
@@ -70,8 +70,16 @@ def _review_account(case: Case, account: Account) -> list[Refusal]:
 
 def plan(case: Case) -> list[Change]:
     """See Guard."""
-    if case.op is not Op.PREPARE:
-        return []
+    if case.op is Op.PREPARE:
+        # QEMU's master key is below it.
+        return [*_cell(case), *_enter(case, case.paths.libvirt_state)]
+    if case.op is Op.START and case.domain.has_emulated_tpm:
+        # The TPM's socket is in it; libvirt makes it between `prepare` and `start`.
+        return [*_enter(case, case.paths.libvirt_run / "swtpm")]
+    return []
+
+
+def _cell(case: Case) -> list[Change]:
     changes: list[Change] = []
     if case.account is None:
         changes.append(
@@ -79,16 +87,17 @@ def plan(case: Case) -> list[Change]:
                 name=case.user,
                 domain=case.domain.uuid,
                 uid_range=case.rules.uid_range,
-                groups=tuple(n for n in _SUPPLEMENTARY if case.facts.group_id(n) is not None),
+                groups=tuple(n for n in SUPPLEMENTARY_GROUPS if case.facts.group_id(n) is not None),
             )
         )
-    changes.append(MakeDirectory(path=case.cell, user=case.user))
-    # QEMU reads its master key below a directory that only libvirt's own QEMU user may enter.
-    state = case.facts.look(str(case.paths.libvirt_state))
-    changes += search_grants(state.directories, case.user)
-    if state.leaf is not None:
-        changes += search_grants((state.leaf,), case.user)
-    return changes
+    return [*changes, MakeDirectory(path=case.cell, user=case.user)]
+
+
+def _enter(case: Case, directory: Path) -> list[GrantAccess]:
+    """What lets the domain's user into a directory that only libvirt's own QEMU user may enter."""
+    found = case.facts.look(str(directory))
+    steps = (*found.directories, *([found.leaf] if found.leaf else []))
+    return search_grants(steps, case.user)
 
 
 def verify(case: Case, process: Process) -> list[str]:

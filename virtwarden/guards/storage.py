@@ -9,13 +9,15 @@ from virtwarden.changes.claims import conflict
 from virtwarden.domain import Disk
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op, shown
-from virtwarden.reach import search_grants, swapper
+from virtwarden.reach import part_of_the_host, search_grants, swapper
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.process import Process
-from virtwarden.uses import Use, uses
+from virtwarden.uses import FILE_KINDS, Use, uses
 
 NAME = "storage"
 
+# Types of a disk that name no file, but a pool's volume, or a whole directory.
+_NAMED_ELSEWHERE = ("volume", "dir")
 _PRIVATE_MODE = 0o600
 _READ, _WRITE = 4, 2
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -30,7 +32,7 @@ def review(case: Case) -> list[Refusal]:
         refusals += _review_disk(case, disk)
     for use in uses(case.domain):
         refusals += _review_use(case, use)
-    return refusals
+    return refusals or _review_twice(case)
 
 
 def _review_shared_directories(case: Case) -> list[Refusal]:
@@ -38,11 +40,11 @@ def _review_shared_directories(case: Case) -> list[Refusal]:
         return []
     return [
         case.refusal(
-            f"it shares the host's directory {directory}",
+            f"it shares the host's directory {filesystem.directory or '(unnamed)'} with its guest",
             where=case.rules.where("storage.shared_directories"),
             fix='take its <filesystem> out, or set shared_directories = "allow" for this domain',
         )
-        for directory in case.domain.shared_directories
+        for filesystem in case.domain.filesystems
     ]
 
 
@@ -51,14 +53,10 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
     where = f"disk {disk.target}"
     if not disk.has_source:
         return []
-    if disk.kind in ("volume", "dir"):
-        return [
-            case.refusal(
-                f"it is of type {disk.kind}, whose files virt-warden cannot know",
-                where=where,
-                fix="name the file itself (virsh vol-path VOLUME --pool POOL), as type 'file'",
-            )
-        ]
+    kinds = [disk.kind, *(layer.kind for layer in disk.layers)]
+    unknown = [_unknown_kind(case, kind, where) for kind in kinds if not _is_known(case, kind)]
+    if unknown:
+        return unknown
     if not disk.is_spelled_out:
         return [
             case.refusal(
@@ -81,21 +79,71 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
     ]
 
 
+def _is_known(case: Case, kind: str) -> bool:
+    if kind in _NAMED_ELSEWHERE:
+        return False
+    return kind in (*FILE_KINDS, "network") or "host-devices" in case.rules.exceptions
+
+
+def _unknown_kind(case: Case, kind: str, where: str) -> Refusal:
+    return case.refusal(
+        f"it is of type {kind}, whose files virt-warden cannot know",
+        where=where,
+        fix="name the file itself (virsh vol-path VOLUME --pool POOL), as type 'file'"
+        if kind in _NAMED_ELSEWHERE
+        else 'make it a file or a block device, or exceptions = ["host-devices"] for this domain',
+    )
+
+
+def _review_twice(case: Case) -> list[Refusal]:
+    """One file under two names, or in two places, would be given away by the one and kept from
+    the domain's user by the other."""
+    refusals = []
+    first: dict[tuple[int, int], Use] = {}
+    for use in uses(case.domain):
+        leaf = case.facts.look(use.path).leaf
+        if leaf is None:
+            continue
+        other = first.setdefault(_file(leaf), use)
+        if other is not use and (use.write or other.write or use.shared != other.shared):
+            refusals.append(
+                case.refusal(
+                    f"it is the same file as {other.what} ({other.path})",
+                    where=f"{use.what} ({use.path})",
+                    fix=f"take one of them out: virsh edit {shown(case.domain.name)}",
+                )
+            )
+    return refusals
+
+
+def _file(inode: Inode) -> tuple[int, int]:
+    """What tells a file from all others; one device may have many nodes."""
+    return (inode.rdev, 0) if stat.S_ISBLK(inode.mode) else inode.identity
+
+
 def _review_use(case: Case, use: Use) -> list[Refusal]:
     where = f"{use.what} ({use.path})"
+    edit = f"virsh edit {shown(case.domain.name)}"
     try:
         found = case.facts.look(use.path)
     except HostError as error:
-        return [case.refusal(error.what, where=where, fix=error.fix)]
-    edit = f"virsh edit {shown(case.domain.name)}"
+        return [case.refusal(error.what, where=where, fix=error.fix or edit)]
+    hosts = part_of_the_host(use.path, case.paths, write=use.write)
+    if hosts:
+        return [
+            case.refusal(
+                f"what is in {hosts} is the host's own",
+                where=where,
+                fix=f"copy or move it to /var/lib/libvirt/images, then: {edit}",
+            )
+        ]
     if found.symlink:
         return [
             case.refusal(
                 f"{found.symlink} is a symlink", where=where, fix=f"name {found.real}: {edit}"
             )
         ]
-    vm_groups = frozenset(gid for gid in (case.facts.group_id("kvm"),) if gid is not None)
-    enemy = swapper(found.directories, case.rules.uid_range, vm_groups)
+    enemy = swapper(found.directories, case.rules.uid_range, case.vm_groups)
     if enemy:
         return [
             case.refusal(
@@ -147,12 +195,11 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
 
 
 def _claim(case: Case, use: Use, inode: Inode) -> Claim:
-    # One device may have many nodes: the device itself is what is claimed.
-    is_device = stat.S_ISBLK(inode.mode)
+    device, number = _file(inode)
     return Claim(
         path=use.path,
-        device=inode.rdev if is_device else inode.device,
-        number=0 if is_device else inode.number,
+        device=device,
+        number=number,
         domain=case.domain.uuid,
         name=case.domain.name,
         write=use.write,

@@ -14,7 +14,7 @@ Need = Literal["required", "off"]
 Encryption = Literal["optional", "required"]
 Sandbox = Literal["auto", "required", "off"]
 Svirt = Literal["required", "preferred", "off"]
-Exemption = Literal["emulator", "qemu-commandline", "spice"]
+Exemption = Literal["emulator", "host-devices", "qemu-commandline", "spice"]
 KeyKind = Literal["file", "credential", "clevis", "ask"]
 
 

@@ -1,0 +1,163 @@
+"""A VM reaches no device, file or socket of the host that no other guard looks after.
+
+libvirt gives whatever the XML names to the domain's user, opens some of it as root, and executes
+what is a program. What is not known to be harmless, or another guard's matter, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+
+from virtwarden.changes import Change
+from virtwarden.domain import Device
+from virtwarden.errors import HostError, Refusal
+from virtwarden.guards.base import Case, shown
+from virtwarden.reach import swapper
+from virtwarden.system.files import Found
+from virtwarden.system.process import Process
+from virtwarden.uses import reviewed_paths
+
+NAME = "host"
+
+# Devices that are QEMU's own make-believe, or whose every path is looked at; an empty set: all of
+# their variants. What is not here is refused.
+_ENDS_IN_QEMU = frozenset(
+    {"", "file", "null", "pty", "qemu-vdagent", "spiceport", "spicevmc", "stdio", "unix", "vc"}
+)
+_HARMLESS: dict[str, frozenset[str]] = {
+    "audio": frozenset({"none", "spice"}),
+    "channel": _ENDS_IN_QEMU,
+    "console": _ENDS_IN_QEMU,
+    "controller": frozenset(),
+    "crypto": frozenset(),
+    "disk": frozenset(),
+    "emulator": frozenset(),
+    "filesystem": frozenset(),
+    "graphics": frozenset(),
+    "hub": frozenset(),
+    "input": frozenset({"keyboard", "mouse", "tablet"}),
+    "interface": frozenset(),
+    "iommu": frozenset(),
+    "memballoon": frozenset(),
+    "memory": frozenset(),
+    "nvram": frozenset(),
+    "panic": frozenset(),
+    "parallel": _ENDS_IN_QEMU,
+    "redirdev": frozenset({"spicevmc"}),
+    "redirfilter": frozenset(),
+    "rng": frozenset({"builtin", "random"}),
+    "serial": _ENDS_IN_QEMU,
+    "smartcard": frozenset({"spicevmc"}),
+    "sound": frozenset(),
+    "tpm": frozenset({"emulator"}),
+    "video": frozenset(),
+    "vsock": frozenset(),
+    "watchdog": frozenset(),
+}
+_HARMLESS_PATHS = frozenset(
+    {"/dev/net/tun", "/dev/random", "/dev/urandom", "/dev/vhost-net", "/usr/lib/qemu/virtiofsd"}
+)
+# What libvirt makes for this domain alone: sockets below its own directories, in one that bears
+# the domain's id.
+_LIBVIRTS_OWN = r"/(?:var/lib|run)/libvirt/qemu/(?:[a-z]+/){0,2}(?:domain-)?ID-[^/]*(?:/[^/]+)*"
+_PSEUDO_TERMINAL = r"/dev/pts/\d+"
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    refusals = [refusal for path in case.domain.common_files for refusal in _common(case, path)]
+    if "host-devices" in case.rules.exceptions:
+        return refusals
+    reviewed = (
+        reviewed_paths(case.domain, case.rules) | _sockets_of_displays(case) | _HARMLESS_PATHS
+    )
+    for device in case.domain.devices:
+        if not _is_harmless(device):
+            refusals.append(_refusal(case, f"its {_shown(device)} is the host's"))
+            continue
+        refusals += [
+            _refusal(case, f"its {_shown(device)} names {path}")
+            for path in dict.fromkeys(device.paths)
+            if not (path in reviewed or _is_libvirts_own(case, path))
+        ]
+    refusals += [
+        _refusal(case, f"it names {path}")
+        for path in case.domain.other_paths
+        if path not in reviewed
+    ]
+    return refusals
+
+
+def _is_harmless(device: Device) -> bool:
+    variants = _HARMLESS.get(device.tag)
+    if variants is None or device.connects:
+        return False
+    return not variants or device.variant in variants
+
+
+def _is_libvirts_own(case: Case, path: str) -> bool:
+    own = _LIBVIRTS_OWN.replace("ID", re.escape(case.domain.id or "none"))
+    return ".." not in path.split("/") and bool(re.fullmatch(f"{own}|{_PSEUDO_TERMINAL}", path))
+
+
+def _sockets_of_displays(case: Case) -> frozenset[str]:
+    """Which the console guard looks at."""
+    displays = case.domain.displays
+    listens = [listen.socket for display in displays for listen in display.listens]
+    return frozenset([*listens, *(display.socket for display in displays)])
+
+
+def _shown(device: Device) -> str:
+    kind = f" of type {device.variant}" if device.variant else ""
+    return f"<{device.tag}>{kind}"
+
+
+def _refusal(case: Case, what: str) -> Refusal:
+    return case.refusal(
+        f"{what}, after which no guard looks",
+        where=case.rules.where("exceptions"),
+        fix=f"take it out (virsh edit {shown(case.domain.name)}), or exceptions ="
+        ' ["host-devices"] for this domain',
+    )
+
+
+def _common(case: Case, path: str) -> list[Refusal]:
+    """What everyone may read, which no domain is given: firmware, ROMs and the like.
+
+    libvirt makes a copy of an NVRAM template as root, and the guest reads it.
+    """
+    where = f"the file {path}"
+    try:
+        found = case.facts.look(path)
+        if found.symlink:
+            found = case.facts.look(found.real)
+    except HostError as error:
+        return [case.refusal(error.what, where=where, fix=error.fix)]
+    wrong, fix = _wrong_with_common(case, found)
+    return [case.refusal(wrong, where=where, fix=fix)] if wrong else []
+
+
+def _wrong_with_common(case: Case, found: Found) -> tuple[str, str]:
+    inode, edit = found.leaf, f"virsh edit {shown(case.domain.name)}"
+    if inode is None or not stat.S_ISREG(inode.mode):
+        return "it is not there, or is no regular file", edit
+    if not inode.mode & stat.S_IROTH:
+        return (
+            "not everyone may read it: it would be given away, or not be read at all",
+            f"chmod o+r {found.path} if it holds no secret, or {edit}",
+        )
+    enemy = swapper((*found.directories, inode), case.rules.uid_range, case.vm_groups)
+    if enemy:
+        return f"it could be altered: {enemy}", f"name a file that is root's alone: {edit}"
+    return "", ""
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard. There is nothing to do: what is refused is not there."""
+    return []
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard. What was plugged in since the start shows here."""
+    return [refusal.what for refusal in review(case)]
