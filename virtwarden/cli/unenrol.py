@@ -31,8 +31,8 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
 
     def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
         xml = inactive_xml(domain)
-        if is_enrolled(xml):
-            define(connection, unenrol_xml(xml))
+        if is_enrolled(xml, paths):
+            define(connection, unenrol_xml(xml, paths))
         elif not paths.domain_state(domain.UUIDString()).exists():
             return "is not enrolled"
         if domain.isActive():
@@ -46,7 +46,8 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
             return [
                 d
                 for d in persistent(connection)
-                if is_enrolled(inactive_xml(d)) or paths.domain_state(d.UUIDString()).exists()
+                if is_enrolled(inactive_xml(d), paths)
+                or paths.domain_state(d.UUIDString()).exists()
             ]
         return [find(connection, name) for name in names]
 

@@ -1,0 +1,46 @@
+"""Altering an XML tree so that taking an alteration back leaves it byte for byte as it was.
+
+lxml keeps the white space after an element with the element; here it stays where it is.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from lxml import etree
+
+
+def remove(element: etree._Element) -> None:
+    """Take an element out of its parent, and nothing else."""
+    parent = element.getparent()
+    if parent is None:
+        return
+    before, tail = element.getprevious(), element.tail or ""
+    parent.remove(element)
+    if not tail:
+        return
+    if before is not None:
+        before.tail = (before.tail or "") + tail
+    else:
+        parent.text = (parent.text or "") + tail
+
+
+def replace(element: etree._Element, *others: etree._Element) -> None:
+    """Put others in an element's place."""
+    for other in others:
+        other.tail = None
+        element.addprevious(other)
+    remove(element)
+
+
+def bare(element: etree._Element) -> etree._Element:
+    """A copy of an element by itself."""
+    copied = copy.deepcopy(element)
+    copied.tail = None
+    return copied
+
+
+def attribute(element: etree._Element, child: str, name: str) -> str:
+    """An attribute of an element's first child of this name, or an empty string."""
+    found = element.find(child)
+    return found.get(name, "") if found is not None else ""
