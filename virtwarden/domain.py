@@ -140,7 +140,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Device:
-    """Anything in `<devices>`, whatever it is: its kind, and what in it may be a host's path.
+    """Anything in `<devices>` but the emulator: its kind, and what in it may be a host's path.
 
     `variant` is what tells the harmless ones of a kind from the others.
     """
@@ -170,7 +170,7 @@ class Domain:
     displays: tuple[Display, ...] = children("devices/graphics")
     filesystems: tuple[Filesystem, ...] = children("devices/filesystem")
     memory_files: tuple[Memory, ...] = children("devices/memory[source/path]")
-    devices: tuple[Device, ...] = children("devices/*")
+    devices: tuple[Device, ...] = children("devices/*[not(self::emulator)]")
     nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
     boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/dtb | os/acpi/table")
     fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")

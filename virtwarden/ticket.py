@@ -50,7 +50,7 @@ def of(case: Case, account: Account) -> str:
             "gid": account.gid,
             "groups": list(account.groups),
             "emulator": emulator_path(domain.arch),
-            "files": sorted(path for path in reviewed_paths(domain, rules) if path[0] == "/"),
+            "files": sorted(p for p in reviewed_paths(domain, rules) if p.startswith("/")),
             "macs": [nic.mac.lower() for nic in domain.nics],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
             "tls_dir": f"{case.cell}/tls" if rules.tls == "required" else None,

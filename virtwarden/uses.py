@@ -53,7 +53,7 @@ def uses(domain: Domain) -> tuple[Use, ...]:
 
 def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
     """Every path of the host that this domain may name, under these rules."""
-    paths = {use.path for use in uses(domain)} | {*domain.common_files, domain.emulator}
+    paths = {use.path for use in uses(domain)} | {*domain.common_files}
     if rules.shared_directories == "allow":
         paths |= {filesystem.directory for filesystem in domain.filesystems}
     if rules.untapped == "allow":

@@ -57,6 +57,8 @@ def _addresses(case: Case, display: Display) -> list[str]:
     for listen in display.listens:
         if listen.kind == "socket":
             addresses.append("unix")
+        elif listen.kind == "none":
+            continue
         elif listen.kind == "address" or case.op is not Op.PREPARE:
             addresses.append(listen.address)
     return addresses

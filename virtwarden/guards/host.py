@@ -20,43 +20,33 @@ from virtwarden.uses import reviewed_paths
 
 NAME = "host"
 
-# Devices that are QEMU's own make-believe, or whose every path is looked at; an empty set: all of
-# their variants. What is not here is refused.
+# Devices that are QEMU's own make-believe, or of which every path is looked at; all others are
+# refused, those of which nobody has heard yet as well.
+_HARMLESS = (
+    *("controller", "crypto", "disk", "filesystem", "graphics", "hub", "interface", "iommu"),
+    *("memballoon", "memory", "nvram", "panic", "redirfilter", "sound", "video", "vsock"),
+    "watchdog",
+)
 _ENDS_IN_QEMU = frozenset(
     {"", "file", "null", "pty", "qemu-vdagent", "spiceport", "spicevmc", "stdio", "unix", "vc"}
 )
-_HARMLESS: dict[str, frozenset[str]] = {
+_HARMLESS_VARIANTS = {
     "audio": frozenset({"none", "spice"}),
     "channel": _ENDS_IN_QEMU,
     "console": _ENDS_IN_QEMU,
-    "controller": frozenset(),
-    "crypto": frozenset(),
-    "disk": frozenset(),
-    "emulator": frozenset(),
-    "filesystem": frozenset(),
-    "graphics": frozenset(),
-    "hub": frozenset(),
     "input": frozenset({"keyboard", "mouse", "tablet"}),
-    "interface": frozenset(),
-    "iommu": frozenset(),
-    "memballoon": frozenset(),
-    "memory": frozenset(),
-    "nvram": frozenset(),
-    "panic": frozenset(),
     "parallel": _ENDS_IN_QEMU,
     "redirdev": frozenset({"spicevmc"}),
-    "redirfilter": frozenset(),
     "rng": frozenset({"builtin", "random"}),
     "serial": _ENDS_IN_QEMU,
     "smartcard": frozenset({"spicevmc"}),
-    "sound": frozenset(),
     "tpm": frozenset({"emulator"}),
-    "video": frozenset(),
-    "vsock": frozenset(),
-    "watchdog": frozenset(),
 }
 _HARMLESS_PATHS = frozenset(
-    {"/dev/net/tun", "/dev/random", "/dev/urandom", "/dev/vhost-net", "/usr/lib/qemu/virtiofsd"}
+    {
+        *("/dev/net/tun", "/dev/random", "/dev/urandom", "/dev/vhost-net"),
+        *("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"),
+    }
 )
 # What libvirt makes for this domain alone: sockets below its own directories, in one that bears
 # the domain's id.
@@ -69,9 +59,7 @@ def review(case: Case) -> list[Refusal]:
     refusals = [refusal for path in case.domain.common_files for refusal in _common(case, path)]
     if "host-devices" in case.rules.exceptions:
         return refusals
-    reviewed = (
-        reviewed_paths(case.domain, case.rules) | _sockets_of_displays(case) | _HARMLESS_PATHS
-    )
+    reviewed = reviewed_paths(case.domain, case.rules) | _others_matter(case) | _HARMLESS_PATHS
     for device in case.domain.devices:
         if not _is_harmless(device):
             refusals.append(_refusal(case, f"its {_shown(device)} is the host's"))
@@ -90,10 +78,9 @@ def review(case: Case) -> list[Refusal]:
 
 
 def _is_harmless(device: Device) -> bool:
-    variants = _HARMLESS.get(device.tag)
-    if variants is None or device.connects:
-        return False
-    return not variants or device.variant in variants
+    if device.tag in _HARMLESS:
+        return True
+    return device.variant in _HARMLESS_VARIANTS.get(device.tag, ()) and not device.connects
 
 
 def _is_libvirts_own(case: Case, path: str) -> bool:
@@ -101,11 +88,12 @@ def _is_libvirts_own(case: Case, path: str) -> bool:
     return ".." not in path.split("/") and bool(re.fullmatch(f"{own}|{_PSEUDO_TERMINAL}", path))
 
 
-def _sockets_of_displays(case: Case) -> frozenset[str]:
-    """Which the console guard looks at."""
+def _others_matter(case: Case) -> frozenset[str]:
+    """Paths at which the console guard and the storage guard look, whatever they think of them."""
     displays = case.domain.displays
-    listens = [listen.socket for display in displays for listen in display.listens]
-    return frozenset([*listens, *(display.socket for display in displays)])
+    sockets = [listen.socket for display in displays for listen in display.listens]
+    sockets += [display.socket for display in displays]
+    return frozenset([*sockets, *(shared.directory for shared in case.domain.filesystems)])
 
 
 def _shown(device: Device) -> str:
@@ -115,7 +103,7 @@ def _shown(device: Device) -> str:
 
 def _refusal(case: Case, what: str) -> Refusal:
     return case.refusal(
-        f"{what}, after which no guard looks",
+        f"{what}, and no guard looks after that",
         where=case.rules.where("exceptions"),
         fix=f"take it out (virsh edit {shown(case.domain.name)}), or exceptions ="
         ' ["host-devices"] for this domain',

@@ -78,9 +78,12 @@ def plan(case: Case) -> list[Change]:
 
 
 def _filters(case: Case) -> list[InstallFilter]:
+    """Raises Refusal where what worked at `prepare` works no more: asking twice takes time."""
     if not _filtered(case):
         return []
     backend = _backend(case)
+    if not backend:
+        raise _no_backend(case)
     return [
         InstallFilter(
             domain=case.domain.uuid,
@@ -98,5 +101,9 @@ def _filters(case: Case) -> list[InstallFilter]:
 
 def verify(case: Case, process: Process) -> list[str]:
     """See Guard."""
-    missing = [case.facts.missing_rules(f.backend, f.promise) for f in _filters(case)]
+    try:
+        filters = _filters(case)
+    except Refusal as refusal:
+        return [refusal.what]
+    missing = [case.facts.missing_rules(f.backend, f.promise) for f in filters]
     return [sentence for sentence in missing if sentence]

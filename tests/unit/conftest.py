@@ -1,0 +1,67 @@
+"""What holds for every unit test: it is pure, and starts no process unless it says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from virtwarden import log
+
+GOLDEN = Path(__file__).parent / "golden"
+_STARTERS = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
+_STARTERS += ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden",
+        action="store_true",
+        help="write tests/unit/golden anew; read the difference before you commit it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "process: the test starts processes")
+
+
+@pytest.fixture(autouse=True)
+def _no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("process"):
+        return
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        pytest.fail("a unit test started a process: mark it with @pytest.mark.process")
+
+    for name in _STARTERS:
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+
+
+@pytest.fixture(autouse=True)
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that went to the system log, which the tests keep clean."""
+    lines: list[str] = []
+    monkeypatch.setattr(log.syslog, "openlog", lambda *_: None)
+    monkeypatch.setattr(log.syslog, "syslog", lambda level, line: lines.append(f"{level} {line}"))
+    return lines
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with the file of this name, or writes it where that is asked for."""
+
+    def compare(name: str, text: str) -> None:
+        file = GOLDEN / name
+        if request.config.getoption("--regenerate-golden"):
+            file.write_text(text)
+        assert file.exists(), f"there is no {file}: run pytest with --regenerate-golden"
+        assert text == file.read_text(), (
+            f"{file.name} differs; if that is right: --regenerate-golden"
+        )
+
+    return compare

@@ -1,0 +1,172 @@
+"""A host that is made of values: what guards may ask of it, answered out of memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from virtwarden.changes import Claim
+from virtwarden.domain import read
+from virtwarden.errors import HostError
+from virtwarden.guards.base import Case, Op
+from virtwarden.paths import Paths
+from virtwarden.policy import Policy, Rules
+from virtwarden.policy.compile import compile_policy
+from virtwarden.system import netfilter, vnc
+from virtwarden.system.files import Found, Inode
+from virtwarden.system.process import Process
+from virtwarden.system.users import Account
+
+REPOSITORY = Path(__file__).parents[2]
+KVM = 106
+UID = 70000
+IMAGES = "/var/lib/libvirt/images"
+# As Debian 12 has them: the mode, where it is not 0755, and the owner, where it is not root.
+_DIRECTORIES = {
+    IMAGES: (0o711, 0),
+    "/tmp": (0o1777, 0),
+    "/var/lib/libvirt/qemu": (0o750, 64055),
+    "/run/libvirt/qemu/swtpm": (0o770, 64055),
+    "/run/virt-warden": (0o711, 0),
+    "/var/lib/virt-warden": (0o700, 0),
+}
+
+
+@dataclass
+class FakeHost:
+    """See Facts. Files are put into it one by one; the directories above them are root's."""
+
+    inodes: dict[str, Inode] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    backends: tuple[str, ...] = ("nftables", "ebtables")
+    taps: set[str] = field(default_factory=set)
+    groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
+    offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
+    lost_rules: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, (mode, uid) in _DIRECTORIES.items():
+            self.directory(path, mode, uid=uid)
+
+    def file(self, path: str, mode: int = 0o600, **more: Any) -> Inode:
+        """Put a regular file there; `kind` makes it another thing."""
+        kind = more.pop("kind", stat.S_IFREG)
+        return self._put(path, kind | mode, more)
+
+    def block(self, path: str, rdev: int, mode: int = 0o660, **more: Any) -> Inode:
+        """Put a block device there."""
+        return self._put(path, stat.S_IFBLK | mode, {"rdev": rdev, **more})
+
+    def directory(self, path: str, mode: int = 0o755, **more: Any) -> Inode:
+        """Put a directory there, or make the one that is there another."""
+        return self._put(path, stat.S_IFDIR | mode, more)
+
+    def symlink(self, path: str, target: str) -> None:
+        """Put a symlink there."""
+        self._put(path, stat.S_IFLNK | 0o777, {})
+        self.links[path] = target
+
+    def _put(self, path: str, mode: int, more: dict[str, Any]) -> Inode:
+        for parent in reversed(Path(path).parents):
+            if str(parent) not in self.inodes:
+                self.inodes[str(parent)] = self._new(str(parent), stat.S_IFDIR | 0o755)
+        self.inodes[path] = replace(self._new(path, mode), **more)
+        return self.inodes[path]
+
+    def _new(self, path: str, mode: int) -> Inode:
+        number = 100 + len(self.inodes)
+        return Inode(path, 2049, number, mode, uid=0, gid=0, links=1)
+
+    # Facts
+
+    def account(self, name: str) -> Account | None:
+        return self.accounts.get(name)
+
+    def group_id(self, name: str) -> int | None:
+        return self.groups.get(name)
+
+    def look(self, path: str) -> Found:
+        if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
+            raise HostError(
+                f"{path!r} is not a plain absolute path", fix="write it without . .. //"
+            )
+        directories = [self.inodes["/"]]
+        for step in [*reversed(Path(path).parents), Path(path)][1:]:
+            inode = self.inodes.get(str(step))
+            if inode is None:
+                break
+            if stat.S_ISLNK(inode.mode):
+                real = path.replace(str(step), self.links[str(step)], 1)
+                return Found(path, tuple(directories), None, str(step), real)
+            if str(step) == path:
+                return Found(path, tuple(directories), inode)
+            if not stat.S_ISDIR(inode.mode):
+                directories.append(inode)
+                break
+            directories.append(inode)
+        return Found(path, tuple(directories), None)
+
+    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
+        return tuple(c for c in self.claims if (c.device, c.number) == (device, number))
+
+    def backend_works(self, name: str) -> bool:
+        return name in self.backends
+
+    def is_tap(self, device: str) -> bool:
+        return device in self.taps
+
+    def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        return self.lost_rules.get(promise.tap, "")
+
+    def host_names(self) -> tuple[str, ...]:
+        return ("kvm1", "localhost")
+
+    def vnc_offers(self, host: str, port: int) -> vnc.Offer:
+        if (host, port) not in self.offers:
+            raise HostError(f"the VNC server at {host} port {port} does not answer")
+        return self.offers[host, port]
+
+
+def policy(text: str, directory: Path) -> Policy:
+    """A policy as an admin would write it."""
+    file = directory / "policy.toml"
+    file.write_text(text)
+    file.chmod(0o600)
+    directory.chmod(0o700)
+    paths = Paths(policy=file, policy_dir=directory / "d", schema=REPOSITORY / "policy/schema.json")
+    return compile_policy(paths, os.getuid())
+
+
+def case_of(
+    xml: str | bytes, rules: Rules, host: FakeHost, op: Op = Op.PREPARE, paths: Paths | None = None
+) -> Case:
+    """A case as the hook would make it."""
+    raw = xml.encode() if isinstance(xml, str) else xml
+    return Case(op, read(raw), rules, host, paths or Paths())
+
+
+def account_of(name: str, domain: str, uid: int = UID) -> Account:
+    """The user that virt-warden makes for a domain."""
+    return Account(name, uid, uid, tuple(sorted((uid, KVM))), domain)
+
+
+def process_of(account: Account, **more: Any) -> Process:
+    """A QEMU of this user, as the wrapper leaves it."""
+    kept = Process(
+        pid=4711,
+        executable="/usr/bin/qemu-system-x86_64",
+        arguments=(),
+        uids=(account.uid,) * 4,
+        gids=(account.gid,) * 4,
+        groups=account.groups,
+        capabilities=0,
+        no_new_privileges=True,
+        core_limit="0",
+        umask=0o077,
+    )
+    return replace(kept, **more)

@@ -1,0 +1,227 @@
+"""Golden plans: what a start would do, for domains as libvirt 9.0 gave them to the hook.
+
+golden/xml/NAME.OP.xml: the hook's stdin; golden/SCENARIO.txt: the policy, and what comes of it at
+each step. `pytest tests/unit/test_golden.py --regenerate-golden` writes the latter anew.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN
+from fake_host import IMAGES, FakeHost, account_of, case_of, policy
+
+from virtwarden import lifecycle
+from virtwarden.changes import Change, WriteFile
+from virtwarden.errors import WardenError
+from virtwarden.guards.base import Case, Guard, Op
+from virtwarden.policy import Mode, Policy
+
+_OVMF = "/usr/share/OVMF"
+EBTABLES = '[network]\nbackend = "ebtables"\n'
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A domain under a policy."""
+
+    domain: str
+    policy: str = ""
+    alter: Callable[[FakeHost], object] = field(default=lambda host: None)
+
+
+def for_the_domain(name: str, text: str) -> str:
+    return f'[[domain]]\nmatch = "{name}"\n{text}\n'
+
+
+SCENARIOS = {
+    "web": Scenario("web01"),
+    "web-ebtables": Scenario("web01", EBTABLES),
+    "web-auto-without-nftables": Scenario(
+        "web01", alter=lambda host: setattr(host, "backends", ("ebtables",))
+    ),
+    "web-no-backend": Scenario("web01", alter=lambda host: setattr(host, "backends", ())),
+    "web-permissive-no-backend": Scenario(
+        "web01", 'mode = "permissive"\n', lambda host: setattr(host, "backends", ())
+    ),
+    "web-permissive": Scenario("web01", 'mode = "permissive"\n'),
+    "web-disabled": Scenario("web01", 'mode = "disabled"\n'),
+    "web-plain-console": Scenario("web01", '[console]\ntls = "off"\npassword = "off"\n'),
+    "web-spoofing-allowed": Scenario(
+        "web01",
+        '[network]\nmac_spoofing = "allow"\narp_spoofing = "allow"\nvlan_tags = "allow"\n',
+    ),
+    "web-only-vlans-allowed": Scenario("web01", '[network]\nvlan_tags = "allow"\n'),
+    "web-disk-of-another-vm": Scenario(
+        "web01", alter=lambda host: host.file(f"{IMAGES}/web01.qcow2", uid=70009, gid=70009)
+    ),
+    "web-permissive-disk-of-another-vm": Scenario(
+        "web01",
+        'mode = "permissive"\n',
+        lambda host: host.file(f"{IMAGES}/web01.qcow2", uid=70009, gid=70009),
+    ),
+    "web-images-in-a-closed-directory": Scenario(
+        "web01", alter=lambda host: host.directory(IMAGES, 0o700)
+    ),
+    "app-chain-shared-disk-and-cdrom": Scenario("app01"),
+    "app-chain-shared-disk-and-cdrom-ebtables": Scenario("app01", EBTABLES),
+    "app-base-swappable": Scenario("app01", alter=lambda host: host.directory(IMAGES, 0o1777)),
+    "uefi-and-tpm": Scenario("uefi01"),
+    "uefi-and-tpm-disabled": Scenario("uefi01", 'mode = "disabled"\n'),
+    "uefi-with-its-nvram-file": Scenario(
+        "uefi01", alter=lambda host: host.file("/var/lib/libvirt/qemu/nvram/uefi01_VARS.fd")
+    ),
+    "uefi-template-of-roots-secrets": Scenario(
+        "uefi01", alter=lambda host: host.file(f"{_OVMF}/OVMF_VARS_4M.fd", 0o600)
+    ),
+    "kernel-and-fw-cfg": Scenario("kernel01"),
+    "persistent-memory": Scenario("pmem01"),
+    "vnc-ipv6-and-websocket": Scenario("vnc6"),
+    "vnc-socket-refused": Scenario("vncsock"),
+    "vnc-socket-permissive": Scenario("vncsock", 'mode = "permissive"\n'),
+    "vnc-socket-allowed": Scenario("vncsock", '[console]\nlisten = ["unix"]\n'),
+    "vnc-listening-nowhere": Scenario("vncnone"),
+    "spice-refused": Scenario("spice01"),
+    "spice-permissive": Scenario("spice01", 'mode = "permissive"\n'),
+    "spice-excepted": Scenario("spice01", for_the_domain("spice*", 'exceptions = ["spice"]')),
+    "nics-untapped-refused": Scenario("nics"),
+    "nics-untapped-allowed": Scenario("nics", '[network]\nuntapped = "allow"\n'),
+    "nics-untapped-allowed-ebtables": Scenario(
+        "nics", '[network]\nuntapped = "allow"\nbackend = "ebtables"\n'
+    ),
+    "qemu-arguments-refused": Scenario("args01"),
+    "qemu-arguments-excepted": Scenario(
+        "args01", for_the_domain("args01", 'exceptions = ["qemu-commandline"]')
+    ),
+    "network-volumes-behind-a-socket": Scenario("net01"),
+    "network-volumes-excepted": Scenario(
+        "net01", for_the_domain("net01", 'exceptions = ["host-devices"]')
+    ),
+    "shared-directories-refused": Scenario("mem01"),
+    "shared-directories-allowed": Scenario("mem01", '[storage]\nshared_directories = "allow"\n'),
+    "host-devices-refused": Scenario("hostdev01"),
+    "host-devices-excepted": Scenario(
+        "hostdev01", for_the_domain("*", 'exceptions = ["host-devices"]')
+    ),
+    "all-that-leaks-refused": Scenario("leaky01"),
+    "all-that-leaks-permissive": Scenario("leaky01", 'mode = "permissive"\n'),
+    "all-that-leaks-disabled": Scenario("leaky01", 'mode = "disabled"\n'),
+    "all-that-leaks-excepted": Scenario(
+        "leaky01",
+        for_the_domain(
+            "leaky01",
+            'exceptions = ["host-devices"]\n[domain.storage]\nshared_directories = "allow"',
+        ),
+    ),
+}
+
+
+def furnished() -> FakeHost:
+    """A host with every file that the domains name."""
+    host = FakeHost()
+    names = "web01 app01 app-layer app01-db debian-12"
+    for name in names.split():
+        host.file(f"{IMAGES}/{name}.qcow2")
+    for name in ("quorum.img", "data.img", "pmem.img", "node.ign", "slic.bin"):
+        host.file(f"{IMAGES}/{name}")
+    for name in ("install.iso", "vmlinuz", "initrd.img"):
+        host.file(f"{IMAGES}/{name}", 0o644)
+    for path in (
+        f"{_OVMF}/OVMF_CODE_4M.fd",
+        f"{_OVMF}/OVMF_VARS_4M.fd",
+        "/usr/lib/ipxe/qemu/pxe-virtio.rom",
+        "/etc/ceph/ceph.conf",
+    ):
+        host.file(path, 0o644)
+    host.directory("/var/lib/libvirt/qemu/nvram", uid=64055)
+    host.directory("/var/log")
+    host.file("/dev/ttyS0", kind=stat.S_IFCHR)
+    host.taps |= {f"vnet{number}" for number in range(10)} | {"mytap0"}
+    return host
+
+
+def steps(scenario: Scenario, rules: Policy) -> Iterator[Case]:
+    """The domain at each step that its XML is there for; its user exists after the first."""
+    host = furnished()
+    scenario.alter(host)
+    for op in (Op.PREPARE, Op.START, Op.STARTED):
+        source = "start" if op is Op.STARTED else op.value
+        file = GOLDEN / f"xml/{scenario.domain}.{source}.xml"
+        if not file.exists():
+            return
+        case = case_of(file.read_bytes(), rules.rules_for(scenario.domain), host, op)
+        yield case
+        if case.rules.mode is Mode.ENFORCING and any(lifecycle.reviews(case).values()):
+            return
+        host.accounts[case.user] = account_of(case.user, case.domain.uuid)
+
+
+def told(case: Case) -> list[str]:
+    """What the guards have to say at this step, and what is done."""
+    found = lifecycle.reviews(case)
+    enforcing = case.rules.mode is Mode.ENFORCING
+    lines = [f"{case.op.value}:"]
+    for guard, refusals in found.items():
+        for refusal in refusals:
+            verb = "refuses" if case.rules.mode is Mode.ENFORCING else "would refuse"
+            lines.append(f"  {guard.NAME} {verb}: {refusal}")
+    if not (enforcing and any(found.values())):
+        for guard in lifecycle.willing(case, found):
+            lines += [f"  {line}" for line in done_by(guard, case)]
+    return lines
+
+
+def done_by(guard: Guard, case: Case) -> list[str]:
+    lines = []
+    try:
+        changes = lifecycle.plan(case, [guard])
+    except WardenError as error:
+        return [f"{guard.NAME} fails: {error}"]
+    for change in changes:
+        lines.append(f"{guard.NAME}: {change.describe()}")
+        lines += [f"  {line}" for line in content_of(change)]
+    return lines
+
+
+def content_of(change: Change) -> list[str]:
+    """A ticket has a line for each key, so that a difference shows in one line."""
+    if not isinstance(change, WriteFile):
+        return []
+    return [f"{key} = {json.dumps(value)}" for key, value in json.loads(change.content).items()]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_plan_is_the_golden_one(
+    name: str, golden: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    scenario = SCENARIOS[name]
+    rules = policy(scenario.policy, tmp_path)
+    lines = [f"domain: {scenario.domain}", "policy:"]
+    lines += [f"  {line}" for line in (scenario.policy or "# the defaults").splitlines()]
+    for case in steps(scenario, rules):
+        lines += told(case)
+    golden(f"{name}.txt", "\n".join(lines).replace(str(tmp_path), "/etc/virt-warden") + "\n")
+
+
+def test_every_golden_file_and_every_xml_is_some_scenarios() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.txt")} == {*SCENARIOS}
+    domains = {file.name.split(".")[0] for file in GOLDEN.glob("xml/*.xml")}
+    assert domains == {scenario.domain for scenario in SCENARIOS.values()}
+
+
+def test_a_golden_file_that_differs_fails_and_is_not_written(
+    golden: Callable[[str, str], None], request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--regenerate-golden"):
+        pytest.skip("they are being written")
+    before = (GOLDEN / "web.txt").read_text()
+    with pytest.raises(AssertionError, match="--regenerate-golden"):
+        golden("web.txt", before + "more\n")
+    with pytest.raises(AssertionError, match="--regenerate-golden"):
+        golden("no-such-scenario.txt", "")
+    assert (GOLDEN / "web.txt").read_text() == before
