@@ -86,6 +86,7 @@ def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
     assert items[kernel.PTRACE.id].state is State.UNKNOWN
 
 
+@pytest.mark.process  # python-augeas asks ldconfig where its library is
 @pytest.mark.parametrize(
     ("file", "line", "setting"),
     [
@@ -114,7 +115,7 @@ def test_each_harmful_setting_of_libvirt_is_found(
 
 
 def test_every_rule_about_libvirts_settings_is_tried_here() -> None:
-    tried = {mark.args[1][i][2] for mark in _marks() for i in range(len(mark.args[1]))}
+    tried = {case[2] for mark in _marks() if mark.name == "parametrize" for case in mark.args[1]}
     assert tried == {rule.setting for rule in libvirt_settings.RULES}
 
 
@@ -123,12 +124,14 @@ def _marks() -> list[pytest.Mark]:
     return marks
 
 
+@pytest.mark.process  # python-augeas asks ldconfig where its library is
 def test_libvirts_defaults_are_good_with_the_files_and_without(tmp_path: Path) -> None:
     assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
     (tmp_path / "qemu.conf").write_text('vnc_listen = "127.0.0.1"\n')
     assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
 
 
+@pytest.mark.process  # python-augeas asks ldconfig where its library is
 def test_a_file_that_libvirt_could_not_read_is_unknown_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "qemu.conf").write_text("user = \n")
     unknown = [i for i in libvirt_settings.checks(tmp_path) if i.state is State.UNKNOWN]

@@ -95,6 +95,7 @@ def test_what_the_cache_gives_is_what_was_compiled(cached: Paths) -> None:
     assert load(cached, ME) == compiling.compile_policy(cached, ME)
 
 
+@pytest.mark.process
 def test_a_cache_hit_imports_neither_tomllib_nor_jsonschema(cached: Paths) -> None:
     script = (
         "import sys; from pathlib import Path; from virtwarden.paths import Paths\n"

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from test_wrapper_argv import WRAPPER, real, vnc_values
 
+pytestmark = pytest.mark.process
+
 VM = 70001
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
