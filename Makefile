@@ -10,7 +10,7 @@ ARCHES = x86_64 i386 aarch64
 TOOLS = build/tools/bin
 RUNS = 30
 
-.PHONY: help install uninstall demo test test-unit test-libvirt lint bench needs tools clean
+.PHONY: help deb install uninstall demo test test-unit test-libvirt lint bench needs tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ install: ## put virt-warden onto this host; domains come under guard by `virt-wa
 
 uninstall: ## unenrol every domain and take virt-warden off this host
 	DESTDIR=$(DESTDIR) packaging/uninstall.sh
+
+deb: needs ## build/deb/virt-warden_VERSION_all.deb
+	packaging/deb.sh
 
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo

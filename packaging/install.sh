@@ -10,26 +10,30 @@ hooks=$DESTDIR/etc/libvirt/hooks
 policy=$DESTDIR/etc/virt-warden
 
 rm -rf "$share/virtwarden"
-install -d "$share" "$wrappers" "$hooks" "$policy/policy.d" "$DESTDIR/usr/sbin"
+install -d "$share" "$wrappers" "$policy/policy.d" "$DESTDIR/usr/sbin"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
-"$PYTHON" -m compileall -q -s "$DESTDIR" "$share/virtwarden"
+# dpkg's packages are compiled where they are installed.
+[ -n "$DESTDIR" ] || "$PYTHON" -m compileall -q "$share/virtwarden"
 install -m 644 policy/schema.json "$share/schema.json"
 install -m 644 policy/audit.schema.json "$share/audit.schema.json"
 [ -e "$policy/policy.toml" ] || install -m 644 policy/policy.toml "$policy/policy.toml"
 install -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
+install -D -m 755 hooks/qemu.py "$share/hooks/qemu"
+[ -e "$DESTDIR/etc/pam.d/virt-warden" ] ||
+    install -D -m 644 packaging/pam/virt-warden "$DESTDIR/etc/pam.d/virt-warden"
 for arch in $ARCHES; do
     install -m 755 wrapper/qemu_system.py "$wrappers/qemu-system-$arch"
 done
 
+[ -z "$DESTDIR" ] || exit 0
 # A hook of the admin's own stays, and ours goes beside it (libvirt 6.5 and later run both).
 if [ ! -e "$hooks/qemu" ] || grep -q virt-warden "$hooks/qemu"; then
-    install -m 755 hooks/qemu.py "$hooks/qemu"
+    install -D -m 755 hooks/qemu.py "$hooks/qemu"
 else
     install -D -m 755 hooks/qemu.py "$hooks/qemu.d/virt-warden"
     echo "kept $hooks/qemu; ours is $hooks/qemu.d/virt-warden"
 fi
 
-[ -z "$DESTDIR" ] || exit 0
 # libvirt looks for hooks only when it starts.
 if [ -d /run/systemd/system ]; then
     systemctl try-restart libvirtd.service virtqemud.service 2>/dev/null || true

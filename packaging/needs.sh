@@ -3,12 +3,15 @@
 set -eu
 packages="
  acl
+ debhelper
+ dh-python
  ebtables
  iproute2
  ipxe
  libvirt-clients
  libvirt-daemon-config-nwfilter
  libvirt-daemon-system
+ lintian
  nftables
  ovmf
  passwd
