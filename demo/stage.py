@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,11 +21,8 @@ from tests.libvirt.snapshots import snapshot
 
 IMAGES = Path("/srv/demo")
 CONSOLE_CA = Path("/var/lib/virt-warden/console-ca/ca-cert.pem")
-_RUN = Path("/run/virt-warden")
-# The compiled policy, and the directories of the claims and of the taps.
-_LASTING = {_RUN / "policy.json", _RUN / "claims", _RUN / "filters"}
-
 MACS = {"web01": "52:54:00:00:00:01", "db01": "52:54:00:00:00:02"}
+_RUN = Path("/run/virt-warden")
 
 
 def image(name: str) -> Path:
@@ -65,10 +63,16 @@ class Stage:
     def now(self) -> dict[str, str]:
         """The host as it is, in so far as virt-warden could alter it."""
         found = snapshot([IMAGES])
-        found["cells"] = " ".join(sorted(map(str, set(_RUN.rglob("*")) - _LASTING)))
+        found["cells"] = " ".join(sorted(str(path) for path in _RUN.rglob("*") if _of_a_run(path)))
         for name in MACS:
             found[f"XML of {name}"] = self.libvirt.xml(name, "--inactive")
         return found
+
+
+def _of_a_run(path: Path) -> bool:
+    """Whether it stands for a running VM: the compiled policy and empty directories do not."""
+    is_cell = re.fullmatch("[0-9a-f]{8}-[0-9a-f-]{27}", path.name) is not None
+    return is_cell or (path.is_file() and path.name != "policy.json")
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -14,10 +16,12 @@ from demo.screen import Screen
 from demo.stage import IMAGES, Stage, build, image, play
 from tests.host.command import run
 from tests.host.domain import domain_xml
+from tests.host.namespace import CHECKOUT
 from tests.host.network import neighbour
 from tests.libvirt.warden import ENFORCING, Warden, set_policy
 
 PRIVATE_HOST = (sys.executable, "-B", "-m", "tests.host", "--")
+README = CHECKOUT / "README.md"
 Scene = Callable[[Stage], None]
 SABOTAGED = """
 import sys
@@ -120,12 +124,36 @@ def test_the_first_scene_tells_that_nothing_starts(stage: Stage) -> None:
     assert stage.screen.broken == ["both run, under guard"]
 
 
-def test_the_demo_keeps_every_promise_in_80_columns() -> None:
-    done = run(*PRIVATE_HOST, sys.executable, "-B", "-m", "demo", check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "BROKEN" not in done.stdout
-    assert done.stdout.count("kept: ") > len(scenes.SCENES)
-    assert max(map(len, done.stdout.splitlines())) <= 80
+@pytest.fixture(scope="module")
+def played() -> subprocess.CompletedProcess[str]:
+    """The whole demo, as `make demo` plays it."""
+    return run(*PRIVATE_HOST, sys.executable, "-B", "-m", "demo", check=False)
+
+
+def test_the_demo_keeps_every_promise(played: subprocess.CompletedProcess[str]) -> None:
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "BROKEN" not in played.stdout
+    assert played.stdout.count("kept: ") > len(scenes.SCENES)
+
+
+def test_the_demo_fits_80_columns(played: subprocess.CompletedProcess[str]) -> None:
+    assert max(map(len, played.stdout.splitlines())) <= 80
+
+
+def test_the_readme_shows_what_the_demo_prints(played: subprocess.CompletedProcess[str]) -> None:
+    block = re.findall(r"^```\n(\d\. .*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    shown, real = by_scene("".join(block)), by_scene(played.stdout)
+    assert shown
+    for title, lines in shown.items():
+        assert lines == real[title]
+
+
+def by_scene(printed: str) -> dict[str, list[str]]:
+    """Lines by the title of their scene, without what differs from one run to the next."""
+    same = re.sub(r"[A-Z][a-z]{2} +\d+ \d\d:\d\d", "DATE", printed)
+    same = re.sub(r" +", " ", re.sub(r"\d+", "N", same))
+    _, *found = re.split(r"^N\. ", same, flags=re.MULTILINE)
+    return {scene.splitlines()[0]: scene.strip().splitlines()[1:] for scene in found}
 
 
 def test_the_demo_fails_where_the_filter_is_deleted_between_two_scenes() -> None:
