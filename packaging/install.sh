@@ -9,6 +9,12 @@ wrappers=$DESTDIR/usr/lib/virt-warden
 hooks=$DESTDIR/etc/libvirt/hooks
 policy=$DESTDIR/etc/virt-warden
 
+# A hook that lacks one of these refuses every start.
+[ -n "$DESTDIR" ] || "$PYTHON" -c "import cryptography, jsonschema, libvirt, lxml, posix1e, sh" || {
+    echo "not installed: a Python module is missing; to mend: make needs" >&2
+    exit 1
+}
+
 rm -rf "$share/virtwarden"
 install -d "$share" "$wrappers" "$policy/policy.d" "$DESTDIR/usr/sbin"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
