@@ -152,19 +152,19 @@ def waiver(**fields: str) -> dict[str, Waiver]:
 
 def test_a_waiver_holds_for_its_item_its_subjects_and_until_its_day() -> None:
     items = [CHECK.bad("spice", "lab-1"), CHECK.bad("spice", "web01"), CHECK.good("no", "lab-2")]
-    found = waivers.apply(items, waiver(subject="lab-*"), TODAY)
+    found = waivers.waive(items, waiver(subject="lab-*"), TODAY)
     assert [item.state for item in found] == [State.WAIVED, State.BAD, State.GOOD]
     assert found[0].waiver == "old (until 2026-06-01)"
 
 
 def test_a_waiver_of_another_item_waives_nothing() -> None:
-    (found,) = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(item="vm.mode"), TODAY)
+    (found,) = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(item="vm.mode"), TODAY)
     assert found.state is State.BAD
 
 
 def test_a_waiver_that_ran_out_is_itself_an_item() -> None:
     later = TODAY + datetime.timedelta(days=1)
-    found = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(), later)
+    found = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(), later)
     assert [item.state for item in found] == [State.BAD, State.BAD]
     assert "[waivers.lab]" in found[1].seen
 
@@ -181,7 +181,7 @@ def report(*items: Item) -> Report:
 def every_state() -> Report:
     low = Check("host.a", Severity.LOW, "A", "why a", "mend a")
     high = Check("host.b", Severity.HIGH, "B", "why b", "mend b")
-    waived = waivers.apply([CHECK.bad("spice", "lab-1")], waiver(), TODAY)
+    waived = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(), TODAY)
     return report(
         low.bad("seen a"), high.bad(HOSTILE), high.good("fine"), low.unknown("?"), *waived
     )

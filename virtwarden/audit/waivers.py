@@ -19,7 +19,7 @@ EXPIRED = Check(
 )
 
 
-def apply(items: Iterable[Item], waivers: Mapping[str, Waiver], today: datetime.date) -> list[Item]:
+def waive(items: Iterable[Item], waivers: Mapping[str, Waiver], today: datetime.date) -> list[Item]:
     """The items, waived where a waiver is for them; and one for each waiver that has run out."""
     holding = {name: w for name, w in waivers.items() if _until(w) >= today}
     judged = [_waived(item, holding) for item in items]
