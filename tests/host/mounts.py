@@ -123,8 +123,12 @@ def _runtime_directory() -> None:
     # libvirt marks the owners that it remembers with the time of the boot, and forgets them where
     # that has changed. Without a record it computes one, which a restarted libvirtd may round to
     # another second.
-    booted = int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
-    record = _UTMP.pack(_BOOT_TIME, 0, b"~", b"~~", b"reboot", b"", 0, 0, 0, booted, 0, b"")
+    record_boot(int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)))
+
+
+def record_boot(moment: int) -> None:
+    """Have utmp(5) say that the host was booted then, in seconds since the epoch."""
+    record = _UTMP.pack(_BOOT_TIME, 0, b"~", b"~~", b"reboot", b"", 0, 0, 0, moment, 0, b"")
     Path("/run/utmp").write_bytes(record)
 
 

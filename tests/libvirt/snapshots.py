@@ -12,8 +12,13 @@ import posix1e
 
 from tests.host.command import run
 
-# Spent uids stay spent, and an authority outlives the start that founded it: all else comes back.
-_LASTING = ("/var/lib/virt-warden/uids", "/var/lib/virt-warden/console-ca")
+# Spent uids stay spent, an authority outlives the start that founded it, and the compiled policy
+# tells of no domain: all else comes back.
+_LASTING = (
+    "/var/lib/virt-warden/uids",
+    "/var/lib/virt-warden/console-ca",
+    "/run/virt-warden/policy.json",
+)
 _ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 
 
@@ -22,7 +27,7 @@ def snapshot(trees: Iterable[Path]) -> dict[str, str]:
     found = {f"/etc/{name}": Path("/etc", name).read_text() for name in _ACCOUNTS}
     found["nftables"] = run("nft", "list", "ruleset").stdout
     found["ebtables"] = run("ebtables", "-t", "nat", "-L").stdout
-    for tree in trees:
+    for tree in filter(Path.exists, trees):
         for path in [tree, *sorted(tree.rglob("*"))]:
             if not str(path).startswith(_LASTING):
                 found[str(path)] = _describe(path)

@@ -62,12 +62,7 @@ class Warden:
 
     def kill(self, name: str) -> None:
         """End a running domain's QEMU by SIGKILL; its release may still be to come."""
-        handle = os.pidfd_open(self.libvirt.pid(name))
-        try:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-            assert select.select([handle], [], [], _PATIENCE_SECONDS)[0], "it does not end"
-        finally:
-            os.close(handle)
+        kill(self.libvirt.pid(name))
 
     def await_release(self, uuid: str) -> None:
         """Wait until all that was done for a domain's last run is undone."""
@@ -96,6 +91,16 @@ class Warden:
             {"execute": "set_password", "arguments": {"protocol": "vnc", "password": password}}
         )
         self.libvirt.virsh("qemu-monitor-command", name, command)
+
+
+def kill(pid: int) -> None:
+    """End a process, anybody's child, by SIGKILL, and wait for its end."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert select.select([handle], [], [], _PATIENCE_SECONDS)[0], "it does not end"
+    finally:
+        os.close(handle)
 
 
 def until(condition: Callable[[], bool]) -> None:
