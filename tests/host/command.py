@@ -20,6 +20,8 @@ def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.Comple
         text=True,
         capture_output=True,
         input=stdin,
+        # No terminal: virsh would look for somebody there who has a password.
+        start_new_session=True,
         timeout=_TIMEOUT_SECONDS,
     )
     if check and done.returncode != 0:

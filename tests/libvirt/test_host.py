@@ -107,6 +107,13 @@ class TestNamespace:
             namespace.require_private_host()
 
 
+class TestCommand:
+    def test_has_no_terminal_at_which_it_could_ask(self) -> None:
+        inside = "from tests.host.command import run; run('sh', '-c', ': </dev/tty')"
+        done = run("script", "-qec", f'{sys.executable} -Bc "{inside}"', "/dev/null", check=False)
+        assert "No such device or address" in done.stdout
+
+
 class TestSyslog:
     def test_gives_back_the_line_that_was_waited_for(self, syslog: Syslog) -> None:
         run("logger", "--tag", "virt-warden", "refused web-01")
