@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import libvirt
 
 from virtwarden import journal
 from virtwarden.changes import Scope
-from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
+from virtwarden.cli.connection import connected, define, find, for_each, inactive_xml, persistent
 from virtwarden.enrolment import is_enrolled, unenrol_xml
+from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import users
 
@@ -17,7 +19,11 @@ from virtwarden.system import users
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--all", action="store_true", help="all domains that are enrolled")
+    whom.add_argument(
+        "--all",
+        action="store_true",
+        help="all domains that are enrolled, those undefined since too",
+    )
     whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
 
 
@@ -27,7 +33,12 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
-    """Make these domains, or all that are enrolled, what they were. Gives the exit code."""
+    """Make these domains, or all that are enrolled, what they were. Gives the exit code.
+
+    A domain that was undefined, or never defined, is known by its UUID alone.
+    """
+    with connected() as connection:
+        forgotten = _forgotten(connection, paths)
 
     def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
         xml = inactive_xml(domain)
@@ -49,9 +60,25 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
                 if is_enrolled(inactive_xml(d), paths)
                 or paths.domain_state(d.UUIDString()).exists()
             ]
-        return [find(connection, name) for name in names]
+        return [find(connection, name) for name in names if name not in forgotten]
 
-    return for_each(chosen, unenrol_one)
+    failed = bool(for_each(chosen, unenrol_one))
+    for uuid in forgotten if all_domains else [name for name in names if name in forgotten]:
+        try:
+            _forget(paths, uuid)
+            print(
+                f"{uuid}, which libvirt does not know any more, is forgotten, its user is removed"
+            )
+        except WardenError as error:
+            print(f"virt-warden: {uuid}: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def _forgotten(connection: libvirt.virConnect, paths: Paths) -> list[str]:
+    """The domains that once ran under guard and that libvirt knows no more."""
+    known = {domain.UUIDString() for domain in connection.listAllDomains()}
+    return [uuid for uuid in journal.known_domains(paths) if uuid not in known]
 
 
 def _forget(paths: Paths, domain: str) -> None:
