@@ -187,6 +187,25 @@ def test_no_rule_is_left_after_the_stop(warden: Warden, bridge: str, backend: st
     assert rules() == before
 
 
+FLUSHES = {
+    "nftables": ("nft", "flush", "chain", "netdev", "vmw-own", "ingress"),
+    "ebtables": ("ebtables", "-t", "nat", "-F", "vmw-own"),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rules_that_are_gone_are_a_breach_and_harm_no_stop(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    set_policy(policy(backend))
+    warden.started("one", nics=[Nic(OWN, bridge, tap="own")])
+    run(*FLUSHES[backend])
+    assert "rules are gone from" in warden.status("one")["breaches"][0]
+    warden.libvirt.destroy("one")
+    assert "vmw-own" not in "".join(rules())
+    assert warden.status("one")["breaches"] == []
+
+
 def rules() -> list[str]:
     listings = (("nft", "list", "ruleset"), ("ebtables", "-t", "nat", "-L"))
     return [run(*listing).stdout for listing in listings]
