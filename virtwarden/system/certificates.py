@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtwarden.errors import HostError
 from virtwarden.system import files
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def issue(ca_directory: Path, common_name: str, names: tuple[str, ...]) -> dict[
 
     Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name. The authority is
     made in `ca_directory` where there is none yet; its key never leaves that directory.
+    Raises HostError where the authority is damaged.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -69,17 +71,28 @@ def issue(ca_directory: Path, common_name: str, names: tuple[str, ...]) -> dict[
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+    with files.locked(directory):
+        if not (directory / CA_CERTIFICATE).exists():
+            _found_authority(directory)
+        try:
+            return _read_authority(directory)
+        except (OSError, ValueError, TypeError) as error:
+            raise HostError(
+                f"the consoles' authority in {directory} is damaged: {error}",
+                fix=f"restore it, or rm -r {directory}: the next start makes a new one, which"
+                " viewers then need",
+            ) from None
+
+
+def _read_authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    with files.locked(directory):
-        if not (directory / CA_CERTIFICATE).exists():
-            _found_authority(directory)
-        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        key = load_pem_private_key((directory / CA_KEY).read_bytes(), password=None)
+    certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+    key = load_pem_private_key((directory / CA_KEY).read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{directory / CA_KEY} is not the key that virt-warden made")
+        raise TypeError(f"{CA_KEY} is not a key that virt-warden made")
     return certificate, key
 
 
