@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from virtwarden import confinement
 from virtwarden.domain import Display
 from virtwarden.paths import Paths
+from virtwarden.policy import Mode
+from virtwarden.pki import consoles
 from virtwarden.system.users import Account
 from virtwarden.uses import reviewed_paths
 
@@ -53,7 +55,7 @@ def of(case: Case, account: Account) -> str:
             "files": sorted(p for p in reviewed_paths(domain, rules) if p.startswith("/")),
             "macs": [nic.mac.lower() for nic in domain.nics],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
-            "tls_dir": f"{case.cell}/tls" if rules.tls == "required" else None,
+            "tls_dir": _tls_directory(case),
             "password": rules.password == "required",
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": "spice" in rules.exceptions,
@@ -61,6 +63,17 @@ def of(case: Case, account: Account) -> str:
         },
         indent=1,
     )
+
+
+def _tls_directory(case: Case) -> str | None:
+    """In permissive mode a certificate that could not be made must not keep QEMU from starting."""
+    directory = f"{case.cell}/tls"
+    last_made = f"{directory}/{consoles.FILES[-1]}"
+    if case.rules.tls != "required":
+        return None
+    if case.rules.mode is Mode.PERMISSIVE and case.facts.look(last_made).leaf is None:
+        return None
+    return directory
 
 
 def _endpoints(display: Display) -> list[dict[str, Any]]:
