@@ -26,7 +26,16 @@ from tests.host.syslog import Syslog
 from tests.host.tap import open_tap
 from tests.libvirt import faults
 from tests.libvirt.snapshots import snapshot
-from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, kill, set_policy, until
+from tests.libvirt.warden import (
+    ENFORCING,
+    LEFT_ALONE,
+    PATHS,
+    Warden,
+    damaged_authority,
+    kill,
+    set_policy,
+    until,
+)
 from virtwarden import hook, journal
 from virtwarden.cli.recover import recover
 from virtwarden.domain import read
@@ -315,14 +324,10 @@ class TestRefusedStarts:
         assert guest.host() == guest.before
 
     def test_by_a_change_that_fails_in_the_middle(self, guest: Guest) -> None:
-        """The authority's key is broken: by then the user, the disks and the claims are there."""
-        key = PATHS.console_ca / "ca-key.pem"
-        good = key.read_bytes()
-        key.write_bytes(b"broken")
-        try:
-            guest.warden.refusal(guest.name)
-        finally:
-            key.write_bytes(good)
+        """By then the user, the disks and the claims are there."""
+        with damaged_authority():
+            line = guest.warden.refusal(guest.name)
+        assert f"authority in {PATHS.console_ca} is damaged" in line
         assert guest.host() == guest.before
 
     def test_by_a_guard_once_the_tap_is_there(self, guest: Guest, faulty_hook: None) -> None:

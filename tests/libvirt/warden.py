@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,23 @@ class Warden:
             {"execute": "set_password", "arguments": {"protocol": "vnc", "password": password}}
         )
         self.libvirt.virsh("qemu-monitor-command", name, command)
+
+
+@contextmanager
+def damaged_authority() -> Iterator[None]:
+    """The consoles' authority cannot sign."""
+    directory, kept = PATHS.console_ca, PATHS.console_ca.with_name("kept")
+    was_there = directory.exists()
+    if was_there:
+        directory.rename(kept)
+    directory.mkdir(mode=0o700, parents=True)
+    (directory / "ca-cert.pem").write_text("damaged")
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory)
+        if was_there:
+            kept.rename(directory)
 
 
 def kill(pid: int) -> None:
