@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,10 +342,24 @@ def test_without_a_cache_there_is_no_last_good_policy(paths: Paths) -> None:
     assert last_good(paths, ME) is None
 
 
-def test_where_run_is_missing_the_policy_loads_all_the_same(paths: Paths) -> None:
+def test_after_a_boot_the_first_load_makes_the_caches_directory(paths: Paths) -> None:
     paths.run.rmdir()
-    assert load(paths, ME).rules_for("a").mode is Mode.PERMISSIVE
-    assert not paths.run.exists()
+    load(paths, ME)
+    assert paths.policy_cache.exists()
+    assert paths.run.stat().st_mode & 0o077 == 0o011 & ~umask()
+
+
+def umask() -> int:
+    former = os.umask(0)
+    os.umask(former)
+    return former
+
+
+def test_where_that_directory_cannot_be_made_the_policy_loads_all_the_same(paths: Paths) -> None:
+    paths.run.rmdir()
+    nowhere = replace(paths, run=paths.run / "missing" / "run")
+    assert load(nowhere, ME).rules_for("a").mode is Mode.PERMISSIVE
+    assert not nowhere.run.exists()
 
 
 def test_where_run_is_full_the_policy_loads_and_no_half_file_stays(

@@ -23,6 +23,8 @@ from virtwarden.policy.rules import Policy
 
 _FORMAT = 1
 _LIMIT_BYTES = 16 * 1024 * 1024
+# VMs' users pass through to what is theirs; after a boot nobody else may have made it yet.
+_ENTER_ONLY = 0o711
 # Twice the longest tick of the clock that stamps files (CONFIG_HZ=100): a file that changed less
 # than a tick before it was looked at can change once more without its times telling.
 _TICK_NS = 20_000_000
@@ -110,8 +112,11 @@ def store(paths: Paths, policy: Policy, found: Look, owner: int) -> None:
         "policy": to_plain(policy),
     }
     content = json.dumps(document).encode()
-    with suppress(OSError, PolicyError), trust.directory(paths.run, owner) as directory:
-        _write(directory, paths.policy_cache.name, content)
+    with suppress(OSError, PolicyError):
+        with suppress(FileExistsError):
+            paths.run.mkdir(mode=_ENTER_ONLY)
+        with trust.directory(paths.run, owner) as directory:
+            _write(directory, paths.policy_cache.name, content)
 
 
 def _write(directory: int, name: str, content: bytes) -> None:
