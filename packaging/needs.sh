@@ -6,6 +6,7 @@ packages="
  debhelper
  dh-python
  ebtables
+ gnutls-bin
  iproute2
  ipxe
  libvirt-clients

@@ -40,13 +40,13 @@ class _Daemon:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the test, which then stops the daemon itself.
             self._process = subprocess.Popen(
-                self._program,
+                [self._program, *options],
                 env=environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -123,10 +123,10 @@ class Libvirt:
         """End libvirtd by SIGKILL; the domains go on, and restart() brings it back."""
         self._daemon.end(signal.SIGKILL)
 
-    def restart(self) -> None:
-        """Stop libvirtd, if it runs, and start it; the domains go on."""
+    def restart(self, *options: str) -> None:
+        """Stop libvirtd, if it runs, and start it with these options; the domains go on."""
         self._daemon.end()
-        self._daemon.start()
+        self._daemon.start(*options)
         self.virsh("version")
 
     def remove_domains(self) -> None:

@@ -147,6 +147,21 @@ def _answer_challenge(stream: _Stream, password: str) -> str:
     return _desktop_name(stream)
 
 
+def certificate(host: str, port: int) -> bytes:
+    """The certificate, DER, that the server shows before it asks for a password."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with _connected(host, port) as plain:
+        _offered(plain)
+        _vencrypt(plain)
+        plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
+        if plain.u8() != 1:
+            raise LoginRefusedError("the server does not take X509Vnc")
+        with context.wrap_socket(plain.connection) as secured:
+            return secured.getpeercert(binary_form=True) or b""
+
+
 def try_plain(host: str, port: int = 0) -> dict[int, str]:
     """Ask for each security type without TLS, offered or not, and tell what the server says."""
     return {kind: _try(host, port, kind) for kind in (SECURITY_NONE, SECURITY_VNC_AUTH)}

@@ -13,7 +13,8 @@ from virtwarden.changes.access import user_named
 from virtwarden.changes.base import Before, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import certificates, files
+from virtwarden.pki import consoles
+from virtwarden.system import files
 
 _ENTER_ONLY = 0o711
 
@@ -132,14 +133,14 @@ class IssueCertificate:
             directory.mkdir(mode=0o700)
         os.chown(directory, 0, gid)
         directory.chmod(0o750)
-        issued = certificates.issue(paths.console_ca, self.common_name, self.names)
+        issued = consoles.issue(paths, self.common_name, self.names)
         for name, content in issued.items():
             files.write_atomically(directory / name, content, 0o640, gid=gid)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
         directory = Path(self.directory)
-        for name in certificates.FILES:
+        for name in consoles.FILES:
             with suppress(FileNotFoundError):
                 (directory / name).unlink()
         with suppress(FileNotFoundError):

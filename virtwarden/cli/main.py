@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "the rules of a domain, where each comes from, and what a start would do",
     "audit": "how the host and every domain stand against the threat model",
     "log": "what befell a domain: starts, refusals, breaches, out of the systemd journal",
+    "pki": "the authorities of consoles and of remote administration, and their certificates",
     "recover": "undo what is left of domains that do not run any more",
     "policy": "the policy files",
 }

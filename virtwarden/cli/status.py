@@ -14,8 +14,8 @@ from virtwarden.cli.connection import connected, find, persistent
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
+from virtwarden.pki import authority
 from virtwarden.policy import Mode, Policy, load
-from virtwarden.system.certificates import CA_CERTIFICATE
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _console_ca(case: Case) -> str | None:
     has_console = any(display.kind == "vnc" for display in case.domain.displays)
     if not has_console or case.rules.tls != "required" or case.rules.mode is Mode.DISABLED:
         return None
-    return str(case.paths.console_ca / CA_CERTIFICATE)
+    return str(case.paths.console_ca / authority.CERTIFICATE)
 
 
 def _unguarded(case: Case, *, managed: bool) -> tuple[str, ...]:
@@ -138,8 +138,8 @@ def _print_table(standings: list[Standing]) -> None:
     for standing in standings:
         for breach in standing.breaches:
             print(f"! {standing.name}: {breach}")
-    for authority in sorted({standing.console_ca for standing in standings if standing.console_ca}):
-        print(f"Viewers know these consoles by the authority {authority}: copy it to them.")
+    for known_by in sorted({standing.console_ca for standing in standings if standing.console_ca}):
+        print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
 
 
 def _row(standing: Standing) -> tuple[str, ...]:

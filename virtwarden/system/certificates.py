@@ -1,154 +1,224 @@
-"""The authority that signs the consoles' certificates, and the certificates."""
+"""X.509: authorities, server and client certificates, revocation lists (RFC 5280).
+
+All keys are ECDSA on P-256. The time that importing cryptography takes is paid by those alone who
+make something.
+"""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from virtwarden.errors import HostError
-from virtwarden.system import files
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
+        EllipticCurvePrivateKey as PrivateKey,
+    )
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePublicKey as PublicKey,
     )
 
-CA_CERTIFICATE = "ca-cert.pem"
-CA_KEY = "ca-key.pem"
-FILES = (CA_CERTIFICATE, "server-cert.pem", "server-key.pem", "dh-params.pem")
-
-# The group ffdhe2048 (RFC 7919, A.1): without this file QEMU makes parameters of its own at each
-# start, which takes it up to a second and makes them no better.
-_DH_PARAMETERS = b"""\
------BEGIN DH PARAMETERS-----
-MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
-+8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
-87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
-YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
-7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
-ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
------END DH PARAMETERS-----
-"""
-
-_DAY = datetime.timedelta(days=1)
-_CA_LIFE = 7300 * _DAY
-# A console must not die under a VM that runs for years: each start makes a new certificate.
-_SERVER_LIFE = 3650 * _DAY
+DAY = datetime.timedelta(days=1)
 
 
-def issue(ca_directory: Path, common_name: str, names: tuple[str, ...]) -> dict[str, bytes]:
-    """A new key and a TLS server certificate for these DNS names and IP addresses (RFC 5280).
+class Purpose(Enum):
+    """What a certificate is for."""
 
-    Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name. The authority is
-    made in `ca_directory` where there is none yet; its key never leaves that directory.
-    Raises HostError where the authority is damaged.
+    AUTHORITY = "authority"
+    SIGNER = "signer"
+    """An authority below another one, which may make none itself."""
+    SERVER = "server"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Who signs: a certificate and its key."""
+
+    certificate: x509.Certificate
+    key: PrivateKey
+
+
+def new_key() -> PrivateKey:
+    """A key that nobody has seen."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def found(name: str, key: PrivateKey, life: datetime.timedelta) -> x509.Certificate:
+    """The certificate of an authority that nobody is above of."""
+    subject = _subject(name)
+    builder = _builder(subject, subject, key.public_key(), _now() + life)
+    return _extended(builder, Purpose.AUTHORITY).sign(key, _sha256())
+
+
+def issue(
+    issuer: Issuer,
+    purpose: Purpose,
+    name: str,
+    key: PublicKey,
+    life: datetime.timedelta,
+    *,
+    names: Iterable[str] = (),
+) -> x509.Certificate:
+    """A certificate for a key; `names` are the DNS names and IP addresses of a server.
+
+    It does not outlive its issuer.
     """
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    ca_certificate, ca_key = _authority(ca_directory)
-    key = ec.generate_private_key(ec.SECP256R1())
-    expiry = min(_now() + _SERVER_LIFE, ca_certificate.not_valid_after)
-    certificate = (
-        _certificate(common_name, ca_certificate.subject, key.public_key(), expiry)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
-        .sign(ca_key, _sha256())
-    )
-    content = (_pem(ca_certificate), _pem(certificate), _pem_key(key), _DH_PARAMETERS)
-    return dict(zip(FILES, content, strict=True))
+    above = issuer.certificate
+    expiry = min(_now() + life, above.not_valid_after)
+    builder = _extended(_builder(_subject(name), above.subject, key, expiry), purpose)
+    authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+    builder = builder.add_extension(authority_key, critical=False)
+    alternatives = [_general(one) for one in names]
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    return builder.sign(issuer.key, _sha256())
 
 
-def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
-    with files.locked(directory):
-        if not (directory / CA_CERTIFICATE).exists():
-            _found_authority(directory)
-        try:
-            return _read_authority(directory)
-        except (OSError, ValueError, TypeError) as error:
-            raise HostError(
-                f"the consoles' authority in {directory} is damaged: {error}",
-                fix=f"restore it, or rm -r {directory}: the next start makes a new one, which"
-                " viewers then need",
-            ) from None
-
-
-def _read_authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+def revocations(
+    issuer: Issuer, revoked: Iterable[tuple[int, datetime.datetime]], life: datetime.timedelta
+) -> bytes:
+    """A revocation list, PEM, of serial numbers with the time (UTC) at which each was revoked."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(_now() - DAY)
+        .next_update(min(_now() + life, issuer.certificate.not_valid_after))
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), False
+        )
+        .add_extension(x509.CRLNumber(int(_now().timestamp())), critical=False)
+    )
+    for serial, when in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(issuer.key, _sha256()).public_bytes(Encoding.PEM)
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as files have it."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def load(content: bytes, where: str) -> x509.Certificate:
+    """The first certificate in a PEM file. Raises HostError."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(content)
+    except ValueError as error:
+        raise HostError(f"it is no certificate: {error}", where=where) from None
+
+
+def pem_key(key: PrivateKey, passphrase: bytes = b"") -> bytes:
+    """A key as files have it (PKCS#8), encrypted where there is a passphrase."""
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    encryption: Any = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def load_key(content: bytes, where: str, passphrase: bytes | None = None) -> PrivateKey:
+    """A key out of its file. Raises HostError, also where the passphrase is wrong."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-    key = load_pem_private_key((directory / CA_KEY).read_bytes(), password=None)
+    try:
+        key = load_pem_private_key(content, password=passphrase)
+    except (ValueError, TypeError):
+        raise HostError(
+            "the key cannot be read: wrong passphrase, or a damaged file", where=where
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{CA_KEY} is not a key that virt-warden made")
-    return certificate, key
+        raise HostError("it is not a key that virt-warden made", where=where)
+    return key
 
 
-def _found_authority(directory: Path) -> None:
-    """Make the authority. The certificate comes last: where it is, all is."""
-    from cryptography import x509
+def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether one certificate is directly signed by the other."""
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = f"virt-warden consoles of {os.uname().nodename}"[:64]
-    subject = _subject(name)
-    certificate = (
-        _certificate(name, subject, key.public_key(), _now() + _CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, _sha256())
-    )
-    files.write_atomically(directory / CA_KEY, _pem_key(key), 0o600, durable=True)
-    files.write_atomically(directory / CA_CERTIFICATE, _pem(certificate), 0o644, durable=True)
+    public: Any = issuer.public_key()
+    try:
+        public.verify(
+            certificate.signature,
+            certificate.tbs_certificate_bytes,
+            ec.ECDSA(certificate.signature_hash_algorithm),  # type: ignore[arg-type]
+        )
+    except (InvalidSignature, TypeError, AttributeError):
+        return False
+    return certificate.issuer == issuer.subject
 
 
-def _certificate(
-    common_name: str,
-    issuer: x509.Name,
-    public_key: EllipticCurvePublicKey,
-    expiry: datetime.datetime,
+def has_run_out(certificate: x509.Certificate, *, share: float = 1.0) -> bool:
+    """Whether this share of a certificate's life has passed; all of it: it is no longer valid."""
+    begun, end = certificate.not_valid_before, certificate.not_valid_after
+    return _now() >= begun + (end - begun) * share
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: PublicKey, expiry: datetime.datetime
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
     return (
         x509.CertificateBuilder()
-        .subject_name(_subject(common_name))
+        .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(public_key)
+        .public_key(key)
         .serial_number(x509.random_serial_number())
-        # A viewer whose clock is behind ours must not find it not yet valid.
-        .not_valid_before(_now() - _DAY)
+        # Whose clock is behind ours must not find it not yet valid.
+        .not_valid_before(_now() - DAY)
         .not_valid_after(expiry)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
-def _subject(common_name: str) -> x509.Name:
+def _extended(builder: x509.CertificateBuilder, purpose: Purpose) -> x509.CertificateBuilder:
     from cryptography import x509
-    from cryptography.x509.oid import NameOID
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    signs = purpose in (Purpose.AUTHORITY, Purpose.SIGNER)
+    below = {Purpose.AUTHORITY: 1, Purpose.SIGNER: 0}.get(purpose)
+    builder = builder.add_extension(x509.BasicConstraints(signs, below), critical=True)
+    builder = builder.add_extension(_key_usage(signs=signs), critical=True)
+    if signs:
+        return builder
+    usage = {
+        Purpose.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+        Purpose.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+    }[purpose]
+    return builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
 
 
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
     from cryptography import x509
 
     return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
+        digital_signature=not signs,
+        key_cert_sign=signs,
+        crl_sign=signs,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
@@ -156,6 +226,14 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _subject(common_name: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    # X.520: a common name has 64 characters at most.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
 
 def _general(name: str) -> x509.GeneralName:
@@ -167,23 +245,7 @@ def _general(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    return certificate.public_bytes(Encoding.PEM)
-
-
-def _pem_key(key: EllipticCurvePrivateKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
-
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _sha256() -> x509.base.hashes.SHA256:  # type: ignore[name-defined]
+def _sha256() -> Any:
     from cryptography.hazmat.primitives import hashes
 
     return hashes.SHA256()

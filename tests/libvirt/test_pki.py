@@ -1,0 +1,187 @@
+"""The two authorities: what others' tools say of them, and what a revocation closes."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host import vnc
+from tests.host.command import run
+from tests.host.domain import Vnc
+from tests.host.libvirt import Libvirt
+from tests.libvirt.warden import PATHS, Warden, as_user
+
+PASSPHRASE = "four words by chance"
+REMOTE_CA = PATHS.state / "remote-ca"
+LIBVIRTD_CONF = Path("/etc/libvirt/libvirtd.conf")
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> list[str]:
+    file = tmp_path / "passphrase"
+    file.write_text(PASSPHRASE + "\n")
+    file.chmod(0o600)
+    return ["--passphrase-file", str(file)]
+
+
+@pytest.fixture
+def remote(warden: Warden, passphrase: list[str]) -> Iterator[Warden]:
+    """A host with an authority for its remote administration, and its own certificate."""
+    warden.command("pki", "init", "remote", *passphrase)
+    warden.command("pki", "server", "localhost", "127.0.0.1", *passphrase)
+    yield warden
+    run("rm", "-rf", str(REMOTE_CA), "/etc/pki/CA", "/etc/pki/libvirt")
+
+
+@pytest.fixture
+def listening(remote: Warden) -> Iterator[Libvirt]:
+    """libvirtd, reached by TLS."""
+    former = LIBVIRTD_CONF.read_text()
+    LIBVIRTD_CONF.write_text('listen_tls = 1\nlisten_tcp = 0\nlisten_addr = "127.0.0.1"\n')
+    remote.libvirt.restart("--listen")
+    yield remote.libvirt
+    LIBVIRTD_CONF.write_text(former)
+    remote.libvirt.restart()
+
+
+def client(warden: Warden, name: str, passphrase: list[str], directory: Path) -> Path:
+    bundle = directory / name
+    warden.command("pki", "client", "remote", name, "--out", str(bundle), *passphrase)
+    return bundle
+
+
+def by_tls(bundle: Path) -> subprocess.CompletedProcess[str]:
+    """Ask libvirt, over TLS, for its list of domains."""
+    uri = f"qemu+tls://localhost/system?pkipath={bundle}"
+    return run("virsh", "-q", "-c", uri, "list", "--name", check=False)
+
+
+def test_the_tools_of_others_find_nothing_wrong(
+    remote: Warden, passphrase: list[str], tmp_path: Path
+) -> None:
+    run("virt-pki-validate")
+    server = "/etc/pki/libvirt/servercert.pem"
+    bundle = client(remote, "alice", passphrase, tmp_path)
+    for certificate, purpose in ((server, "sslserver"), (bundle / "clientcert.pem", "sslclient")):
+        ca = "/etc/pki/CA/cacert.pem"
+        run(
+            "openssl",
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            ca,
+            "-purpose",
+            purpose,
+            str(certificate),
+        )
+        run("certtool", "--verify", "--load-ca-certificate", ca, "--infile", str(certificate))
+    run("openssl", "crl", "-in", "/etc/pki/CA/cacrl.pem", "-CAfile", ca, "-noout")
+
+
+def test_a_certificate_of_the_authority_opens_libvirt_and_no_other_does(
+    listening: Libvirt, remote: Warden, passphrase: list[str], tmp_path: Path
+) -> None:
+    good = client(remote, "alice", passphrase, tmp_path)
+    assert by_tls(good).returncode == 0
+    none = tmp_path / "none"
+    none.mkdir()
+    (none / "cacert.pem").write_bytes((good / "cacert.pem").read_bytes())
+    assert by_tls(none).returncode != 0
+    other = tmp_path / "other"
+    remote.command("pki", "init", "consoles", *passphrase)
+    remote.command("pki", "client", "consoles", "alice", "--out", str(other), *passphrase)
+    (other / "cacert.pem").chmod(0o644)
+    (other / "cacert.pem").write_bytes((good / "cacert.pem").read_bytes())
+    assert by_tls(other).returncode != 0
+    run("rm", "-rf", str(PATHS.console_ca))
+
+
+def test_what_is_revoked_opens_nothing_after_libvirt_has_read_the_list(
+    listening: Libvirt, remote: Warden, passphrase: list[str], tmp_path: Path
+) -> None:
+    alice, bob = (client(remote, name, passphrase, tmp_path) for name in ("alice", "bob"))
+    said = remote.command("pki", "revoke", "remote", "alice", *passphrase).stdout
+    assert "of alice is revoked" in said
+    listening.restart("--listen")
+    assert by_tls(alice).returncode != 0
+    assert by_tls(bob).returncode == 0
+    again = remote.command("pki", "revoke", "remote", "alice", *passphrase, check=False)
+    assert "issued nothing that holds for alice" in again.stderr
+    listed = json.loads(remote.command("pki", "list", "remote", "--json").stdout)
+    assert [(one["name"], bool(one["revoked"])) for one in listed[1:]] == [
+        ("alice", True),
+        ("bob", False),
+    ]
+
+
+def test_a_passphrase_that_is_wrong_short_or_open_to_others_is_refused(
+    remote: Warden, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong"
+    file.write_text("another passphrase")
+    for mode, words in ((0o600, "wrong passphrase"), (0o640, "others than root can read it")):
+        file.chmod(mode)
+        done = remote.command("pki", "server", "--passphrase-file", str(file), check=False)
+        assert words in done.stderr
+    file.chmod(0o600)
+    file.write_text("short")
+    done = remote.command("pki", "init", "consoles", "--passphrase-file", str(file), check=False)
+    assert "fewer than 12 characters" in done.stderr
+    done = remote.command("pki", "init", "remote", "--sealed", check=False)
+    assert "is there already" in done.stderr
+
+
+def test_no_key_of_an_authority_is_on_the_disk_in_the_clear(
+    remote: Warden, passphrase: list[str]
+) -> None:
+    remote.started("web01", vnc=Vnc())
+    for directory in (REMOTE_CA, PATHS.console_ca):
+        for file in directory.rglob("*"):
+            assert b"BEGIN PRIVATE KEY" not in file.read_bytes(), file
+            if "key" in file.name:
+                assert file.stat().st_mode & 0o777 == 0o600
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (REMOTE_CA / "ca-key.pem").read_bytes()
+    unsealed = PATHS.run / "keys" / "console-signer"
+    assert as_user("vmw-web01", unsealed.read_bytes) == "PermissionError"
+
+
+def test_a_consoles_certificate_is_renewed_under_the_running_vm(warden: Warden) -> None:
+    qemu = warden.started("web01", vnc=Vnc())
+    tls = PATHS.cell(warden.status("web01")["uuid"]) / "tls"
+    before = tls.joinpath("server-cert.pem").read_bytes()
+    assert "not due" in warden.command("pki", "renew").stdout
+    assert tls.joinpath("server-cert.pem").read_bytes() == before
+    assert "new console certificate" in warden.command("pki", "renew", "--now").stdout
+    after = tls.joinpath("server-cert.pem").read_bytes()
+    assert after != before
+    assert warden.qemu("web01").pid == qemu.pid
+    assert warden.status("web01")["breaches"] == []
+    served = vnc.certificate("127.0.0.1", warden.vnc_port("web01"))
+    assert served == ssl.PEM_cert_to_DER_cert(_first(after))
+
+
+def _first(chain: bytes) -> str:
+    end = "-----END CERTIFICATE-----"
+    return chain.decode().partition(end)[0] + end
+
+
+def test_a_new_signer_makes_every_console_due(warden: Warden) -> None:
+    warden.started("web01", vnc=Vnc())
+    warden.started("web02")
+    said = warden.command("pki", "renew", "--signer").stdout
+    assert "web01 has a new console certificate" in said
+    assert "web02 has no console with a certificate" in said
+    assert "not due" in warden.command("pki", "renew", "web01").stdout
+
+
+def test_a_boot_without_the_unsealed_key_starts_all_the_same(warden: Warden) -> None:
+    warden.started("web01", vnc=Vnc())
+    warden.libvirt.destroy("web01")
+    (PATHS.run / "keys" / "console-signer").unlink()
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []

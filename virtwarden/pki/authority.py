@@ -1,0 +1,163 @@
+"""An authority: its certificate, what it issued, and what of that it took back."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtwarden.errors import HostError
+from virtwarden.pki import keys
+from virtwarden.pki.keys import Asks
+from virtwarden.system import certificates, files
+from virtwarden.system.certificates import DAY, Issuer, Purpose
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey as PrivateKey,
+    )
+
+CERTIFICATE = "ca-cert.pem"
+CRL = "ca-crl.pem"
+_INDEX = "issued.json"
+AUTHORITY_LIFE = 3650 * DAY
+# A list that has run out makes GnuTLS refuse everyone: it is made anew with each change, and lasts
+# for as long as nothing changes.
+_CRL_LIFE = 3650 * DAY
+
+
+@dataclass(frozen=True)
+class Issued:
+    """One certificate that an authority issued; times are ISO 8601, in UTC."""
+
+    serial: str
+    purpose: str
+    name: str
+    expires: str
+    revoked: str = ""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority in its directory; `name` is `consoles` or `remote`."""
+
+    name: str
+    directory: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was founded."""
+        return (self.directory / CERTIFICATE).exists()
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Its own certificate. Raises HostError where it was never founded."""
+        file = self.directory / CERTIFICATE
+        try:
+            return certificates.load(file.read_bytes(), str(file))
+        except FileNotFoundError:
+            raise HostError(
+                f"there is no authority {self.name}", fix=f"virt-warden pki init {self.name}"
+            ) from None
+
+
+def found(authority: Authority, passphrase: bytes = b"") -> None:
+    """Make the authority. The certificate comes last: where it is, all is.
+
+    Raises HostError where it is there already: what it issued would be worth nothing.
+    """
+    with files.locked(authority.directory):
+        if authority.exists:
+            raise HostError(
+                f"the authority {authority.name} is there already",
+                where=str(authority.directory),
+                fix="to begin anew, move that directory away; every certificate of it dies then",
+            )
+        key = certificates.new_key()
+        keys.store(authority.directory, authority.name, key, passphrase)
+        title = f"virt-warden {authority.name} of {os.uname().nodename}"
+        certificate = certificates.found(title, key, AUTHORITY_LIFE)
+        _publish_revocations(authority, Issuer(certificate, key), [])
+        content = certificates.pem(certificate)
+        files.write_atomically(authority.directory / CERTIFICATE, content, 0o644, durable=True)
+
+
+def issue(
+    authority: Authority,
+    issuer: Issuer,
+    purpose: Purpose,
+    name: str,
+    life: datetime.timedelta,
+    *,
+    names: Iterable[str] = (),
+) -> tuple[x509.Certificate, PrivateKey]:
+    """A certificate with a new key, written into the authority's list."""
+    key = certificates.new_key()
+    certificate = certificates.issue(issuer, purpose, name, key.public_key(), life, names=names)
+    record = Issued(
+        serial=f"{certificate.serial_number:x}",
+        purpose=purpose.value,
+        name=name,
+        expires=certificate.not_valid_after.isoformat(),
+    )
+    with _index(authority) as index:
+        index.append(record)
+    return certificate, key
+
+
+def issuer_of(authority: Authority, asks: Asks) -> Issuer:
+    """The authority itself as who signs. Raises HostError where its key cannot be had."""
+    return Issuer(authority.certificate, keys.load(authority.directory, authority.name, asks))
+
+
+def revoke(authority: Authority, issuer: Issuer, wanted: str) -> list[Issued]:
+    """Take back what has this serial number or this name, and publish the list.
+
+    Gives what was taken back. Raises HostError where there is nothing of it that still holds.
+    """
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0).isoformat()
+    with _index(authority) as index:
+        chosen = [i for i in index if wanted in (i.serial, i.name) and not i.revoked]
+        if not chosen:
+            raise HostError(
+                f"{authority.name} issued nothing that holds for {wanted}",
+                fix=f"see what it issued: virt-warden pki list {authority.name}",
+            )
+        index[:] = [replace(one, revoked=now) if one in chosen else one for one in index]
+        _publish_revocations(authority, issuer, index)
+    return chosen
+
+
+def issued(authority: Authority) -> list[Issued]:
+    """All that it ever issued, the oldest first."""
+    try:
+        listed = json.loads((authority.directory / _INDEX).read_text())
+    except FileNotFoundError:
+        return []
+    return [Issued(**entry) for entry in listed]
+
+
+@contextmanager
+def _index(authority: Authority) -> Iterator[list[Issued]]:
+    """The list of what was issued, held alone and written back."""
+    with files.locked(authority.directory):
+        index = issued(authority)
+        yield index
+        content = json.dumps([asdict(one) for one in index], indent=1).encode()
+        files.write_atomically(authority.directory / _INDEX, content, 0o600, durable=True)
+
+
+def _publish_revocations(authority: Authority, issuer: Issuer, index: Iterable[Issued]) -> None:
+    revoked = [
+        (int(one.serial, 16), datetime.datetime.fromisoformat(one.revoked))
+        for one in index
+        if one.revoked
+    ]
+    content = certificates.revocations(issuer, revoked, _CRL_LIFE)
+    files.write_atomically(authority.directory / CRL, content, 0o644, durable=True)

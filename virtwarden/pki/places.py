@@ -1,0 +1,40 @@
+"""Where libvirt looks for the certificates of its remote connections.
+
+https://libvirt.org/kbase/tlscerts.html; virt-pki-validate(1) compares the modes with its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file: what it holds, where it belongs below the root directory, its mode."""
+
+    what: str
+    path: Path
+    mode: int
+
+
+ETC = Path("/etc/pki")
+CA = Place("ca", ETC / "CA/cacert.pem", 0o444)
+CRL = Place("crl", ETC / "CA/cacrl.pem", 0o444)
+SERVER = (
+    Place("certificate", ETC / "libvirt/servercert.pem", 0o444),
+    Place("key", ETC / "libvirt/private/serverkey.pem", 0o400),
+)
+CLIENT = (
+    Place("certificate", ETC / "libvirt/clientcert.pem", 0o444),
+    Place("key", ETC / "libvirt/private/clientkey.pem", 0o400),
+)
+# Searchable by all, but for those of the keys.
+DIRECTORIES = {
+    ETC: 0o755,
+    ETC / "CA": 0o755,
+    ETC / "libvirt": 0o755,
+    ETC / "libvirt/private": 0o700,
+}
+# What a viewer or an admin's workstation needs, in a directory to be carried there.
+BUNDLE = {"ca": "cacert.pem", "certificate": "clientcert.pem", "key": "clientkey.pem"}

@@ -1,0 +1,51 @@
+"""Certificates of running consoles are renewed under the running VM, before they run out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+
+from virtwarden import journal
+from virtwarden.changes import IssueCertificate
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.pki import consoles
+
+# qapi/ui.json: since QEMU 6.1
+_RELOAD = {"execute": "display-reload", "arguments": {"type": "vnc", "tls-certs": True}}
+
+
+def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
+    """Renew a running domain's console certificate where it is due; how it went, in words.
+
+    Raises HostError where QEMU does not take the new one: then it goes on with the old one.
+    """
+    uuid = domain.UUIDString()
+    with journal.locked(paths, uuid):
+        issued = [
+            record.change
+            for record in journal.records(paths, uuid)
+            if isinstance(record.change, IssueCertificate)
+        ]
+        if not issued:
+            return "has no console with a certificate"
+        change = issued[-1]
+        file = Path(change.directory) / "server-cert.pem"
+        if not always and not consoles.is_due(paths, file.read_bytes()):
+            return "has a console certificate that is not due"
+        journal.perform(paths, uuid, [change])
+    _command(domain, _RELOAD)
+    return "has a new console certificate, and who looks at it was not disturbed"
+
+
+def _command(domain: libvirt.virDomain, command: dict[str, Any]) -> None:
+    try:
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(command), 0))
+    except libvirt.libvirtError as error:
+        raise HostError(f"QEMU cannot be told: {error}") from None
+    if "error" in answer:
+        raise HostError(f"QEMU does not take it: {answer['error'].get('desc')}")
