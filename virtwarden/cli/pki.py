@@ -142,7 +142,7 @@ def _revoke(options: argparse.Namespace, paths: Paths) -> int:
 def _renew(options: argparse.Namespace, paths: Paths) -> int:
     import libvirt
 
-    from virtwarden import renewal
+    from virtwarden.cli import renewal
     from virtwarden.cli.connection import find, for_each
 
     if options.signer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import libvirt
 
@@ -16,6 +17,7 @@ from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Mode, Policy, load
+from virtwarden.system import certificates
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Standing:
     uid: int | None
     pid: int | None
     console_ca: str | None
+    console_until: str | None
     guards: tuple[str, ...]
     breaches: tuple[str, ...]
 
@@ -79,6 +82,7 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         uid=own.uid if own else None,
         pid=None,
         console_ca=_console_ca(case) if managed else None,
+        console_until=_console_until(case) if runs else None,
         guards=(),
         breaches=(),
     )
@@ -94,6 +98,15 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         guards=tuple(guards) if raised else (),
         breaches=breaches,
     )
+
+
+def _console_until(case: Case) -> str | None:
+    """The day (UTC) on which the running console's certificate runs out; None where it has none."""
+    file = Path(case.cell) / "tls" / "server-cert.pem"
+    try:
+        return certificates.load(file.read_bytes(), str(file)).not_valid_after.date().isoformat()
+    except FileNotFoundError:
+        return None
 
 
 def _console_ca(case: Case) -> str | None:
@@ -138,6 +151,9 @@ def _print_table(standings: list[Standing]) -> None:
     for standing in standings:
         for breach in standing.breaches:
             print(f"! {standing.name}: {breach}")
+    ends = sorted(standing.console_until for standing in standings if standing.console_until)
+    if ends:
+        print(f"The first console certificate runs out on {ends[0]} (virt-warden pki renew).")
     for known_by in sorted({standing.console_ca for standing in standings if standing.console_ca}):
         print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
 

@@ -220,7 +220,8 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
         key_cert_sign=signs,
         crl_sign=signs,
         content_commitment=False,
-        key_encipherment=False,
+        # Of no use with an ECDSA key (RFC 8813), yet libvirt 9.0 refuses a certificate without it.
+        key_encipherment=not signs,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,
