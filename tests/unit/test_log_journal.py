@@ -24,6 +24,7 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fake = types.SimpleNamespace(sendv=lambda *fields: sent.extend(fields))
     monkeypatch.setitem(sys.modules, "systemd", types.SimpleNamespace(_journal=fake))
     monkeypatch.setitem(sys.modules, "systemd._journal", fake)
+    monkeypatch.setattr(log, "JOURNAL", Path("/"))
     return sent
 
 
@@ -55,7 +56,7 @@ def test_the_journal_gets_each_value_as_a_field(journal: list[str]) -> None:
 def test_without_a_journal_syslog_gets_one_line(
     monkeypatch: pytest.MonkeyPatch, syslog: list[tuple[int, str]]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "systemd", None)
+    monkeypatch.setattr(log, "JOURNAL", Path("/nowhere"))
     log.event(log.Level.CRITICAL, "breach", domain="web01", promise=HOSTILE)
     ((level, line),) = syslog
     assert level == 2
