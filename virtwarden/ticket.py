@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from virtwarden import confinement
 from virtwarden.domain import Display
 from virtwarden.paths import Paths
-from virtwarden.policy import Mode
 from virtwarden.pki import consoles
+from virtwarden.policy import Mode
 from virtwarden.system.users import Account
 from virtwarden.uses import reviewed_paths
 

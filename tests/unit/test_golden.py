@@ -20,6 +20,7 @@ from virtwarden import lifecycle
 from virtwarden.changes import Change, WriteFile
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Guard, Op
+from virtwarden.pki import consoles
 from virtwarden.policy import Mode, Policy
 
 _OVMF = "/usr/share/OVMF"
@@ -159,6 +160,8 @@ def steps(scenario: Scenario, rules: Policy) -> Iterator[Case]:
         if case.rules.mode is Mode.ENFORCING and any(lifecycle.reviews(case).values()):
             return
         host.accounts[case.user] = account_of(case.user, case.domain.uuid)
+        if any(display.kind == "vnc" for display in case.domain.displays):
+            host.file(f"{case.cell}/tls/{consoles.FILES[-1]}")
 
 
 def told(case: Case) -> list[str]:
