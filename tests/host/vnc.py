@@ -106,12 +106,7 @@ def login(
     if certificate:
         context.load_cert_chain(*certificate)
     with _socket(host, port) as connection:
-        plain = _greeted(connection)
-        _offered(plain)
-        _vencrypt(plain)
-        plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
-        if plain.u8() != 1:
-            raise LoginRefusedError("the server does not take X509Vnc")
+        _ask_for_x509(connection)
         try:
             with context.wrap_socket(connection, server_hostname=hostname) as secured:
                 return _answer_challenge(_Stream(secured), password)
@@ -152,14 +147,20 @@ def certificate(host: str, port: int) -> bytes:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with _connected(host, port) as plain:
-        _offered(plain)
-        _vencrypt(plain)
-        plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
-        if plain.u8() != 1:
-            raise LoginRefusedError("the server does not take X509Vnc")
-        with context.wrap_socket(plain.connection) as secured:
+    with _socket(host, port) as connection:
+        _ask_for_x509(connection)
+        with context.wrap_socket(connection) as secured:
             return secured.getpeercert(binary_form=True) or b""
+
+
+def _ask_for_x509(connection: socket.socket) -> None:
+    """Go as far as the moment at which TLS begins."""
+    plain = _greeted(connection)
+    _offered(plain)
+    _vencrypt(plain)
+    plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
+    if plain.u8() != 1:
+        raise LoginRefusedError("the server does not take X509Vnc")
 
 
 def try_plain(host: str, port: int = 0) -> dict[int, str]:
