@@ -81,5 +81,7 @@ def _of_disk(disk: Disk) -> list[Use]:
         )
     for layer in disk.layers:
         if layer.kind in FILE_KINDS and layer.path:
-            found.append(Use(f"base of disk {disk.target}", layer.path, write=False, shared=True))
+            what = f"base of disk {disk.target}"
+            # One that libvirt labels was the disk itself until an overlay was put upon it.
+            found.append(Use(what, layer.path, write=False, shared=layer.relabel_off))
     return found
