@@ -9,11 +9,13 @@ packages="
  gnutls-bin
  iproute2
  ipxe
+ libsasl2-modules
  libvirt-clients
  libvirt-daemon-config-nwfilter
  libvirt-daemon-system
  lintian
  nftables
+ openssh-server
  ovmf
  passwd
  procps
@@ -33,6 +35,7 @@ packages="
  python3-venv
  qemu-system-x86
  qemu-utils
+ sasl2-bin
  util-linux
 "
 missing=""

@@ -7,11 +7,17 @@ from collections.abc import Iterable
 from virtwarden.audit import domains, kernel, libvirt_settings, updates
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
+from virtwarden.remote import checks as remote_checks
 
 
 def host_items() -> list[Item]:
     """All of the host's items."""
-    return [*kernel.checks(), *libvirt_settings.checks(), *updates.checks()]
+    return [
+        *kernel.checks(),
+        *libvirt_settings.checks(),
+        *updates.checks(),
+        *remote_checks.checks(),
+    ]
 
 
 def domain_items(cases: Iterable[tuple[Case, bool]]) -> list[Item]:

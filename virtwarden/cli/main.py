@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "how the host and every domain stand against the threat model",
     "log": "what befell a domain: starts, refusals, breaches, out of the systemd journal",
     "pki": "the authorities of consoles and of remote administration, and their certificates",
+    "remote": "how libvirt is managed from elsewhere: checked, set up, put back",
     "recover": "undo what is left of domains that do not run any more",
     "policy": "the policy files",
 }

@@ -48,3 +48,36 @@ def _value(tree: Any, node: str) -> str | tuple[str, ...]:
     if elements:
         return tuple(tree.get(element) or "" for element in elements)
     return tree.get(node) or ""
+
+
+def with_settings(text: str, lens: str, wanted: Settings) -> str:
+    """A file's text with these settings in it, all else, comments too, as it was.
+
+    Raises HostError where the text cannot be understood.
+    """
+    import augeas
+
+    tree = augeas.Augeas(flags=augeas.Augeas.NO_MODL_AUTOLOAD | augeas.Augeas.NO_LOAD)
+    try:
+        tree.add_transform(lens, "/nowhere")
+        tree.set("/text", text if text.endswith("\n") or not text else f"{text}\n")
+        tree.text_store(lens, "/text", "/file")
+        if tree.match("/augeas/text/file/error"):
+            raise HostError(str(tree.get("/augeas/text/file/error/message")))
+        for key, value in wanted.items():
+            _put(tree, f"/file/{key}", value)
+        tree.text_retrieve(lens, "/text", "/file", "/result")
+        if tree.match("/augeas/text/file/error"):
+            raise HostError(str(tree.get("/augeas/text/file/error/message")))
+        return str(tree.get("/result"))
+    finally:
+        tree.close()
+
+
+def _put(tree: Any, node: str, value: str | tuple[str, ...]) -> None:
+    if isinstance(value, str):
+        tree.set(node, value)
+        return
+    tree.remove(node)
+    for number, element in enumerate(value, start=1):
+        tree.set(f"{node}/{number}", element)

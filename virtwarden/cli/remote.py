@@ -1,0 +1,93 @@
+"""`virt-warden remote`: how libvirt is managed from elsewhere, and how that is set up."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from pathlib import Path
+
+from virtwarden import __version__
+from virtwarden.audit import waivers
+from virtwarden.audit.report import Report, text
+from virtwarden.paths import Paths
+from virtwarden.policy import load
+from virtwarden.remote import edits, recipes
+from virtwarden.remote.checks import checks
+from virtwarden.remote.recipes import Recipe
+from virtwarden.system.run import run as run_command
+
+_RECIPES = ("ssh", "tls", "sasl")
+_SYSTEMD = Path("/run/systemd/system")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("check", help="how it stands, item by item, each with its fix")
+    setup = actions.add_parser("setup", help="make it so: shown first, reversible")
+    setup.add_argument("way", choices=_RECIPES)
+    setup.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="whose certificate may connect, such as CN=alice; by default all that were issued",
+    )
+    setup.add_argument("--yes", action="store_true", help="do not ask")
+    undo = actions.add_parser("undo", help="put back what setup wrote")
+    undo.add_argument("way", choices=_RECIPES)
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    if options.action == "check":
+        return _check(paths)
+    if options.action == "undo":
+        sentences, commands = edits.put_back(paths, options.way)
+        for sentence in sentences:
+            print(sentence)
+        _follow(commands)
+        return 0
+    return _set_up(paths, options)
+
+
+def _check(paths: Paths) -> int:
+    now = datetime.datetime.now(datetime.UTC).astimezone()
+    judged = waivers.waive(checks(), load(paths).rules_for("").waivers, now.date())
+    made_at = now.isoformat(timespec="seconds")
+    report = Report(os.uname().nodename, __version__, made_at, tuple(judged))
+    sys.stdout.write(text.render(report))
+    return report.exit_code
+
+
+def _set_up(paths: Paths, options: argparse.Namespace) -> int:
+    recipe = _recipe(paths, options)
+    for edit in recipe.edits:
+        sys.stdout.write(edit.difference())
+    for command in recipe.commands:
+        print(f"+ {' '.join(command)}")
+    if not options.yes and input("Do this? [y/N] ").strip().lower() not in ("y", "yes"):
+        print("Nothing was done.")
+        return 1
+    kept = edits.write(paths, options.way, recipe.edits, recipe.undo)
+    _follow(recipe.commands)
+    print(f"Done; what was there is kept in {kept}: virt-warden remote undo {options.way}")
+    for sentence in recipe.left:
+        print(f"Left for you: {sentence}")
+    return 0
+
+
+def _recipe(paths: Paths, options: argparse.Namespace) -> Recipe:
+    if options.way == "ssh":
+        return recipes.ssh()
+    return {"tls": recipes.tls, "sasl": recipes.sasl}[options.way](paths, options.allow)
+
+
+def _follow(commands: tuple[tuple[str, ...], ...]) -> None:
+    for command in commands:
+        if command[0].endswith("systemctl") and not _SYSTEMD.exists():
+            print(f"systemd does not run here; do what this does: {' '.join(command)}")
+        else:
+            run_command(*command)
