@@ -17,6 +17,8 @@ from virtwarden.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
 from virtwarden.xpath import child, children, present, text, texts
 
 XML_LIMIT_BYTES = 4 * 1024 * 1024
+# libxml2 compares each attribute of an element with all the others.
+_ATTRIBUTE_LIMIT = 2000
 WARDEN_NAMESPACE = "https://virt-warden.org/xmlns/libvirt/domain/1.0"
 _NAMESPACES = (
     ("qemu", "http://libvirt.org/schemas/domain/qemu/1.0"),
@@ -196,10 +198,12 @@ def parse(xml: bytes) -> etree._Element:
     """The XML of one domain, as a tree.
 
     The text is untrusted: no entity is expanded, nothing is fetched, and what is larger than
-    `XML_LIMIT_BYTES` or carries a document type is refused. Raises DomainError.
+    `XML_LIMIT_BYTES`, would take long, or carries a document type is refused. Raises DomainError.
     """
     if len(xml) > XML_LIMIT_BYTES:
         raise DomainError(f"the domain's XML is larger than {XML_LIMIT_BYTES} bytes")
+    if max(part.count(b"=") for part in xml.split(b"<")) > _ATTRIBUTE_LIMIT:
+        raise DomainError(f"the domain's XML has an element of over {_ATTRIBUTE_LIMIT} attributes")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )

@@ -17,8 +17,8 @@ _PATH_ATTRIBUTES = "dir evdev file logFile path rendernode socket tap template v
 _PATH_ELEMENTS = "backend database path"
 # Names and words of the guest's, of another host's or of libvirt's own.
 _FREE_ATTRIBUTES = """
-    actual channel clientName connectPorts filter keymap name passwd portgroup query streamName
-    tlsHostname usage username value"""
+    actual channel clientName connectPorts fdgroup filter keymap name passwd portgroup query
+    streamName tlsHostname usage username value"""
 _FREE_ELEMENTS = "certificate cookie group_name label product serial vendor"
 _FREE_IN_OS = "cmdline initarg initenv"
 _FREE_PLACES = """

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from virtwarden import log
 
 GOLDEN = Path(__file__).parent / "golden"
 _STARTERS = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
 _STARTERS += ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")
+
+
+# A slow machine is no defect of what is tested.
+settings.register_profile("unit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

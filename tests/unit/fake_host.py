@@ -11,10 +11,13 @@ from typing import Any
 from virtwarden.changes import Claim
 from virtwarden.domain import read
 from virtwarden.errors import HostError
-from virtwarden.guards.base import Case, Op
+from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy, Rules
 from virtwarden.policy.compile import compile_policy
+from virtwarden.policy.plain import READERS
+from virtwarden.policy.schema import defaults
+from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, vnc
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.process import Process
@@ -170,3 +173,31 @@ def process_of(account: Account, **more: Any) -> Process:
         umask=0o077,
     )
     return replace(kept, **more)
+
+
+def rules(**more: Any) -> Rules:
+    """The built-in defaults, some of them altered."""
+    settings = {
+        key.rpartition(".")[2]: READERS[key](value)
+        for key, value in defaults(read_schema(REPOSITORY / "policy/schema.json")).items()
+        if key != "managed"
+    }
+    return Rules(**{**settings, "origins": {}, **more})
+
+
+def refusals(guard: Guard, case: Case) -> list[str]:
+    """What a guard has against a domain: of each refusal, the line that an admin would read."""
+    lines = [str(refusal) for refusal in guard.review(case)]
+    for line in lines:
+        what, separator, fix = line.partition("; to mend: ")
+        assert what, line
+        assert separator, line
+        assert fix, line
+        assert line.isprintable()
+    return lines
+
+
+def refusal(guard: Guard, case: Case) -> str:
+    """The one thing that a guard has against a domain."""
+    (line,) = refusals(guard, case)
+    return line

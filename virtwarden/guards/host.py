@@ -14,7 +14,7 @@ from virtwarden.domain import Device
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, shown
 from virtwarden.reach import swapper
-from virtwarden.system.files import Found
+from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
 from virtwarden.uses import reviewed_paths
 
@@ -84,8 +84,10 @@ def _is_harmless(device: Device) -> bool:
 
 
 def _is_libvirts_own(case: Case, path: str) -> bool:
-    own = _LIBVIRTS_OWN.replace("ID", re.escape(case.domain.id or "none"))
-    return ".." not in path.split("/") and bool(re.fullmatch(f"{own}|{_PSEUDO_TERMINAL}", path))
+    own = [_PSEUDO_TERMINAL]
+    if case.domain.id:
+        own.append(_LIBVIRTS_OWN.replace("ID", re.escape(case.domain.id)))
+    return ".." not in path.split("/") and any(re.fullmatch(form, path) for form in own)
 
 
 def _others_matter(case: Case) -> frozenset[str]:
@@ -105,9 +107,12 @@ def _refusal(case: Case, what: str) -> Refusal:
     return case.refusal(
         f"{what}, and no guard looks after that",
         where=case.rules.where("exceptions"),
-        fix=f"take it out (virsh edit {shown(case.domain.name)}), or exceptions ="
-        ' ["host-devices"] for this domain',
+        fix=f'take it out ({_edit(case)}), or exceptions = ["host-devices"] for this domain',
     )
+
+
+def _edit(case: Case) -> str:
+    return f"virsh edit {shown(case.domain.name)}"
 
 
 def _common(case: Case, path: str) -> list[Refusal]:
@@ -117,25 +122,29 @@ def _common(case: Case, path: str) -> list[Refusal]:
     """
     where = f"the file {path}"
     try:
-        found = case.facts.look(path)
-        if found.symlink:
-            found = case.facts.look(found.real)
+        named = found = case.facts.look(path)
+        if named.symlink:
+            found = case.facts.look(named.real)
     except HostError as error:
-        return [case.refusal(error.what, where=where, fix=error.fix)]
-    wrong, fix = _wrong_with_common(case, found)
+        return [case.refusal(error.what, where=where, fix=error.fix or _edit(case))]
+    steps = (*named.directories, *found.directories)
+    wrong, fix = _wrong_with_common(case, steps, found.leaf)
     return [case.refusal(wrong, where=where, fix=fix)] if wrong else []
 
 
-def _wrong_with_common(case: Case, found: Found) -> tuple[str, str]:
-    inode, edit = found.leaf, f"virsh edit {shown(case.domain.name)}"
+def _wrong_with_common(
+    case: Case, directories: tuple[Inode, ...], inode: Inode | None
+) -> tuple[str, str]:
+    """What is wrong, and what mends it; two empty strings where nothing is."""
+    edit = _edit(case)
     if inode is None or not stat.S_ISREG(inode.mode):
         return "it is not there, or is no regular file", edit
     if not inode.mode & stat.S_IROTH:
         return (
             "not everyone may read it: it would be given away, or not be read at all",
-            f"chmod o+r {found.path} if it holds no secret, or {edit}",
+            f"chmod o+r {inode.path} if it holds no secret, or {edit}",
         )
-    enemy = swapper((*found.directories, inode), case.rules.uid_range, case.vm_groups)
+    enemy = swapper((*directories, inode), case.rules.uid_range, case.vm_groups)
     if enemy:
         return f"it could be altered: {enemy}", f"name a file that is root's alone: {edit}"
     return "", ""

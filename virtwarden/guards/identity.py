@@ -23,15 +23,17 @@ def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
     """The names that a domain's user may have, the first one the best.
 
     The domain's own name stands there only where it is, as it is, a valid end of a user's name;
-    otherwise, and where another domain's user has that name, a part of the UUID tells it apart.
+    otherwise, and where another domain's user has that name, a part of the UUID tells it apart,
+    and where that is taken as well, as much of the UUID as a name can hold.
     """
     plain = prefix + domain_name
     clean = _NOT_IN_A_NAME.sub("-", domain_name.lower())
     suffix = f"-{uuid[:8]}"
     told_apart = f"{prefix}{clean}"[: _LONGEST_NAME - len(suffix)] + suffix
-    if clean == domain_name and len(plain) <= _LONGEST_NAME:
-        return plain, told_apart
-    return (told_apart,)
+    last = prefix + uuid.replace("-", "")[len(prefix) - _LONGEST_NAME :]
+    if domain_name and clean == domain_name and len(plain) <= _LONGEST_NAME:
+        return plain, told_apart, last
+    return told_apart, last
 
 
 def review(case: Case) -> list[Refusal]:

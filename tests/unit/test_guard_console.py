@@ -1,0 +1,179 @@
+"""The console guard: who gets to see the screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import xmls
+from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusals, rules
+
+from virtwarden.changes import IssueCertificate
+from virtwarden.guards import console
+from virtwarden.guards.base import Case, Op
+from virtwarden.system.vnc import Offer
+
+SOCKET = "<graphics type='vnc'><listen type='socket' socket='/run/a.sock'/></graphics>"
+OLD_SOCKET = "<graphics type='vnc' socket='/run/a.sock'/>"
+NOWHERE = "<graphics type='vnc'><listen type='none'/></graphics>"
+NETWORK = "<graphics type='vnc' port='5900'><listen type='network' network='lan'{}/></graphics>"
+OF_TLS = Offer((19,), (261,))
+
+
+def case(devices: str, op: Op = Op.PREPARE, host: FakeHost | None = None, **more: Any) -> Case:
+    return case_of(xmls.domain(devices), rules(**more), host or FakeHost(), op)
+
+
+# Attacks
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - it is refused
+
+
+@pytest.mark.parametrize("address", [EVERYWHERE, "::", "", "10.0.0.1", "localhost", "127.0.0.2"])
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_vnc_listens_nowhere_but_where_the_policy_lets_it(address: str, op: Op) -> None:
+    line = refusal(console, case(xmls.vnc(address), op))
+    assert f"VNC would listen on {address or 'an address'}" in line
+    assert "one of 127.0.0.1, ::1" in line
+
+
+def test_an_old_style_address_is_looked_at_as_well() -> None:
+    old = f"<graphics type='vnc' listen='{EVERYWHERE}'/>"
+    assert EVERYWHERE in refusal(console, case(old))
+    assert "an address that is not known" in refusal(console, case("<graphics type='vnc'/>"))
+
+
+def test_every_one_of_several_addresses_is_looked_at() -> None:
+    both = xmls.vnc().replace("</graphics>", "<listen type='address' address='::'/></graphics>")
+    assert "VNC would listen on ::;" in refusal(console, case(both))
+
+
+@pytest.mark.parametrize("devices", [SOCKET, OLD_SOCKET])
+def test_a_socket_is_refused_unless_the_policy_lists_it(devices: str) -> None:
+    assert "VNC would listen on unix" in refusal(console, case(devices))
+    assert refusals(console, case(devices, listen=("unix",))) == []
+
+
+def test_the_address_of_a_libvirt_network_is_judged_once_it_is_known() -> None:
+    assert refusals(console, case(NETWORK.format(""))) == []
+    known = NETWORK.format(" address='192.168.122.1'")
+    assert "192.168.122.1" in refusal(console, case(known, Op.START))
+    assert refusals(console, case(known, Op.START, listen=("192.168.122.1",))) == []
+    assert "not known" in refusal(console, case(NETWORK.format(""), Op.START))
+
+
+@pytest.mark.parametrize("kind", ["spice", "sdl", "rdp", "desktop", "dbus", "unheard-of"])
+def test_any_other_display_is_refused(kind: str) -> None:
+    line = refusal(console, case(f"<graphics type='{kind}'/>"))
+    assert f"a {kind} display" in line
+    assert "type='vnc'" in line
+
+
+@pytest.mark.parametrize("kind", ["sdl", "rdp", "spice"])
+def test_an_exception_for_spice_is_for_spice_alone(kind: str) -> None:
+    excepted = case(f"<graphics type='{kind}'/>", exceptions=frozenset({"spice"}))
+    assert bool(refusals(console, excepted)) is (kind != "spice")
+
+
+# Honest passage
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_vnc_on_a_listed_address_passes(address: str) -> None:
+    assert refusals(console, case(xmls.vnc(address))) == []
+
+
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START, Op.STARTED])
+def test_vnc_that_listens_nowhere_passes(op: Op) -> None:
+    assert refusals(console, case(NOWHERE, op)) == []
+
+
+def test_a_domain_without_a_display_passes() -> None:
+    assert refusals(console, case("")) == []
+    assert console.plan(case("")) == []
+
+
+def test_what_only_renders_passes() -> None:
+    assert refusals(console, case("<graphics type='egl-headless'/>")) == []
+
+
+# Plan
+
+
+def test_a_console_gets_a_certificate_for_all_its_names() -> None:
+    (issue,) = console.plan(case(xmls.vnc("::1")))
+    assert issue == IssueCertificate(
+        directory=f"/run/virt-warden/{xmls.UUID}/tls",
+        user="vmw-web01",
+        common_name=xmls.UUID,
+        names=("kvm1", "localhost", "::1"),
+    )
+
+
+@pytest.mark.parametrize("devices", [SOCKET, NOWHERE])
+def test_a_console_without_an_address_gets_one_too(devices: str) -> None:
+    """The wrapper gives every -vnc the same credentials."""
+    (issue,) = console.plan(case(devices))
+    assert isinstance(issue, IssueCertificate)
+    assert issue.names == ("kvm1", "localhost")
+
+
+def test_without_tls_or_after_prepare_there_is_none() -> None:
+    assert console.plan(case(xmls.vnc(), tls="off")) == []
+    assert console.plan(case(xmls.vnc(), Op.START)) == []
+
+
+# Promise
+
+
+def verified(offer: Offer | None, devices: str = "", **more: Any) -> list[str]:
+    host = FakeHost()
+    if offer is not None:
+        host.offers["127.0.0.1", 5900] = offer
+    own = case(devices or xmls.vnc(), Op.STARTED, host, **more)
+    return console.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))
+
+
+def test_x509_with_a_password_alone_keeps_the_promise() -> None:
+    assert verified(OF_TLS) == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "sentence"),
+    [
+        (Offer((1,)), "offers security types [1]"),
+        (Offer((2,)), "offers security types [2]"),
+        (Offer((2, 19), (261,)), "offers security types [2, 19]"),
+        (Offer(()), "offers security types []"),
+        (Offer((19,), (258,)), "without x509"),
+        (Offer((19,), (261, 257)), "without x509"),
+        (Offer((19,), (260,)), "without a password"),
+        (None, "does not answer"),
+    ],
+)
+def test_any_other_offer_breaks_it(offer: Offer | None, sentence: str) -> None:
+    (breach,) = verified(offer)
+    assert sentence in breach
+
+
+@pytest.mark.parametrize(
+    ("offer", "breaks"), [(Offer((2,)), False), (Offer((1,)), True), (Offer((1, 2)), True)]
+)
+def test_without_tls_a_password_is_still_asked_for(offer: Offer, breaks: bool) -> None:
+    assert bool(verified(offer, tls="off")) is breaks
+
+
+def test_without_a_password_tls_is_still_asked_for() -> None:
+    assert verified(Offer((19,), (260,)), password="off") == []
+    assert verified(Offer((1,)), password="off")
+    assert verified(Offer((1,)), password="off", tls="off") == []
+
+
+@pytest.mark.parametrize("devices", [SOCKET, NOWHERE])
+def test_where_nobody_can_knock_there_is_nothing_to_check(devices: str) -> None:
+    assert verified(None, devices, listen=("unix",)) == []
+
+
+def test_what_another_emulator_does_is_no_promise_of_ours() -> None:
+    assert verified(None, exceptions=frozenset({"emulator"})) == []

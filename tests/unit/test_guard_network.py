@@ -1,0 +1,150 @@
+"""The network guard: no NIC sends unfiltered unless the policy says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import xmls
+from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusals, rules
+
+from virtwarden.changes import InstallFilter
+from virtwarden.errors import Refusal
+from virtwarden.guards import network
+from virtwarden.guards.base import Case, Op
+
+OPEN = {"mac_spoofing": "allow", "arp_spoofing": "allow", "vlan_tags": "allow"}
+UNTAPPED = ["user", "direct", "hostdev", "vhostuser", "vdpa", "udp", "mcast", "server", "client"]
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost(taps={"vnet0", "vnet1"})
+
+
+def case(host: FakeHost, devices: str, op: Op = Op.START, **more: Any) -> Case:
+    return case_of(xmls.domain(devices), rules(**more), host, op)
+
+
+def filters(found: Case) -> list[InstallFilter]:
+    return [change for change in network.plan(found) if isinstance(change, InstallFilter)]
+
+
+# Attacks
+
+
+@pytest.mark.parametrize("kind", [*UNTAPPED, "null", "internal", "unheard-of", ""])
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_a_nic_without_a_tap_is_refused_unless_the_policy_allows_it(
+    host: FakeHost, kind: str, op: Op
+) -> None:
+    line = refusal(network, case(host, xmls.nic(kind=kind), op))
+    assert "NIC 52:54:00:00:00:01" in line
+    assert 'untapped = "allow"' in line
+    assert refusals(network, case(host, xmls.nic(kind=kind), op, untapped="allow")) == []
+
+
+@pytest.mark.parametrize("tap", ["", "macvtap0", "eth0"])
+def test_a_nic_that_turns_out_to_have_no_tap_is_refused_at_the_start(
+    host: FakeHost, tap: str
+) -> None:
+    """A libvirt network may end in a macvtap or a device of the host."""
+    nic = xmls.nic(kind="network", tap=tap)
+    assert refusals(network, case(host, nic, Op.PREPARE)) == []
+    assert "no tap" in refusal(network, case(host, nic, Op.START))
+
+
+@pytest.mark.parametrize("backend", ["auto", "nftables", "ebtables"])
+def test_a_host_that_cannot_filter_is_refused(host: FakeHost, backend: str) -> None:
+    host.backends = ()
+    found = case(host, xmls.nic(), Op.PREPARE, backend=backend)
+    assert "on this host" in refusal(network, found)
+
+
+def test_the_backend_that_the_policy_names_is_not_replaced_by_another(host: FakeHost) -> None:
+    host.backends = ("ebtables",)
+    line = refusal(network, case(host, xmls.nic(), Op.PREPARE, backend="nftables"))
+    assert "nftables does not work" in line
+
+
+def test_a_backend_that_fails_between_prepare_and_start_refuses_the_start(host: FakeHost) -> None:
+    host.backends = ()
+    with pytest.raises(Refusal, match="neither nftables nor ebtables works"):
+        network.plan(case(host, xmls.nic()))
+    (breach,) = network.verify(
+        case(host, xmls.nic(), Op.STARTED), process_of(account_of("vmw-web01", xmls.UUID))
+    )
+    assert "neither nftables nor ebtables works" in breach
+
+
+# Honest passage
+
+
+@pytest.mark.parametrize("kind", ["bridge", "network", "ethernet"])
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_a_nic_with_a_tap_passes(host: FakeHost, kind: str, op: Op) -> None:
+    assert refusals(network, case(host, xmls.nic(kind=kind), op)) == []
+
+
+def test_a_domain_without_a_nic_needs_no_backend(host: FakeHost) -> None:
+    host.backends = ()
+    assert refusals(network, case(host, "", Op.PREPARE)) == []
+    assert network.plan(case(host, "")) == []
+
+
+def test_where_all_is_allowed_no_backend_is_needed(host: FakeHost) -> None:
+    host.backends = ()
+    assert refusals(network, case(host, xmls.nic(), Op.PREPARE, **OPEN)) == []
+    assert network.plan(case(host, xmls.nic(), **OPEN)) == []
+
+
+# Plan
+
+
+@pytest.mark.parametrize(
+    ("works", "wanted", "taken"),
+    [
+        (("nftables", "ebtables"), "auto", "nftables"),
+        (("ebtables",), "auto", "ebtables"),
+        (("nftables", "ebtables"), "ebtables", "ebtables"),
+    ],
+)
+def test_the_backend_is_the_policys_or_the_first_that_works(
+    host: FakeHost, works: tuple[str, ...], wanted: str, taken: str
+) -> None:
+    host.backends = works
+    (found,) = filters(case(host, xmls.nic(), backend=wanted))
+    assert (found.backend, found.tap, found.mac) == (taken, "vnet0", "52:54:00:00:00:01")
+
+
+def test_each_nic_is_held_to_its_own_address(host: FakeHost) -> None:
+    two = xmls.nic() + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1")
+    found = {(f.tap, f.mac) for f in filters(case(host, two))}
+    assert found == {("vnet0", "52:54:00:00:00:01"), ("vnet1", "52:54:00:aa:bb:cc")}
+
+
+@pytest.mark.parametrize("allowed", ["mac_spoofing", "arp_spoofing", "vlan_tags"])
+def test_what_the_policy_allows_is_not_dropped(host: FakeHost, allowed: str) -> None:
+    (found,) = filters(case(host, xmls.nic(), **{allowed: "allow"}))
+    denied = {
+        "mac_spoofing": found.deny_mac_spoofing,
+        "arp_spoofing": found.deny_arp_spoofing,
+        "vlan_tags": found.deny_vlan_tags,
+    }
+    assert [key for key, value in denied.items() if not value] == [allowed]
+
+
+def test_filters_are_installed_when_the_tap_is_there_and_not_before(host: FakeHost) -> None:
+    for op in (Op.PREPARE, Op.STARTED):
+        assert network.plan(case(host, xmls.nic(), op)) == []
+
+
+# Promise
+
+
+def test_rules_that_the_kernel_lost_break_the_promise(host: FakeHost) -> None:
+    own = case(host, xmls.nic(), Op.STARTED)
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert network.verify(own, process) == []
+    host.lost_rules["vnet0"] = "vnet0 has no rules"
+    assert network.verify(own, process) == ["vnet0 has no rules"]

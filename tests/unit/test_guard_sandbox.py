@@ -1,0 +1,124 @@
+"""The sandbox guard: the wrapper starts QEMU, and nothing was slipped into its arguments."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import xmls
+from fake_host import UID, FakeHost, account_of, case_of, process_of, refusal, refusals, rules
+
+from virtwarden.changes import EndProcesses, WriteFile
+from virtwarden.guards import sandbox
+from virtwarden.guards.base import Case, Op
+
+ARGUMENTS = "<qemu:commandline><qemu:arg value='-s'/></qemu:commandline>"
+ENVIRONMENT = "<qemu:commandline><qemu:env name='LD_PRELOAD' value='/x'/></qemu:commandline>"
+OVERRIDE = "<qemu:override><qemu:device alias='a'><qemu:frontend/></qemu:device></qemu:override>"
+CAPABILITIES = "<qemu:capabilities><qemu:del capability='x'/></qemu:capabilities>"
+
+
+def case(xml: str = "", op: Op = Op.PREPARE, *, known: bool = True, **more: Any) -> Case:
+    host = FakeHost()
+    if known:
+        host.accounts["vmw-web01"] = account_of("vmw-web01", xmls.UUID)
+    return case_of(xml or xmls.domain(), rules(**more), host, op)
+
+
+# Attacks
+
+
+@pytest.mark.parametrize(
+    "emulator",
+    [
+        "",
+        "/usr/bin/qemu-system-x86_64",
+        "/usr/lib/virt-warden/qemu-system-aarch64",
+        "/usr/lib/virt-warden/../virt-warden/qemu-system-x86_64",
+        "/usr/lib/virt-warden/qemu-system-x86_64 ",
+        "/tmp/qemu-system-x86_64",
+    ],
+)
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_any_emulator_but_the_wrapper_is_refused_unless_excepted(emulator: str, op: Op) -> None:
+    xml = xmls.domain(emulator=emulator)
+    line = refusal(sandbox, case(xml, op))
+    assert f"its emulator is {emulator or 'not named'}, not /usr/lib/virt-warden/" in " ".join(
+        [line]
+    )
+    assert "virt-warden enrol web01" in line
+    assert refusals(sandbox, case(xml, op, exceptions=frozenset({"emulator"}))) == []
+
+
+@pytest.mark.parametrize("extra", [ARGUMENTS, ENVIRONMENT, OVERRIDE, CAPABILITIES])
+def test_arguments_of_its_own_are_refused_unless_excepted(extra: str) -> None:
+    xml = xmls.domain(extra=extra)
+    assert "passes arguments of its own" in refusal(sandbox, case(xml))
+    assert refusals(sandbox, case(xml, exceptions=frozenset({"qemu-commandline"}))) == []
+
+
+def test_one_exception_is_not_the_other() -> None:
+    xml = xmls.domain(extra=ARGUMENTS, emulator="/tmp/q")
+    assert len(refusals(sandbox, case(xml))) == 2
+    assert "emulator is" in refusal(sandbox, case(xml, exceptions=frozenset({"qemu-commandline"})))
+    assert "arguments" in refusal(sandbox, case(xml, exceptions=frozenset({"emulator"})))
+
+
+# Honest passage
+
+
+@pytest.mark.parametrize(
+    ("arch", "binary"),
+    [("x86_64", "x86_64"), ("i686", "i386"), ("armv7l", "arm"), ("riscv64",) * 2],
+)
+def test_the_wrapper_of_its_architecture_passes(arch: str, binary: str) -> None:
+    xml = xmls.domain(emulator=f"/usr/lib/virt-warden/qemu-system-{binary}")
+    assert refusals(sandbox, case(xml.replace("arch='x86_64'", f"arch='{arch}'"))) == []
+
+
+# Plan
+
+
+def test_the_ticket_is_written_at_the_start_for_its_user_alone() -> None:
+    written, _ = sandbox.plan(case(op=Op.START))
+    assert isinstance(written, WriteFile)
+    assert written.path == f"/run/virt-warden/{xmls.UUID}/ticket.json"
+    assert written.user == "vmw-web01"
+    assert json.loads(written.content)["uid"] == UID
+
+
+def test_without_its_user_there_is_no_ticket() -> None:
+    assert sandbox.plan(case(op=Op.START, known=False)) == [EndProcesses("vmw-web01")]
+
+
+def test_what_the_user_leaves_running_ends_first_of_all_at_the_stop() -> None:
+    for op in (Op.PREPARE, Op.START):
+        assert sandbox.plan(case(op=op))[-1] == EndProcesses("vmw-web01")
+    assert sandbox.plan(case(op=Op.STARTED)) == []
+
+
+# Promise
+
+
+def test_a_process_as_the_wrapper_leaves_it_keeps_the_promise() -> None:
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert sandbox.verify(case(op=Op.STARTED), process) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ({"no_new_privileges": False}, "could gain privileges"),
+        ({"core_limit": "unlimited"}, "may dump its guest's memory"),
+        ({"umask": 0o022}, "makes files that others may read (umask 022)"),
+        ({"executable": "/usr/bin/python3.11"}, "the process runs /usr/bin/python3.11"),
+        ({"executable": "/usr/bin/qemu-system-x86_64 (deleted)"}, "(deleted)"),
+    ],
+)
+def test_whatever_is_looser_breaks_it(broken: dict[str, Any], sentence: str) -> None:
+    process = process_of(account_of("vmw-web01", xmls.UUID), **broken)
+    (breach,) = sandbox.verify(case(op=Op.STARTED), process)
+    assert sentence in breach
+    excepted = case(op=Op.STARTED, exceptions=frozenset({"emulator"}))
+    assert sandbox.verify(excepted, process) == []
