@@ -126,7 +126,7 @@ def records(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[Record]
                 fix="install the version that wrote it, stop the domain, upgrade again",
             )
         return [_record(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise JournalError(
             f"{journal} cannot be read: {error!r}",
             fix=f"look at what it says was done, undo that by hand, then: rm {journal}",

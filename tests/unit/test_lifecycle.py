@@ -1,0 +1,390 @@
+"""The lifecycle: which guards are asked, in which order, and what a refusal or a failure means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import steps
+import xmls
+from fake_host import FakeHost, account_of, case_of, process_of, rules
+from steps import Step, World
+
+from virtwarden import journal, lifecycle
+from virtwarden.errors import HostError, JournalError, Refusal, WardenError
+from virtwarden.guards import console, host, identity, network, sandbox, storage
+from virtwarden.guards.base import Case, Op
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode
+
+ORDER = ["identity", "storage", "network", "console", "host", "sandbox"]
+MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Guards that have nothing against anybody, and plan a step each."""
+    for guard in lifecycle.GUARDS:
+        name = guard.NAME
+        monkeypatch.setattr(guard, "review", lambda case: [])
+        monkeypatch.setattr(guard, "plan", lambda case, name=name: [Step(name)])
+        monkeypatch.setattr(guard, "verify", lambda case, process: [])
+    monkeypatch.setattr(os, "fchown", lambda *_: None)  # to root, who a developer need not be
+    yield from steps.made(monkeypatch)
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """A domain whose QEMU runs."""
+    paths = Paths(state=tmp_path / "state", run=tmp_path / "run", libvirt_run=tmp_path / "libvirt")
+    paths.cell(xmls.UUID).mkdir(parents=True)
+    paths.libvirt_run.mkdir()
+    (paths.libvirt_run / "web01.pid").write_text("4711")
+    account = account_of("vmw-web01", xmls.UUID)
+    facts = FakeHost(accounts={account.name: account})
+    monkeypatch.setattr(lifecycle.process, "read", lambda pid: process_of(account, pid=pid))
+    return case_of(xmls.domain(), rules(), facts, paths=paths)
+
+
+def under(case: Case, mode: Mode) -> Case:
+    return replace(case, rules=rules(mode=mode))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, *guards: ModuleType) -> None:
+    for guard in guards:
+        reason = Refusal(f"{guard.NAME} minds", where="policy.toml:3", fix="mend it")
+        monkeypatch.setattr(guard, "review", lambda case, reason=reason: [reason])
+
+
+def applied(world: World) -> list[str]:
+    return [act.split()[1] for act in world.done if act.startswith("apply")]
+
+
+def left(case: Case) -> list[str]:
+    return [r.change.describe() for r in journal.records(case.paths, case.domain.uuid)]
+
+
+def leave_behind(case: Case) -> None:
+    """What the hook leaves when it is killed."""
+    with journal.locked(case.paths, case.domain.uuid):
+        journal.perform(case.paths, case.domain.uuid, [Step("old")])
+
+
+# Order
+
+
+def test_the_guards_are_asked_in_the_order_that_is_told() -> None:
+    assert [guard.NAME for guard in lifecycle.GUARDS] == ORDER
+
+
+def test_the_user_is_made_first_and_the_ticket_written_last(case: Case, world: World) -> None:
+    lifecycle.prepare(case)
+    assert applied(world) == ORDER
+
+
+def test_a_change_that_two_guards_need_is_done_once(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "plan", lambda case: [Step("identity"), Step("storage")])
+    lifecycle.prepare(case)
+    assert applied(world) == ORDER
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_former_life_left_is_undone_first(case: Case, world: World, mode: Mode) -> None:
+    leave_behind(case)
+    world.done.clear()
+    lifecycle.prepare(under(case, mode))
+    assert world.done[0] == "undo old"
+    assert "do old" not in left(case)
+
+
+def test_start_goes_on_with_what_prepare_did(case: Case, world: World) -> None:
+    lifecycle.prepare(case)
+    lifecycle.start(replace(case, op=Op.START))
+    assert applied(world) == ORDER * 2
+    assert not [act for act in world.done if act.startswith("undo")]
+
+
+# Enforcing
+
+
+@pytest.mark.parametrize("guard", lifecycle.GUARDS, ids=lambda guard: guard.NAME)
+def test_enforcing_one_refusal_stops_all(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, guard: ModuleType
+) -> None:
+    refuse(monkeypatch, guard)
+    with pytest.raises(Refusal) as refused:
+        lifecycle.prepare(case)
+    assert str(refused.value) == f"policy.toml:3: {guard.NAME} minds; to mend: mend it"
+    assert world.done == []
+    assert left(case) == []
+
+
+def test_the_first_of_several_refusals_is_told_with_where_to_find_the_others(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, storage, console, sandbox)
+    with pytest.raises(Refusal) as refused:
+        lifecycle.prepare(case)
+    assert str(refused.value) == (
+        "policy.toml:3: storage minds; to mend: mend it (and 2 more: virt-warden explain web01)"
+    )
+
+
+@pytest.mark.parametrize("failing", ORDER)
+@pytest.mark.parametrize("stage", ["capture", "apply"])
+def test_enforcing_a_guard_that_fails_lowers_all_that_were_raised(
+    case: Case, world: World, failing: str, stage: str
+) -> None:
+    world.fails[f"{stage} {failing}"] = steps.broken("the disk is full")
+    with pytest.raises(HostError, match="the disk is full"):
+        lifecycle.prepare(case)
+    undone = [act.split()[1] for act in world.done if act.startswith("undo")]
+    begun = ORDER[: ORDER.index(failing) + (stage == "apply")]
+    assert undone == begun[::-1]
+    assert left(case) == []
+
+
+def test_a_refusal_at_the_start_leaves_the_undo_to_the_release(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt calls it for a refused start as well."""
+    lifecycle.prepare(case)
+    refuse(monkeypatch, network)
+    with pytest.raises(Refusal):
+        lifecycle.start(replace(case, op=Op.START))
+    lifecycle.release(case.paths, case.domain.uuid, "web01")
+    assert left(case) == []
+
+
+def test_a_bug_in_a_change_undoes_what_was_done_before_it(case: Case, world: World) -> None:
+    world.fails["apply network"] = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        lifecycle.prepare(case)
+    assert left(case) == []
+
+
+def test_where_the_undo_fails_too_the_first_failure_is_told_and_the_other_logged(
+    case: Case, world: World, logged: list[str]
+) -> None:
+    world.fails["apply network"] = steps.broken("the disk is full")
+    world.fails["undo storage"] = steps.broken("the disk is still full")
+    with pytest.raises(HostError, match="the disk is full"):
+        lifecycle.prepare(case)
+    assert left(case) == ["do storage"]
+    assert any("event=left-behind" in line and "still full" in line for line in logged)
+
+
+def test_enforcing_what_a_former_life_left_for_good_refuses_the_start(
+    case: Case, world: World
+) -> None:
+    leave_behind(case)
+    world.fails["undo old"] = steps.broken()
+    with pytest.raises(JournalError, match="virt-warden recover"):
+        lifecycle.prepare(case)
+    assert applied(world) == ["old"]
+
+
+# Permissive
+
+
+def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    refuse(monkeypatch, storage, network)
+    lifecycle.prepare(under(case, Mode.PERMISSIVE))
+    assert applied(world) == ["identity", "console", "host", "sandbox"]
+    told = [line for line in logged if "event=would-refuse" in line]
+    assert len(told) == 2
+    assert all("domain=web01" in line and "to mend: mend it" in line for line in told)
+
+
+@pytest.mark.parametrize("guard", [console, sandbox], ids=lambda guard: guard.NAME)
+def test_permissive_the_wrapper_gets_what_it_needs_all_the_same(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, guard: ModuleType
+) -> None:
+    refuse(monkeypatch, guard)
+    lifecycle.prepare(under(case, Mode.PERMISSIVE))
+    assert applied(world) == ORDER
+
+
+def test_permissive_without_a_user_of_its_own_only_the_network_is_guarded(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, identity)
+    lifecycle.prepare(under(case, Mode.PERMISSIVE))
+    assert applied(world) == ["network"]
+
+
+@pytest.mark.parametrize("failing", ORDER)
+def test_permissive_a_guard_that_fails_is_logged_and_the_others_go_on(
+    case: Case, world: World, logged: list[str], failing: str
+) -> None:
+    world.fails[f"apply {failing}"] = steps.broken("the disk is full")
+    lifecycle.prepare(under(case, Mode.PERMISSIVE))
+    assert applied(world) == [name for name in ORDER if name != failing]
+    assert any("the disk is full" in line for line in logged)
+    assert f"do {failing}" in left(case)
+
+
+def test_permissive_a_plan_that_fails_is_logged(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    def plan(case: Case) -> list[Any]:
+        raise steps.broken("no backend works")
+
+    monkeypatch.setattr(network, "plan", plan)
+    lifecycle.prepare(under(case, Mode.PERMISSIVE))
+    assert "network" not in applied(world)
+    assert any("no backend works" in line for line in logged)
+
+
+@pytest.mark.parametrize("mode", [Mode.PERMISSIVE, Mode.DISABLED])
+def test_outside_enforcing_a_failed_undo_of_a_former_life_refuses_nothing(
+    case: Case, world: World, logged: list[str], mode: Mode
+) -> None:
+    leave_behind(case)
+    world.fails["undo old"] = steps.broken()
+    lifecycle.prepare(under(case, mode))
+    assert "identity" in applied(world)
+    assert left(case)[0] == "do old"
+    assert any("event=would-refuse" in line and "recover" in line for line in logged)
+
+
+# Disabled
+
+
+def test_disabled_does_the_indispensable_and_says_nothing(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    refuse(monkeypatch, storage, network, console, host)
+    lifecycle.prepare(under(case, Mode.DISABLED))
+    assert applied(world) == ["identity", "sandbox"]
+    assert logged == []
+
+
+def test_disabled_a_domain_that_is_not_enrolled_is_left_alone(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, *lifecycle.GUARDS)  # type: ignore[arg-type]
+    lifecycle.prepare(under(case, Mode.DISABLED))
+    assert world.done == []
+
+
+# Started, reconnect
+
+
+def verdict(case: Case) -> list[str]:
+    return list(json.loads((Path(case.cell) / "breaches.json").read_text()))
+
+
+def test_a_start_without_a_breach_is_one_line_in_the_log(
+    case: Case, world: World, logged: list[str]
+) -> None:
+    lifecycle.started(replace(case, op=Op.STARTED))
+    (line,) = logged
+    for field in ("event=verified", "domain=web01", "uid=70000", "pid=4711", "user=vmw-web01"):
+        assert field in line
+    assert f"guards={','.join(ORDER)}" in line
+    assert verdict(case) == []
+
+
+@pytest.mark.parametrize(("mode", "level"), [(Mode.ENFORCING, "2"), (Mode.PERMISSIVE, "4")])
+def test_a_breach_is_critical_where_the_mode_is_enforcing(
+    case: Case,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[str],
+    mode: Mode,
+    level: str,
+) -> None:
+    monkeypatch.setattr(storage, "verify", lambda case, process: ["the disk is open"])
+    lifecycle.started(replace(under(case, mode), op=Op.STARTED))
+    (line,) = logged
+    assert line.startswith(f"{level} event=breach")
+    assert 'promise="storage: the disk is open"' in line
+    assert verdict(case) == ["storage: the disk is open"]
+
+
+def test_what_cannot_be_taken_back_is_a_breach_and_all_else_is_checked(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    world.fails["apply storage"] = steps.broken("the kernel image is gone")
+    monkeypatch.setattr(network, "verify", lambda case, process: ["vnet0 has no rules"])
+    lifecycle.started(replace(case, op=Op.STARTED))
+    found = verdict(case)
+    assert [breach.split(":")[0] for breach in found] == ["storage", "network"]
+    assert "the kernel image is gone" in found[0]
+    assert applied(world)[-1] == "sandbox"
+
+
+def test_a_running_domain_is_still_taken_care_of_though_it_would_be_refused_now(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, network)
+    lifecycle.started(replace(case, op=Op.STARTED))
+    assert applied(world) == ORDER
+
+
+@pytest.mark.parametrize("content", ["", "no number", None])
+def test_a_process_that_cannot_be_found_is_a_breach(
+    case: Case, world: World, content: str | None
+) -> None:
+    file = case.paths.libvirt_run / "web01.pid"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    (breach,) = lifecycle.verify(case)
+    assert breach.startswith("sandbox: QEMU's process cannot be looked at")
+
+
+def test_disabled_promises_nothing(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for guard in lifecycle.GUARDS:
+        monkeypatch.setattr(guard, "verify", lambda case, process: ["broken"])
+    assert lifecycle.verify(under(case, Mode.DISABLED)) == []
+    assert len(lifecycle.verify(under(case, Mode.PERMISSIVE))) == len(ORDER)
+
+
+def test_reconnect_checks_and_does_nothing(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setattr(storage, "verify", lambda case, process: ["the disk is open"])
+    lifecycle.reconnect(replace(case, op=Op.STARTED))
+    assert world.done == []
+    assert "event=breach" in logged[0]
+
+
+# Release
+
+
+def test_release_undoes_all_and_twice_is_harmless(
+    case: Case, world: World, logged: list[str]
+) -> None:
+    lifecycle.prepare(case)
+    world.done.clear()
+    world.reports["storage"] = "it is another one by now"
+    lifecycle.release(case.paths, case.domain.uuid, "web01")
+    assert world.done == [f"undo {name}" for name in ORDER[::-1]]
+    assert [line.split()[1] for line in logged] == ["event=left-alone", "event=undone"]
+    lifecycle.release(case.paths, case.domain.uuid, "web01")
+    assert len(world.done) == len(ORDER)
+    assert len(logged) == 2
+
+
+def test_release_needs_nothing_to_have_been_done(case: Case, world: World) -> None:
+    lifecycle.release(case.paths, xmls.OTHER, "db01")
+    assert world.done == []
+
+
+def test_no_error_of_ours_is_without_its_kind(world: World) -> None:
+    assert issubclass(Refusal, WardenError)
+    assert issubclass(JournalError, WardenError)
