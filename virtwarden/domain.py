@@ -92,6 +92,15 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Spelled:
+    """A note of enrolment: on which image a disk's image was found to be based."""
+
+    target: str = text("../@target")
+    image: str = text("@of")
+    base: str = text("@base")
+
+
+@dataclass(frozen=True)
 class Nic:
     """`<interface>`: a network card; `tap` is known once libvirt has made it."""
 
@@ -192,6 +201,17 @@ class Domain:
     has_emulated_tpm: bool = present("devices/tpm/backend[@type='emulator']")
     passes_arguments: bool = present("qemu:commandline/* | qemu:override/* | qemu:capabilities/*")
     enrolment: bool = present("metadata/warden:enrolment")
+    spelled: tuple[Spelled, ...] = children(
+        "metadata/warden:enrolment/warden:disk/warden:backing[@depth = '0']"
+    )
+
+    def has_former_chain(self, disk: Disk) -> bool:
+        """Whether enrolment spelled a disk's chain out for another image than it has now."""
+        below = disk.backing.path if disk.backing else None
+        return any(
+            (note.target, note.base) == (disk.target, below) and note.image != disk.path
+            for note in self.spelled
+        )
 
 
 def parse(xml: bytes) -> etree._Element:

@@ -31,7 +31,8 @@ def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
     domain's, and HostError where an image cannot be looked at.
     """
     root = parse(xml)
-    said = spelling.known(root) if _notes(root) is not None else {}
+    former = from_tree(root)
+    said = spelling.known(root, former) if former.enrolment else {}
     _take_out(root, paths)
     _have_uuid(root)
     domain = from_tree(root)
@@ -62,14 +63,16 @@ def _written(root: etree._Element) -> bytes:
 
 def _have_uuid(root: etree._Element) -> None:
     """libvirt would choose one only when it defines the domain: too late for the user's name."""
-    name, element = root.find("name"), root.find("uuid")
-    if name is None or not name.text:
+    domain, name = from_tree(root), root.find("name")
+    if name is None or not domain.name:
         raise DomainError("the domain's XML has no <name>", fix="give it one")
+    if domain.uuid.strip():
+        return
+    element = root.find("uuid")
     if element is None:
         element = etree.Element("uuid")
         name.addnext(element)
-    if not (element.text or "").strip():
-        element.text = str(uuid.uuid4())
+    element.text = str(uuid.uuid4())
 
 
 def _choose_user(domain: Domain, prefix: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from lxml import etree
 
 from virtwarden import tree
-from virtwarden.domain import WARDEN_NAMESPACE
+from virtwarden.domain import WARDEN_NAMESPACE, Domain
 from virtwarden.system import images
 from virtwarden.system.images import Image
 
@@ -22,18 +22,23 @@ _RELABEL_OFF = "seclabel[@model='dac'][@relabel='no']"
 _SINGLE = ("", "raw")
 _LOCAL = ("", "file", "block")
 
-Known = Mapping[str, Image | None]
-"""What each image is based on, by its path; None: it stands alone."""
+Known = Mapping[tuple[str, str], Image | None]
+"""What an image is based on, by its disk's target, or none, and its path; None: it stands alone."""
 
 
-def known(root: etree._Element) -> Known:
-    """What the XML says already."""
-    found: dict[str, Image | None] = {}
+def known(root: etree._Element, domain: Domain) -> Known:
+    """What the XML says already, but for what it says of a disk's former image."""
+    found: dict[tuple[str, str], Image | None] = {}
+    former = {disk.target for disk in domain.disks if domain.has_former_chain(disk)}
     for disk in root.iterfind("devices/disk"):
+        if _target(disk) in former:
+            continue
         for _, layer in _layers(disk):
-            backing = layer.find("backingStore")
-            if _path(layer) and backing is not None and backing.get("type", "") in _LOCAL:
-                found[_path(layer)] = _image(backing)
+            path, backing = _path(layer), layer.find("backingStore")
+            if path and backing is not None and backing.get("type", "") in _LOCAL:
+                image = _image(backing)
+                found[_target(disk), path] = image
+                found.setdefault(("", path), image)  # for a disk that gets another target
     return found
 
 
@@ -44,9 +49,7 @@ def spell_out(root: etree._Element, notes: etree._Element, said: Known) -> None:
     is `said` cannot be looked at.
     """
     for disk in root.iterfind("devices/disk"):
-        note = etree.Element(
-            _DISK, target=tree.attribute(disk, "target", "dev"), source=_path(disk)
-        )
+        note = etree.Element(_DISK, target=_target(disk), source=_path(disk))
         _spell_out(disk, note, said)
         if len(note):
             notes.append(note)
@@ -57,8 +60,9 @@ def restore(root: etree._Element, notes: etree._Element) -> None:
     disks = root.findall("devices/disk")
     for note in notes.iterfind(_DISK):
         same = [disk for disk in disks if _path(disk) == note.get("source")]
-        named = [d for d in disks if tree.attribute(d, "target", "dev") == note.get("target")]
-        for disk in same or named:
+        named = [disk for disk in disks if _target(disk) == note.get("target")]
+        exactly = [disk for disk in same if disk in named]
+        for disk in exactly or same or named:
             _restore(disk, note)
 
 
@@ -66,10 +70,12 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
     if disk.find("readonly") is not None or disk.find("shareable") is not None:
         _switch_relabel_off(disk, 0, note)
     layer, depth, layer_format = disk, 0, tree.attribute(disk, "driver", "type")
-    while layer_format not in _SINGLE and layer.find("source") is not None:
+    while layer.find("source") is not None:
         backing = layer.find("backingStore")
         if backing is None:
-            backing = _look_below(layer, layer_format, said)
+            if layer_format in _SINGLE:
+                break
+            backing = _name_below(layer, _below(layer, layer_format, _target(disk), said))
             made = {"of": _path(layer), "base": _path(backing)}
             etree.SubElement(note, _BACKING, {"depth": str(depth), **made})
         if not backing.get("type"):
@@ -79,13 +85,15 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
         layer_format = tree.attribute(layer, "format", "type")
 
 
-def _look_below(layer: etree._Element, layer_format: str, said: Known) -> etree._Element:
+def _below(layer: etree._Element, layer_format: str, target: str, said: Known) -> Image | None:
     path = _path(layer)
-    below = None
-    if path in said:
-        below = said[path]
-    elif path:
-        below = images.backing(path, layer_format)
+    for key in ((target, path), ("", path)):
+        if key in said:
+            return said[key]
+    return images.backing(path, layer_format) if path else None
+
+
+def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
     backing = etree.SubElement(layer, "backingStore")
     if below is not None:
         backing.set("type", "block" if below.is_device else "file")
@@ -109,19 +117,20 @@ def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element)
 
 
 def _restore(disk: etree._Element, note: etree._Element) -> None:
-    layers = dict(_layers(disk))
+    layers = {str(depth): layer for depth, layer in _layers(disk)}
     for mark in note.iterfind(_RELABEL):
-        layer = layers.get(int(mark.get("depth", "0")))
+        layer = layers.get(mark.get("depth", ""))
         label = layer.find(f"source/{_RELABEL_OFF}") if layer is not None else None
         # Of a disk, the source may be another by now, and the label still ours.
         if layer is not None and label is not None and (layer is disk or _is_of(mark, layer)):
             tree.replace(label, *(tree.bare(former) for former in mark))
     for mark in note.iterfind(_BACKING):
-        layer = layers.get(int(mark.get("depth", "0")))
+        layer = layers.get(mark.get("depth", ""))
         backing = layer.find("backingStore") if layer is not None else None
         if layer is None or backing is None or _path(backing) != mark.get("base"):
             continue
-        if _is_of(mark, layer):
+        # Ours, though the disk may have got another image since.
+        if _is_of(mark, layer) or layer is disk:
             tree.remove(backing)
 
 
@@ -136,6 +145,10 @@ def _layers(disk: etree._Element) -> Iterator[tuple[int, etree._Element]]:
     while layer is not None:
         yield depth, layer
         layer, depth = layer.find("backingStore"), depth + 1
+
+
+def _target(disk: etree._Element) -> str:
+    return tree.attribute(disk, "target", "dev")
 
 
 def _path(layer: etree._Element) -> str:

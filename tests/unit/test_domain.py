@@ -28,6 +28,7 @@ from virtwarden.domain import (
     Listen,
     Memory,
     Nic,
+    Spelled,
     from_tree,
     parse,
     read,
@@ -45,6 +46,14 @@ def devices(inside: str) -> str:
 
 def os(inside: str) -> str:
     return f"<domain><os>{inside}</os></domain>"
+
+
+def noted(inside: str) -> str:
+    """The notes of an enrolment about a disk."""
+    return (
+        f"<domain {WARDEN}><metadata><warden:enrolment><warden:disk target='vda'>{inside}"
+        "</warden:disk></warden:enrolment></metadata></domain>"
+    )
 
 
 # Each field, the XML that shows it, and what is to come out.
@@ -78,6 +87,8 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Disk, "may_be_missing", "<disk><source startupPolicy='requisite'/></disk>", True),
     (Disk, "relabel_off", f"<disk><source>{OFF}</source></disk>", True),
     (Disk, "backing", "<disk><backingStore type='file'/></disk>", Backing(kind="file")),
+    (Spelled, "image", "<backing of='/a'/>", "/a"),
+    (Spelled, "base", "<backing base='/b'/>", "/b"),
     (Nic, "kind", "<interface type='bridge'/>", "bridge"),
     (Nic, "mac", "<interface><mac address='52:54:00:00:00:01'/></interface>", "52:54:00:00:00:01"),
     (Nic, "bridge", "<interface><source bridge='br0'/></interface>", "br0"),
@@ -211,6 +222,12 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         f"<domain {WARDEN}><metadata><warden:enrolment/></metadata></domain>",
         True,
     ),
+    (
+        Domain,
+        "spelled",
+        noted("<warden:backing depth='1'/><warden:backing depth='0' of='/a' base='/b'/>"),
+        (Spelled(target="vda", image="/a", base="/b"),),
+    ),
 ]
 
 
@@ -232,6 +249,7 @@ def test_a_field_is_read_from_where_it_stands(kind: type, name: str, xml: str, v
 def test_no_field_is_without_an_example_that_shows_it() -> None:
     every = {(kind, item.name) for kind in declared() for item in fields(kind)}  # type: ignore[arg-type]
     shown = {(kind, name) for kind, name, _, value in EXAMPLES if value}
+    shown.add((Spelled, "target"))  # by the example of Domain.spelled: it stands in the parent
     assert every - shown == set()
 
 

@@ -349,6 +349,32 @@ def test_what_libvirt_would_give_away_though_others_use_it_is_refused(
     assert "virt-warden enrol web01" in line
 
 
+@pytest.mark.parametrize(
+    ("note", "path", "below", "stale"),
+    [
+        (DISK, DISK, BASE, False),
+        (f"{IMAGES}/old.qcow2", DISK, BASE, True),
+        (f"{IMAGES}/old.qcow2", DISK, "", True),
+        (f"{IMAGES}/old.qcow2", DISK, f"{IMAGES}/mine.qcow2", False),
+    ],
+)
+def test_a_chain_that_was_spelled_out_for_another_image_is_refused(
+    host: FakeHost, note: str, path: str, below: str, stale: bool
+) -> None:
+    """libvirt would lay the new image on the former one's base, and the guest read rubbish."""
+    host.file(f"{IMAGES}/mine.qcow2")
+    chain = xmls.base(below) if below else "<backingStore/>"
+    base = "" if not below else BASE
+    notes = (
+        f"<metadata><warden:enrolment><warden:disk target='vda'><warden:backing depth='0'"
+        f" of='{note}' base='{base}'/></warden:disk></warden:enrolment></metadata>"
+    )
+    xml = xmls.domain(xmls.disk(path, form="qcow2", inside=chain), extra=notes)
+    found = refusals(storage, case_of(xml, rules(), host))
+    assert bool(found) is stale
+    assert all("another image" in line and "virt-warden enrol web01" in line for line in found)
+
+
 def test_an_empty_drive_passes(host: FakeHost) -> None:
     empty = "<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>"
     assert refusals(storage, case(host, empty)) == []

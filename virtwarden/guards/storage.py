@@ -66,6 +66,15 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
                 fix=case.enrol,
             )
         ]
+    if case.domain.has_former_chain(disk):
+        return [
+            case.refusal(
+                f"it has another image ({disk.path}) since it was enrolled, and its XML still says"
+                " what the former one was based on",
+                where=where,
+                fix=case.enrol,
+            )
+        ]
     taken = [layer.path for layer in disk.layers if layer.path and not layer.relabel_off]
     if (disk.readonly or disk.shareable) and disk.path and not disk.relabel_off:
         taken.append(disk.path)
