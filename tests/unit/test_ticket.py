@@ -1,0 +1,99 @@
+"""The ticket: that the wrapper can read what the hook writes, and finds in it what was planned."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import xmls
+from conftest import GOLDEN
+from fake_host import UID, FakeHost, account_of, case_of, rules
+from test_wrapper_argv import wrapper
+
+from virtwarden import ticket
+from virtwarden.guards.base import Op
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode
+
+
+def ticket_of(devices: str = "", **more: Any) -> dict[str, Any]:
+    case = case_of(xmls.domain(devices), rules(**more), FakeHost(), Op.START)
+    account = account_of("vmw-web01", xmls.UUID)
+    return dict(wrapper.parse_ticket(ticket.of(case, account), xmls.UUID))
+
+
+def test_the_wrapper_reads_what_the_hook_writes() -> None:
+    found = ticket_of(xmls.disk() + xmls.nic("52:54:00:AA:BB:CC") + xmls.vnc())
+    assert found["uid"] == UID
+    assert found["files"] == [xmls.DISK]
+    assert found["macs"] == ["52:54:00:aa:bb:cc"]
+    assert found["vnc"] == [{"listen": "127.0.0.1", "port": 5900}]
+    assert found["tls_dir"] == f"/run/virt-warden/{xmls.UUID}/tls"
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("xml/*.start.xml")), ids=lambda f: f.name)
+@pytest.mark.parametrize("mode", [*Mode])
+def test_the_wrapper_reads_the_ticket_of_whatever_libvirt_starts(file: Any, mode: Mode) -> None:
+    case = case_of(file.read_bytes(), rules(mode=mode), FakeHost(), Op.START)
+    account = account_of(case.user, case.domain.uuid)
+    found = wrapper.parse_ticket(ticket.of(case, account), case.domain.uuid)
+    assert (found["name"], found["mode"]) == (case.domain.name, mode.value)
+
+
+@pytest.mark.parametrize("path", ["relative.img", " /a", "../x"])
+def test_a_path_that_is_none_does_not_spoil_the_ticket(path: str) -> None:
+    """In permissive mode the domain starts all the same; nothing of that name is let pass."""
+    assert ticket_of(xmls.disk(path))["files"] == []
+
+
+@pytest.mark.parametrize(
+    ("graphics", "ends"),
+    [
+        ("<graphics type='vnc' port='5901' listen='::1'/>", [{"listen": "::1", "port": 5901}]),
+        ("<graphics type='vnc' socket='/run/a'/>", [{"socket": "/run/a"}]),
+        (
+            "<graphics type='vnc'><listen type='socket' socket='/run/b'/></graphics>",
+            [{"socket": "/run/b"}],
+        ),
+        ("<graphics type='vnc'><listen type='none'/></graphics>", []),
+        ("<graphics type='spice' port='5900'/>", []),
+        ("<graphics type='egl-headless'/>", []),
+    ],
+)
+def test_each_display_ends_where_it_is_reached(graphics: str, ends: list[Any]) -> None:
+    assert ticket_of(graphics)["vnc"] == ends
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "flags"),
+    [
+        (set(), (False, False)),
+        ({"qemu-commandline"}, (True, False)),
+        ({"spice"}, (False, True)),
+        ({"emulator", "host-devices"}, (False, False)),
+    ],
+)
+def test_exceptions_of_the_policy_reach_the_wrapper(
+    exceptions: set[str], flags: tuple[bool, bool]
+) -> None:
+    found = ticket_of(exceptions=frozenset(exceptions))
+    assert (found["passthrough"], found["spice"]) == flags
+
+
+def test_what_the_policy_turns_off_is_off() -> None:
+    found = ticket_of(xmls.vnc(), tls="off", password="off")
+    assert (found["tls_dir"], found["password"]) == (None, False)
+
+
+def test_a_ticket_holds_no_secret() -> None:
+    devices = "<graphics type='vnc' port='5900' listen='::1' passwd='geheim'/>"
+    assert "geheim" not in json.dumps(ticket_of(devices))
+
+
+@pytest.mark.parametrize(
+    ("arch", "binary"), [("x86_64", "x86_64"), ("i686", "i386"), ("armv7l", "arm")]
+)
+def test_wrapper_and_qemu_are_those_of_the_architecture(arch: str, binary: str) -> None:
+    assert ticket.wrapper_path(Paths(), arch) == f"/usr/lib/virt-warden/qemu-system-{binary}"
+    assert ticket.emulator_path(arch) == f"/usr/bin/qemu-system-{binary}"
