@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtwarden.domain import Display, Domain
-from virtwarden.uses import reviewed_paths, uses
+from virtwarden.uses import granted_paths, uses
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case
@@ -48,14 +48,15 @@ def of(case: Case, emulator: str) -> dict[str, Any] | None:
     if wanted == "off" or (wanted == "auto" and has_label_of_its_own(case.domain)):
         return None
     domain = case.domain
-    only_read = _only_read(domain)
+    granted = granted_paths(domain, case.rules)
+    only_read = granted & _only_read(domain) | {domain.emulator}
     return {
         "required": wanted == "required",
         "execute": [emulator, *_loaders()],
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls"],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
-            *sorted(reviewed_paths(domain, case.rules) - only_read),
+            *sorted(granted - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
         ],
         "bind": _ports_to_listen_on(case),
@@ -69,7 +70,7 @@ def _loaders() -> list[str]:
 
 def _only_read(domain: Domain) -> frozenset[str]:
     bases = {use.path for use in uses(domain) if not use.write}
-    return frozenset(bases.union(domain.common_files, (domain.emulator,)))
+    return frozenset(bases.union(domain.common_files))
 
 
 def _sockets(domain: Domain) -> list[str]:

@@ -14,7 +14,7 @@ from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode
 from virtwarden.system.users import Account
-from virtwarden.uses import reviewed_paths
+from virtwarden.uses import granted_paths
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case
@@ -52,7 +52,7 @@ def of(case: Case, account: Account) -> str:
             "gid": account.gid,
             "groups": list(account.groups),
             "emulator": emulator_path(domain.arch),
-            "files": sorted(p for p in reviewed_paths(domain, rules) if p.startswith("/")),
+            "files": sorted(granted_paths(domain, rules)),
             "macs": [nic.mac.lower() for nic in domain.nics],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
             "tls_dir": _tls_directory(case),

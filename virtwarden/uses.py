@@ -66,6 +66,11 @@ def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
     return frozenset(paths - {""})
 
 
+def granted_paths(domain: Domain, rules: Rules) -> frozenset[str]:
+    """Those of the reviewed paths that are one: the others, the storage guard refuses."""
+    return frozenset(path for path in reviewed_paths(domain, rules) if path.startswith("/"))
+
+
 def _of_disk(disk: Disk) -> list[Use]:
     found = []
     if disk.kind in FILE_KINDS and disk.path:

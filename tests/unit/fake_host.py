@@ -13,7 +13,7 @@ from virtwarden.domain import read
 from virtwarden.errors import HostError
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy, Rules
+from virtwarden.policy import Origin, Policy, Rules, Setting
 from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import READERS
 from virtwarden.policy.schema import defaults
@@ -50,6 +50,10 @@ class FakeHost:
     taps: set[str] = field(default_factory=set)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
+    socket_offers: dict[str, vnc.Offer] = field(default_factory=dict)
+    plain_websockets: set[tuple[str, int]] = field(default_factory=set)
+    mac: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,6 +138,20 @@ class FakeHost:
             raise HostError(f"the VNC server at {host} port {port} does not answer")
         return self.offers[host, port]
 
+    def vnc_offers_on(self, path: str) -> vnc.Offer:
+        if path not in self.socket_offers:
+            raise HostError(f"the VNC server at {path} does not answer")
+        return self.socket_offers[path]
+
+    def takes_plain_websocket(self, host: str, port: int) -> bool:
+        return (host, port) in self.plain_websockets
+
+    def mac_model(self) -> str:
+        return self.mac
+
+    def selinux_label(self, path: str) -> str:
+        return self.labels.get(path, "")
+
 
 def policy(text: str, directory: Path) -> Policy:
     """A policy as an admin would write it."""
@@ -169,20 +187,20 @@ def process_of(account: Account, **more: Any) -> Process:
         groups=account.groups,
         capabilities=0,
         no_new_privileges=True,
+        seccomp=True,
+        cgroup="/machine.slice",
         core_limit="0",
         umask=0o077,
+        label="",
     )
     return replace(kept, **more)
 
 
 def rules(**more: Any) -> Rules:
     """The built-in defaults, some of them altered."""
-    settings = {
-        key.rpartition(".")[2]: READERS[key](value)
-        for key, value in defaults(read_schema(REPOSITORY / "policy/schema.json")).items()
-        if key != "managed"
-    }
-    return Rules(**{**settings, "origins": {}, **more})
+    built_in = defaults(read_schema(REPOSITORY / "policy/schema.json"))
+    host = {key: Setting(READERS[key](value), Origin()) for key, value in built_in.items()}
+    return replace(Policy(host, (), ()).rules_for(""), **more)
 
 
 def refusals(guard: Guard, case: Case) -> list[str]:

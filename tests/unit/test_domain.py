@@ -62,6 +62,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Label, "model", "<seclabel model='dac'/>", "dac"),
     (Label, "relabel", "<seclabel relabel='yes'/>", "yes"),
     (Label, "label", "<seclabel><label>a:b</label></seclabel>", "a:b"),
+    (Label, "image_label", "<seclabel><imagelabel>a:b</imagelabel></seclabel>", "a:b"),
     (Backing, "kind", "<backingStore type='block'/>", "block"),
     (Backing, "format", "<backingStore><format type='raw'/></backingStore>", "raw"),
     (Backing, "path", "<backingStore><source file='/a'/></backingStore>", "/a"),
@@ -106,6 +107,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Listen, "socket", "<listen socket='/run/a'/>", "/run/a"),
     (Display, "kind", "<graphics type='vnc'/>", "vnc"),
     (Display, "port", "<graphics port='5900'/>", "5900"),
+    (Display, "websocket", "<graphics websocket='5700'/>", "5700"),
     (Display, "address", "<graphics listen='::1'/>", "::1"),
     (Display, "socket", "<graphics socket='/run/a'/>", "/run/a"),
     (Display, "listens", "<graphics><listen type='none'/></graphics>", (Listen(kind="none"),)),
@@ -202,6 +204,18 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         ("/c",),
     ),
     (Domain, "other_paths", os("<shim>/s</shim>"), ("/s",)),
+    (Domain, "assigns_devices", devices("<hostdev/>"), True),
+    *[
+        (Domain, "speaks_tcp", devices(device), True)
+        for device in (
+            "<disk type='network'><source protocol='rbd'/></disk>",
+            "<serial type='tcp'/>",
+            "<serial type='udp'/>",
+            "<interface type='user'/>",
+            "<interface type='server'/>",
+            "<interface type='client'/>",
+        )
+    ],
     (
         Domain,
         "has_emulated_tpm",

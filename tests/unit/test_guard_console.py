@@ -170,9 +170,28 @@ def test_without_a_password_tls_is_still_asked_for() -> None:
     assert verified(Offer((1,)), password="off", tls="off") == []
 
 
-@pytest.mark.parametrize("devices", [SOCKET, NOWHERE])
-def test_where_nobody_can_knock_there_is_nothing_to_check(devices: str) -> None:
-    assert verified(None, devices, listen=("unix",)) == []
+def test_where_nobody_can_knock_there_is_nothing_to_check() -> None:
+    assert verified(None, NOWHERE) == []
+
+
+@pytest.mark.parametrize("devices", [SOCKET, OLD_SOCKET])
+@pytest.mark.parametrize(("offer", "breaks"), [(OF_TLS, False), (Offer((1,)), True), (None, True)])
+def test_a_socket_is_knocked_at_as_well(devices: str, offer: Offer | None, breaks: bool) -> None:
+    host = FakeHost(socket_offers={"/run/a.sock": offer} if offer else {})
+    own = case(devices, Op.STARTED, host, listen=("unix",))
+    found = console.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))
+    assert bool(found) is breaks
+    assert all("/run/a.sock" in breach for breach in found)
+
+
+def test_a_websocket_that_speaks_without_tls_breaks_it() -> None:
+    host = FakeHost(offers={("127.0.0.1", 5900): OF_TLS})
+    own = case(xmls.vnc().replace("port=", "websocket='5700' port="), Op.STARTED, host)
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert console.verify(own, process) == []
+    host.plain_websockets.add(("127.0.0.1", 5700))
+    (breach,) = console.verify(own, process)
+    assert "port 5700 speaks WebSocket without TLS" in breach
 
 
 def test_what_another_emulator_does_is_no_promise_of_ours() -> None:

@@ -110,6 +110,7 @@ def test_a_process_as_the_wrapper_leaves_it_keeps_the_promise() -> None:
     ("broken", "sentence"),
     [
         ({"no_new_privileges": False}, "could gain privileges"),
+        ({"seccomp": False}, "may make any system call"),
         ({"core_limit": "unlimited"}, "may dump its guest's memory"),
         ({"umask": 0o022}, "makes files that others may read (umask 022)"),
         ({"executable": "/usr/bin/python3.11"}, "the process runs /usr/bin/python3.11"),

@@ -23,7 +23,7 @@ from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 
-ORDER = ["identity", "storage", "network", "console", "host", "sandbox"]
+ORDER = ["identity", "storage", "network", "console", "host", "mac", "sandbox"]
 MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
 
 
@@ -200,7 +200,7 @@ def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
 ) -> None:
     refuse(monkeypatch, storage, network)
     lifecycle.prepare(under(case, Mode.PERMISSIVE))
-    assert applied(world) == ["identity", "console", "host", "sandbox"]
+    assert applied(world) == ["identity", "console", "host", "mac", "sandbox"]
     told = [line for line in logged if "event=would-refuse" in line]
     assert len(told) == 2
     assert all("domain=web01" in line and "to mend: mend it" in line for line in told)
