@@ -482,8 +482,12 @@ def named_descriptors(options: list[Option]) -> set[int]:
 
 
 def tighten_descriptors(ticket: Ticket, options: list[Option]) -> None:
-    """QEMU inherits what its command line names, and nothing that was forgotten open."""
-    if ticket["passthrough"]:
+    """QEMU inherits what its command line names, and nothing that was forgotten open.
+
+    A saved guest's memory comes by a descriptor that libvirt names later, in the monitor.
+    """
+    deferred = any((option.name, option.value) == ("incoming", "defer") for option in options)
+    if ticket["passthrough"] or deferred:
         return
     last = -1
     for number in [*sorted(named_descriptors(options)), LAST_DESCRIPTOR]:

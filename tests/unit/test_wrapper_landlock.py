@@ -102,3 +102,19 @@ def test_only_what_the_command_line_names_is_handed_on() -> None:
     more = wrapper.named_descriptors(wrapper.parse_argv([*argv, *words]))
     assert more - named == {40, 41, 42, 43, 44}
     assert {0, 1, 2} < named
+
+
+def test_a_descriptor_that_is_named_only_later_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The memory of a saved guest, which libvirt names when QEMU runs already."""
+    closed: list[tuple[int, int]] = []
+    monkeypatch.setattr(wrapper, "close_on_exec", lambda *ends: closed.append(ends))
+    _, argv = real("restore")
+    words = ["-incoming", "defer"]
+    assert words == argv[argv.index("-incoming") :][:2]
+    wrapper.tighten_descriptors(ticket_of(passthrough=False), wrapper.parse_argv(argv))
+    assert closed == []
+    argv = [word for word in argv if word not in words]
+    wrapper.tighten_descriptors(ticket_of(passthrough=False), wrapper.parse_argv(argv))
+    assert closed != []
