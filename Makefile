@@ -10,7 +10,7 @@ ARCHES = x86_64 i386 aarch64
 TOOLS = build/tools/bin
 RUNS = 30
 
-.PHONY: help deb install uninstall demo test test-unit test-libvirt lint bench needs tools clean
+.PHONY: help deb install uninstall demo test test-unit test-libvirt chaos lint bench needs tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test-unit: ## fast and pure
 
 test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/libvirt
+
+chaos: needs ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
+		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
 
 lint: tools ## ruff and mypy
 	$(TOOLS)/ruff check .
