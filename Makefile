@@ -10,7 +10,7 @@ ARCHES = x86_64 i386 aarch64
 TOOLS = build/tools/bin
 RUNS = 30
 
-.PHONY: help deb install uninstall demo test test-unit test-libvirt chaos lint bench needs tools clean
+.PHONY: help deb install uninstall demo test test-unit test-libvirt chaos fuzz lint bench needs tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -34,6 +34,16 @@ test-unit: ## fast and pure
 
 test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/libvirt
+
+fuzz: build/fuzz/.done ## the parsers that face attackers and mistakes; FUZZ_SECONDS=60 each
+	for parser in xml policy; do \
+		build/fuzz/bin/python -B -m tests.fuzz.$$parser -artifact_prefix=build/ \
+			-max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
+
+build/fuzz/.done: packaging/fuzz-requirements.txt
+	$(PYTHON) -m venv --system-site-packages build/fuzz
+	build/fuzz/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 chaos: needs ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
