@@ -2,24 +2,21 @@
 
 PYTHON = /usr/bin/python3
 DESTDIR =
-SHARE = $(DESTDIR)/usr/share/virt-warden
-WRAPPERS = $(DESTDIR)/usr/lib/virt-warden
-HOOKS = $(DESTDIR)/etc/libvirt/hooks
-POLICY = $(DESTDIR)/etc/virt-warden
-ARCHES = x86_64 i386 aarch64
+UNITS = /usr/lib/systemd/system
+ARCHES = x86_64 i386 aarch64 arm ppc64 riscv64 s390x
 TOOLS = build/tools/bin
 RUNS = 30
 
-.PHONY: help deb install uninstall demo test test-unit test-libvirt chaos fuzz lint bench needs tools clean
+.PHONY: help deb install uninstall demo test test-unit test-libvirt test-package chaos fuzz lint bench needs tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 install: ## put virt-warden onto this host; domains come under guard by `virt-warden enrol`
-	PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) ARCHES="$(ARCHES)" packaging/install.sh
+	PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) ARCHES="$(ARCHES)" UNITS=$(UNITS) packaging/install.sh
 
 uninstall: ## unenrol every domain and take virt-warden off this host
-	DESTDIR=$(DESTDIR) packaging/uninstall.sh
+	packaging/uninstall.sh
 
 deb: needs ## build/deb/virt-warden_VERSION_all.deb
 	packaging/deb.sh
@@ -27,7 +24,7 @@ deb: needs ## build/deb/virt-warden_VERSION_all.deb
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
-test: needs test-unit test-libvirt ## all tests
+test: needs test-unit test-libvirt test-package ## all tests
 
 test-unit: ## fast and pure
 	$(PYTHON) -B -m pytest tests/unit
@@ -49,11 +46,17 @@ chaos: needs ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
 		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
 
-lint: tools ## ruff and mypy
+test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
+
+lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
-	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py
-	$(TOOLS)/mypy -p tests.host -p demo -p bench
+	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py packaging/man/keys.py
+	$(TOOLS)/mypy hooks/farewell.py
+	$(TOOLS)/mypy -p tests.host -p tests.package -p demo -p bench
+	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
+	shellcheck packaging/debian/virt-warden.p*
 
 bench: needs ## how much of a start's time is ours; RUNS=5 for a quick look
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)

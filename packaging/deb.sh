@@ -1,12 +1,17 @@
 #!/bin/sh
-# Build the Debian package into build/deb. dpkg-buildpackage wants debian/ at a root of its own.
+# Build the Debian package into build/deb, or another directory, which is emptied first.
+# dpkg-buildpackage wants debian/ at a root of its own.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
-source=build/deb/virt-warden
-rm -rf build/deb
+built=${1:-build/deb}
+source=$built/virt-warden
+rm -rf "$built"
 mkdir -p "$source"
-cp -a virtwarden wrapper hooks policy packaging Makefile "$source"
+cp -a virtwarden wrapper hooks policy docs packaging Makefile "$source"
+for page in README.md CHANGELOG.md; do
+    [ ! -e $page ] || cp -a $page "$source"
+done
 cp -a packaging/debian "$source/debian"
 find "$source" -name __pycache__ -prune -exec rm -r {} +
 cd "$source"

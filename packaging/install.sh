@@ -1,12 +1,12 @@
 #!/bin/sh
-# Put virt-warden onto a host, or into $DESTDIR. Nothing that an admin made is overwritten.
+# Put virt-warden onto this host; or only its files into $DESTDIR, out of which the Debian package
+# is made. Nothing that an admin made is overwritten.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
 : "${DESTDIR:=}" "${PYTHON:=/usr/bin/python3}" "${ARCHES:=x86_64}"
+: "${UNITS:=/usr/lib/systemd/system}"
 share=$DESTDIR/usr/share/virt-warden
-wrappers=$DESTDIR/usr/lib/virt-warden
-hooks=$DESTDIR/etc/libvirt/hooks
 policy=$DESTDIR/etc/virt-warden
 
 # A hook that lacks one of these refuses every start.
@@ -15,33 +15,42 @@ policy=$DESTDIR/etc/virt-warden
     exit 1
 }
 
-rm -rf "$share/virtwarden"
-install -d "$share" "$wrappers" "$policy/policy.d" "$DESTDIR/usr/sbin"
+# An admin may edit these: what is there stays.
+config() {
+    [ -e "$2" ] || install -D -m 644 "$1" "$2"
+}
+
+rm -rf "$share"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
-# dpkg's packages are compiled where they are installed.
-[ -n "$DESTDIR" ] || "$PYTHON" -m compileall -q "$share/virtwarden"
-install -m 644 policy/schema.json "$share/schema.json"
-install -m 644 policy/audit.schema.json "$share/audit.schema.json"
-[ -e "$policy/policy.toml" ] || install -m 644 policy/policy.toml "$policy/policy.toml"
-install -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
+install -m 644 policy/*schema.json packaging/purge.sh hooks/farewell.py "$share"
 install -D -m 755 hooks/qemu.py "$share/hooks/qemu"
-[ -e "$DESTDIR/etc/pam.d/virt-warden" ] ||
-    install -D -m 644 packaging/pam/virt-warden "$DESTDIR/etc/pam.d/virt-warden"
-for arch in $ARCHES; do
-    install -m 755 wrapper/qemu_system.py "$wrappers/qemu-system-$arch"
+install -D -m 755 hooks/farewell.sh "$share/hooks/farewell"
+for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
+    install -D -m 644 "packaging/apparmor/$lines" "$share/apparmor/$lines"
 done
+for arch in $ARCHES; do
+    install -D -m 755 wrapper/qemu_system.py "$DESTDIR/usr/lib/virt-warden/qemu-system-$arch"
+done
+install -D -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
+install -D -m 644 packaging/completion.bash \
+    "$DESTDIR/usr/share/bash-completion/completions/virt-warden"
+PYTHON=$PYTHON DESTDIR=$DESTDIR packaging/man/install.sh
+install -d "$DESTDIR$UNITS" "$policy/policy.d"
+install -m 644 packaging/systemd/* "$DESTDIR$UNITS"
+config policy/policy.toml "$policy/policy.toml"
+config packaging/pam "$DESTDIR/etc/pam.d/virt-warden"
 
+# dpkg's package is compiled, its units enabled, its hook placed where it is installed.
 [ -z "$DESTDIR" ] || exit 0
-# A hook of the admin's own stays, and ours goes beside it (libvirt 6.5 and later run both).
-if [ ! -e "$hooks/qemu" ] || grep -q virt-warden "$hooks/qemu"; then
-    install -D -m 755 hooks/qemu.py "$hooks/qemu"
-else
-    install -D -m 755 hooks/qemu.py "$hooks/qemu.d/virt-warden"
-    echo "kept $hooks/qemu; ours is $hooks/qemu.d/virt-warden"
-fi
-
-# libvirt looks for hooks only when it starts.
+"$PYTHON" -m compileall -q "$share/virtwarden"
+/usr/sbin/virt-warden package configure
 if [ -d /run/systemd/system ]; then
-    systemctl try-restart libvirtd.service virtqemud.service 2>/dev/null || true
+    systemctl daemon-reload
+    for unit in packaging/systemd/*; do
+        # What something else starts is neither enabled nor started.
+        grep -q '^\[Install\]' "$unit" || continue
+        systemctl enable --quiet "${unit##*/}"
+        systemctl restart "${unit##*/}"
+    done
 fi
-echo "virt-warden is installed. Now: virt-warden enrol --all"
+echo "virt-warden is installed. Its policy: /etc/virt-warden/policy.toml"

@@ -36,6 +36,7 @@ packages="
  qemu-system-x86
  qemu-utils
  sasl2-bin
+ shellcheck
  util-linux
 "
 missing=""

@@ -1,23 +1,27 @@
 #!/bin/sh
-# Take virt-warden off a host: every domain is first made again what it was.
+# Take virt-warden, installed by `make install`, off this host: first every domain is made again
+# what it was. With --purge, what it remembers goes too.
 set -eu
-: "${DESTDIR:=}"
-hooks=$DESTDIR/etc/libvirt/hooks
-if [ -z "$DESTDIR" ] && [ -x /usr/sbin/virt-warden ]; then
-    /usr/sbin/virt-warden unenrol --all || {
-        echo "not uninstalled: mend the above first, or a domain would not start any more" >&2
-        exit 1
-    }
-    running=$(find /var/lib/virt-warden/domains -name run.journal 2>/dev/null | wc -l)
-    [ "$running" -eq 0 ] || {
-        echo "not uninstalled: $running domains still run under guard (virt-warden status);" \
-            "shut them down first, so that what was done for them is undone" >&2
-        exit 1
-    }
-fi
-for hook in "$hooks/qemu" "$hooks/qemu.d/virt-warden"; do
-    if [ -e "$hook" ] && grep -q virt-warden "$hook"; then rm "$hook"; fi
+cd "$(dirname "$0")/.."
+for unit in packaging/systemd/*; do
+    [ ! -d /run/systemd/system ] || systemctl disable --quiet --now "${unit##*/}" || :
+    rm -f "/usr/lib/systemd/system/${unit##*/}"
 done
-rm -rf "$DESTDIR/usr/share/virt-warden" "$DESTDIR/usr/lib/virt-warden"
-rm -f "$DESTDIR/usr/sbin/virt-warden"
-echo "left: /etc/virt-warden (your policy), /var/lib/virt-warden (which uids were ever used)"
+[ ! -x /usr/sbin/virt-warden ] || /usr/sbin/virt-warden package remove || {
+    echo "not uninstalled: mend the above first, or a domain would not start any more" >&2
+    exit 1
+}
+rm -rf /usr/share/virt-warden /usr/lib/virt-warden
+rm -f /usr/sbin/virt-warden /usr/share/bash-completion/completions/virt-warden \
+    /usr/share/man/man[58]/virt-warden[-.]*
+. packaging/removed.sh
+removed
+if [ "${1:-}" = --purge ]; then
+    rm -f /etc/virt-warden/policy.toml /etc/pam.d/virt-warden
+    rmdir /etc/virt-warden/policy.d /etc/virt-warden 2>/dev/null || :
+    . packaging/purge.sh
+    purge
+else
+    echo "left: /etc/virt-warden, /etc/pam.d/virt-warden (yours), /var/lib/virt-warden and the" \
+        "VMs' users (which uids were ever used); packaging/uninstall.sh --purge removes them"
+fi

@@ -214,8 +214,8 @@ class Domain:
         )
 
 
-def parse(xml: bytes) -> etree._Element:
-    """The XML of one domain, as a tree.
+def parse(xml: bytes, *others: str) -> etree._Element:
+    """The XML of one domain, or of one of the `others` by the name of its root, as a tree.
 
     The text is untrusted: no entity is expanded, nothing is fetched, and what is larger than
     `XML_LIMIT_BYTES`, would take long, or carries a document type is refused. Raises DomainError.
@@ -233,7 +233,7 @@ def parse(xml: bytes) -> etree._Element:
         raise DomainError(f"the domain's XML cannot be read: {error}") from None
     if _document_type(root):
         raise DomainError("the domain's XML carries a document type, which libvirt never writes")
-    if root.tag != "domain":
+    if root.tag not in ("domain", *others):
         raise DomainError(f"the XML is that of a <{root.tag}>, not of a <domain>")
     return root
 

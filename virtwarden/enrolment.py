@@ -21,6 +21,8 @@ _WARDEN = f"{{{WARDEN_NAMESPACE}}}"
 _ENROLMENT = f"{_WARDEN}enrolment"
 _EMULATOR = f"{_WARDEN}emulator"
 _LABEL = "seclabel[@model='dac']"
+# How it ran, and how it would have started anew; https://libvirt.org/formatsnapshot.html
+_KEPT = ("domain", "inactiveDomain")
 
 
 def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
@@ -51,14 +53,29 @@ def unenrol_xml(xml: bytes, paths: Paths) -> bytes:
     return _written(root)
 
 
+def unenrolled(xml: bytes, paths: Paths) -> bytes | None:
+    """The same, also of a snapshot's or checkpoint's XML; None where nothing in it is enrolled."""
+    root = parse(xml, "domainsnapshot", "domaincheckpoint")
+    kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
+    enrolled = [element for element in kept if _has_ours(element, paths)]
+    for element in enrolled:
+        _take_out(element, paths)
+    return _written(root) if enrolled else None
+
+
 def is_enrolled(xml: bytes, paths: Paths) -> bool:
     """Whether anything in the XML is of an enrolment: its notes, or only the wrapper."""
-    domain = from_tree(parse(xml))
+    return _has_ours(parse(xml), paths)
+
+
+def _has_ours(root: etree._Element, paths: Paths) -> bool:
+    domain = from_tree(root)
     return domain.enrolment or _is_wrapper(domain.emulator, paths)
 
 
 def _written(root: etree._Element) -> bytes:
-    return bytes(etree.tostring(root, encoding="utf-8"))
+    # With the comments around it: libvirt's own files begin with one.
+    return bytes(etree.tostring(root.getroottree(), encoding="utf-8"))
 
 
 def _have_uuid(root: etree._Element) -> None:

@@ -18,6 +18,11 @@ class Paths:
     wrapper_dir: Path = Path("/usr/lib/virt-warden")
     libvirt_state: Path = Path("/var/lib/libvirt/qemu")
     libvirt_run: Path = Path("/run/libvirt/qemu")
+    libvirt_config: Path = Path("/etc/libvirt/qemu")
+    hooks: Path = Path("/etc/libvirt/hooks")
+    daemon_pids: Path = Path("/run")
+    apparmor: Path = Path("/etc/apparmor.d")
+    share: Path = Path("/usr/share/virt-warden")
 
     @property
     def policy_cache(self) -> Path:
@@ -38,6 +43,21 @@ class Paths:
     def ledger(self) -> Path:
         """Every uid that was ever given to a VM."""
         return self.state / "uids"
+
+    @property
+    def hook_record(self) -> Path:
+        """Where our hook was put, and what it was like."""
+        return self.state / "hook.json"
+
+    @property
+    def farewell(self) -> Path:
+        """What is left when virt-warden is removed while domains run under it."""
+        return self.state / "farewell"
+
+    @property
+    def apparmor_lines(self) -> Path:
+        """The lines for AppArmor's local files, named as these."""
+        return self.share / "apparmor"
 
     @property
     def shared(self) -> Path:

@@ -128,7 +128,7 @@ SHARED_DIRECTORIES = words_of("""
 LEAVE = "'virt-warden unenrol {name}' to run it without virt-warden"
 AGAIN = "start {name} once more through libvirt, or " + LEAVE
 ENROL = "'virt-warden enrol {name}' if the policy manages it, or " + LEAVE
-HOOK = "see that /etc/libvirt/hooks/qemu is there and libvirtd was reloaded since; " + ENROL
+HOOK = "'virt-warden package configure' puts its hook in place; " + ENROL
 XML = (
     "'virsh edit {name}', take it out of <qemu:commandline>; or allow it in the policy, by"
     ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'

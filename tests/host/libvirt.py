@@ -56,6 +56,10 @@ class _Daemon:
             )
         self._wait_until_listening(self._process)
 
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(how)
@@ -104,8 +108,9 @@ class Libvirt:
         self.virsh("destroy", name)
 
     def undefine(self, name: str) -> None:
-        """Forget a domain that does not run."""
-        self.virsh("undefine", name, "--nvram", "--managed-save")
+        """Forget a domain that does not run, and all that libvirt keeps of it."""
+        kept = ("--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
+        self.virsh("undefine", name, "--nvram", *kept)
 
     def xml(self, name: str, *options: str) -> str:
         """The domain's XML, the running one's if it runs (`--inactive`: what is stored)."""
@@ -118,6 +123,14 @@ class Libvirt:
     def log(self, name: str) -> str:
         """QEMU's command lines and messages, of every run so far."""
         return (_LOGS / "qemu" / f"{name}.log").read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send libvirtd a signal, such as the one that stops it as if it hung."""
+        self._daemon.send(number)
+
+    def stop(self) -> None:
+        """Stop libvirtd; the domains go on, and restart() brings it back."""
+        self._daemon.end()
 
     def kill(self) -> None:
         """End libvirtd by SIGKILL; the domains go on, and restart() brings it back."""

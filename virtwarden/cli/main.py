@@ -24,6 +24,7 @@ COMMANDS = {
     "remote": "how libvirt is managed from elsewhere: checked, set up, put back",
     "recover": "undo what is left of domains that do not run any more",
     "policy": "the policy files",
+    "package": "what installation and removal do to the host beyond placing files",
 }
 """Each command with its help; the module of its name in virtwarden/cli answers it."""
 

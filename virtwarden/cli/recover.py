@@ -36,7 +36,7 @@ def recover(paths: Paths, names: list[str]) -> int:
             if names:
                 print(f"{domain} runs: nothing to recover")
             continue
-        failed |= not _recover_one(paths, domain)
+        failed |= not recover_one(paths, domain)
     return int(failed)
 
 
@@ -45,7 +45,8 @@ def _uuid(connection: libvirt.virConnect, known: list[str], name: str) -> str:
     return name if name in known else str(find(connection, name).UUIDString())
 
 
-def _recover_one(paths: Paths, domain: str) -> bool:
+def recover_one(paths: Paths, domain: str) -> bool:
+    """Undo what is left of a domain that does not run. Gives whether all could be undone."""
     try:
         with journal.locked(paths, domain):
             done = len(journal.records(paths, domain))

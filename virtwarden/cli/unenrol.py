@@ -10,8 +10,9 @@ import libvirt
 from virtwarden import journal
 from virtwarden.changes import Scope
 from virtwarden.cli.connection import connected, define, find, for_each, inactive_xml, persistent
-from virtwarden.enrolment import is_enrolled, unenrol_xml
-from virtwarden.errors import WardenError
+from virtwarden.cli.kept import unenrol_kept
+from virtwarden.enrolment import is_enrolled, unenrolled
+from virtwarden.errors import HostError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import users
 
@@ -41,10 +42,10 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
         forgotten = _forgotten(connection, paths)
 
     def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
-        xml = inactive_xml(domain)
-        if is_enrolled(xml, paths):
-            define(connection, unenrol_xml(xml, paths))
-        elif not paths.domain_state(domain.UUIDString()).exists():
+        was_enrolled, reports = restore(connection, domain, paths)
+        if reports:
+            raise HostError(reports[0])
+        if not was_enrolled and not _has_state(paths, domain):
             return "is not enrolled"
         if domain.isActive():
             return "is unenrolled from its next start on; unenrol it then again to remove its user"
@@ -57,8 +58,7 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
             return [
                 d
                 for d in persistent(connection)
-                if is_enrolled(inactive_xml(d), paths)
-                or paths.domain_state(d.UUIDString()).exists()
+                if is_enrolled(inactive_xml(d), paths) or _has_state(paths, d)
             ]
         return [find(connection, name) for name in names if name not in forgotten]
 
@@ -79,6 +79,24 @@ def _forgotten(connection: libvirt.virConnect, paths: Paths) -> list[str]:
     """The domains that once ran under guard and that libvirt knows no more."""
     known = {domain.UUIDString() for domain in connection.listAllDomains()}
     return [uuid for uuid in journal.known_domains(paths) if uuid not in known]
+
+
+def restore(
+    connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
+) -> tuple[bool, list[str]]:
+    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
+
+    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
+    where libvirt does not take the domain itself.
+    """
+    xml = unenrolled(inactive_xml(domain), paths)
+    if xml is not None:
+        define(connection, xml)
+    return xml is not None, unenrol_kept(domain, paths)
+
+
+def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:
+    return paths.domain_state(domain.UUIDString()).exists()
 
 
 def _forget(paths: Paths, domain: str) -> None:

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# bash completion for virt-warden(8)
+
+_virt_warden_domains()
+{
+    virsh -q -c qemu:///system --readonly list --all --name 2>/dev/null
+}
+
+_virt_warden()
+{
+    local cur prev words cword
+    _init_completion || return
+
+    local words_of
+    case "$cword:${words[1]}" in
+        1:*) words_of="enrol unenrol status explain audit log pki remote recover policy package --help --version" ;;
+        2:policy) words_of="check --help" ;;
+        2:package) words_of="configure remove --help" ;;
+        2:pki) words_of="init server client revoke renew list export --help" ;;
+        2:remote) words_of="check setup undo --help" ;;
+        *:policy | *:package) words_of="--help" ;;
+        *:remote) words_of="ssh tls sasl --allow --yes --help" ;;
+        *:pki)
+            case $prev in
+                --out | --passphrase-file)
+                    _filedir
+                    return
+                    ;;
+            esac
+            words_of="consoles remote --json --now --out --passphrase-file --sealed --signer --help"
+            [[ ${words[2]} != renew || $cur == -* ]] || words_of="$(_virt_warden_domains)"
+            ;;
+        *)
+            case "${words[1]}" in
+                enrol) words_of="--all --xml --help" ;;
+                unenrol) words_of="--all --help" ;;
+                status) words_of="--json --help" ;;
+                audit) words_of="--json --html --prometheus --help" ;;
+                log) words_of="--json --event --help" ;;
+                *) words_of="--help" ;;
+            esac
+            case $prev in
+                --xml | --html | --prometheus)
+                    _filedir
+                    return
+                    ;;
+            esac
+            [[ $cur == -* || ${words[1]} == audit ]] || words_of="$(_virt_warden_domains)"
+            ;;
+    esac
+    local IFS=$' \n'
+    mapfile -t COMPREPLY < <(compgen -W "$words_of" -- "$cur")
+} &&
+    complete -F _virt_warden virt-warden

@@ -1,0 +1,100 @@
+"""One line in each of AppArmor's local files, and just that line taken out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from virtwarden.errors import CommandError
+from virtwarden.package import apparmor
+from virtwarden.paths import Paths
+
+PACKAGED = Path(__file__).parents[2] / "packaging"
+PROFILE, ABSTRACTION = "usr.sbin.libvirtd", "abstractions/libvirt-qemu"
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """A host whose libvirt has a profile and an abstraction, with an empty local file each."""
+    paths = Paths(apparmor=tmp_path / "apparmor.d", share=PACKAGED)
+    for name in (PROFILE, ABSTRACTION):
+        for path in (paths.apparmor / name, paths.apparmor / "local" / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The profiles that the kernel was told to load."""
+    profiles: list[str] = []
+    monkeypatch.setattr(apparmor, "_load", lambda profile: profiles.append(profile.name))
+    return profiles
+
+
+def local(paths: Paths, name: str) -> Path:
+    return paths.apparmor / "local" / name
+
+
+def test_each_packaged_line_is_one_line_that_is_known_again() -> None:
+    for _, line in apparmor._lines(Paths(share=PACKAGED)):
+        assert "\n" not in line
+        assert line.endswith(apparmor._MARK)
+        rules = line.removesuffix(apparmor._MARK).strip()
+        assert rules.endswith(",")
+
+
+def test_lines_of_an_admins_stay_where_they_are(paths: Paths) -> None:
+    mine = "# mine\n\n  /srv/mine r,  # virt-warden would like that\n"
+    for name in (PROFILE, ABSTRACTION):
+        local(paths, name).write_text(mine)
+    apparmor.permit(paths)
+    for name in (PROFILE, ABSTRACTION):
+        text = local(paths, name).read_text()
+        assert text.startswith(mine)
+        assert text.count("\n") == mine.count("\n") + 1
+    apparmor.withdraw(paths)
+    for name in (PROFILE, ABSTRACTION):
+        assert local(paths, name).read_text() == mine
+
+
+def test_twice_is_once(paths: Paths, loaded: list[str]) -> None:
+    apparmor.permit(paths)
+    once = local(paths, PROFILE).read_text()
+    apparmor.permit(paths)
+    assert local(paths, PROFILE).read_text() == once
+    assert loaded == [PROFILE]
+
+
+def test_a_line_of_a_former_version_is_replaced(paths: Paths) -> None:
+    local(paths, PROFILE).write_text(f"/old PUx, {apparmor._MARK}\n")
+    apparmor.permit(paths)
+    assert "/old" not in local(paths, PROFILE).read_text()
+
+
+def test_where_libvirt_has_no_profile_nothing_is_written(paths: Paths) -> None:
+    (paths.apparmor / PROFILE).unlink()
+    apparmor.permit(paths)
+    assert local(paths, PROFILE).read_text() == ""
+    assert not local(paths, "usr.sbin.virtqemud").exists()
+
+
+def test_a_host_without_apparmor_is_left_alone(tmp_path: Path) -> None:
+    paths = Paths(apparmor=tmp_path / "none", share=PACKAGED)
+    assert apparmor.permit(paths) == []
+    assert apparmor.withdraw(paths) == []
+    assert not paths.apparmor.exists()
+
+
+def test_a_profile_that_the_kernel_will_not_take_is_as_before_and_told(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(profile: Path) -> None:
+        raise CommandError(f"{profile}: syntax error", fix="run it by hand")
+
+    monkeypatch.setattr(apparmor, "_load", refuse)
+    local(paths, PROFILE).write_text("mine\n")
+    (report,) = apparmor.permit(paths)
+    assert "syntax error" in report
+    assert local(paths, PROFILE).read_text() == "mine\n"

@@ -1,0 +1,1 @@
+"""What the Debian package and `make install` do to a host beyond placing files, and undo again."""

@@ -1,0 +1,77 @@
+"""The lines that let a wrapper run under libvirt's AppArmor profiles, in their local/ files.
+
+Debian's libvirt makes these files empty, and they belong to no package: one marked line is put
+into each, and just that line is taken away. Where libvirt's own profile is not there, nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from virtwarden.errors import CommandError
+from virtwarden.paths import Paths
+from virtwarden.system import files
+from virtwarden.system.run import run
+
+_MARK = "# virt-warden puts this line here, and takes it away"
+_PARSER = Path("/usr/sbin/apparmor_parser")
+_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
+
+
+def permit(paths: Paths) -> list[str]:
+    """Put the lines in, and have the kernel know of them. Gives a sentence for what went wrong."""
+    reports = []
+    for name, line in _lines(paths):
+        local = paths.apparmor / "local" / name
+        if (paths.apparmor / name).is_file():
+            reports += _write(paths, name, local, [*_others(local), line])
+    return reports
+
+
+def withdraw(paths: Paths) -> list[str]:
+    """Take the lines out again, and nothing else. Gives a sentence for what went wrong."""
+    reports = []
+    for name, _ in _lines(paths):
+        local = paths.apparmor / "local" / name
+        if local.exists():
+            reports += _write(paths, name, local, _others(local))
+    return reports
+
+
+def _lines(paths: Paths) -> Iterator[tuple[str, str]]:
+    """Each profile or abstraction, by its path below /etc/apparmor.d, with its line."""
+    for source in sorted(paths.apparmor_lines.rglob("*")):
+        if source.is_file():
+            yield str(source.relative_to(paths.apparmor_lines)), source.read_text().strip()
+
+
+def _others(local: Path) -> list[str]:
+    try:
+        lines = local.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if not line.endswith(_MARK)]
+
+
+def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
+    former = local.read_text() if local.exists() else ""
+    wanted = "".join(f"{line}\n" for line in lines)
+    if wanted == former:
+        return []
+    local.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    files.write_atomically(local, wanted.encode(), 0o644)
+    # An abstraction is read when libvirt loads the profile of a domain that starts.
+    if name.startswith("abstractions/"):
+        return []
+    try:
+        _load(paths.apparmor / name)
+    except CommandError as error:
+        files.write_atomically(local, former.encode(), 0o644)
+        return [f"{local} stays as it was, since AppArmor will not take it: {error}"]
+    return []
+
+
+def _load(profile: Path) -> None:
+    if _PARSER.exists() and _ENABLED.exists() and _ENABLED.read_text().startswith("Y"):
+        run(str(_PARSER), "--replace", "--skip-read-cache", "--write-cache", str(profile))

@@ -1,0 +1,35 @@
+"""libvirt's daemons, seen from outside: whether they run, and that they look for hooks again.
+
+By their pid files and not by systemd: a host may have another init, or none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from virtwarden.paths import Paths
+
+_PROGRAMS = ("libvirtd", "virtqemud")
+
+
+def running(paths: Paths) -> list[int]:
+    """The pids of those daemons that run QEMU domains."""
+    found = []
+    for program in _PROGRAMS:
+        try:
+            pid = int((paths.daemon_pids / f"{program}.pid").read_text())
+            executable = Path(f"/proc/{pid}/exe").readlink().name
+        except (OSError, ValueError):
+            continue
+        # After an upgrade of libvirt the kernel calls it `libvirtd (deleted)`.
+        if executable.removesuffix(" (deleted)") == program:
+            found.append(pid)
+    return found
+
+
+def reload(paths: Paths) -> None:
+    """Have them look for hooks again, as `systemctl reload libvirtd` does; domains go on."""
+    for pid in running(paths):
+        os.kill(pid, signal.SIGHUP)

@@ -1,0 +1,34 @@
+"""Domains unenrolled in libvirt's own files, where no libvirt runs that could be asked to.
+
+libvirt reads these files when it starts and at no other time; while it runs, they must not be
+edited. A managed save is no XML file: what stays of virt-warden is there for it.
+"""
+
+from __future__ import annotations
+
+from virtwarden.enrolment import unenrolled
+from virtwarden.errors import WardenError
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+
+def unenrol_files(paths: Paths) -> tuple[list[str], list[str]]:
+    """Make every domain, snapshot and checkpoint on the disk again what it was.
+
+    Gives which files were rewritten, and a sentence for each that could not be read.
+    """
+    written, failed = [], []
+    for path in [
+        *sorted(paths.libvirt_config.glob("*.xml")),
+        *sorted(paths.libvirt_state.glob("snapshot/*/*.xml")),
+        *sorted(paths.libvirt_state.glob("checkpoint/*/*.xml")),
+    ]:
+        try:
+            xml = unenrolled(path.read_bytes(), paths)
+        except (WardenError, OSError) as error:
+            failed.append(f"{path}: {error}")
+            continue
+        if xml is not None:
+            files.write_atomically(path, xml, 0o600, durable=True)
+            written.append(str(path))
+    return written, failed
