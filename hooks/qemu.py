@@ -1,5 +1,5 @@
-#!/usr/bin/python3 -I
-"""/etc/libvirt/hooks/qemu: the door; virtwarden/hook.py is the room."""
+#!/usr/bin/python3 -IS
+"""/etc/libvirt/hooks/qemu: the door; virtwarden/door.py is behind it."""
 
 import os
 import sys
@@ -9,7 +9,9 @@ sys.path.insert(0, SHARE)
 sys.dont_write_bytecode = True
 
 try:
-    from virtwarden.hook import run
+    from virtwarden.door import main
+
+    code = main(sys.argv[1:])
 except ImportError as error:
     if not os.path.isdir(SHARE):  # noqa: PTH112 - virt-warden was removed, this was left
         sys.exit(0)
@@ -20,4 +22,4 @@ except ImportError as error:
         if sys.argv[2:3] in (["prepare"], ["start"])
         else 0
     )
-sys.exit(run())
+sys.exit(code)

@@ -13,7 +13,7 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain audit log pki remote recover policy package --help --version" ;;
+        1:*) words_of="enrol unenrol status explain audit log pki remote recover policy package service virt-install --help --version" ;;
         2:policy) words_of="check --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
@@ -30,6 +30,7 @@ _virt_warden()
             words_of="consoles remote --json --now --out --passphrase-file --sealed --signer --help"
             [[ ${words[2]} != renew || $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
+        *:virt-install) words_of="" ;;
         *)
             case "${words[1]}" in
                 enrol) words_of="--all --xml --help" ;;

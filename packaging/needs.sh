@@ -38,6 +38,7 @@ packages="
  sasl2-bin
  shellcheck
  util-linux
+ virtinst
 "
 missing=""
 for package in $packages; do

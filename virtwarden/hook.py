@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
 from virtwarden import log
@@ -17,25 +17,41 @@ _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One call, and whether somebody still waits for its answer."""
+
+    name: str
+    op: str
+    stdin: BinaryIO
+    stdout: BinaryIO
+    paths: Paths
+    is_wanted: Callable[[], bool]
+
+
 def main(
     arguments: list[str],
     stdin: BinaryIO,
     stdout: BinaryIO,
     stderr: TextIO,
     paths: Paths | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> int:
     """Answer libvirt's call `NAME OP SUBOP EXTRA`, with the domain's XML on stdin.
 
     Gives the exit code: not 0 only to refuse a start, with one line on stderr, which libvirt
     shows to whoever asked for the start. Steps that are not known are passed.
+
+    `is_wanted` is asked once the domain is held and nothing is done yet. Where the process that
+    libvirt called has died, libvirt may long have gone on with the domain: nothing is done then.
     """
     name, op = (*arguments, "", "")[:2]
-    paths = paths or Paths()
+    call = _Call(name, op, stdin, stdout, paths or Paths(), is_wanted)
     try:
         if op == "release":
-            _release(paths, stdin)
+            _release(call)
         elif op in _REFUSABLE + _AFTERWARDS:
-            _guard(paths, name, op, stdin, stdout)
+            _guard(call)
     except WardenError as error:
         return _fail(name, op, str(error), stderr)
     except Exception as error:  # noqa: BLE001 - a bug of ours must end in a line, not in a trace
@@ -44,26 +60,30 @@ def main(
     return 0
 
 
-def _release(paths: Paths, stdin: BinaryIO) -> None:
+def _release(call: _Call) -> None:
     """Needs no policy: what was done is undone, whatever the policy says by now."""
+    from virtwarden import journal
     from virtwarden.domain import read
 
-    domain = read(_input(stdin))
-    if paths.domain_state(domain.uuid).exists():
-        from virtwarden import lifecycle
-
-        lifecycle.release(paths, domain.uuid, domain.name)
-
-
-def _guard(paths: Paths, name: str, op: str, stdin: BinaryIO, stdout: BinaryIO) -> None:
-    policy = _policy(paths, name)
-    if not policy.manages(name):
+    domain = read(_input(call.stdin))
+    if not call.paths.domain_state(domain.uuid).exists():
         return
-    rules = policy.rules_for(name)
-    if op in ("migrate", "restore"):
-        _enrol_in_passing(paths, rules, stdin, stdout)
+    from virtwarden import lifecycle
+
+    with journal.locked(call.paths, domain.uuid):
+        if call.is_wanted():
+            lifecycle.release(call.paths, domain.uuid, domain.name)
+
+
+def _guard(call: _Call) -> None:
+    policy = _policy(call.paths, call.name)
+    if not policy.manages(call.name):
+        return
+    rules = policy.rules_for(call.name)
+    if call.op in ("migrate", "restore"):
+        _enrol_in_passing(call, rules)
     else:
-        _take_step(paths, rules, op, _input(stdin))
+        _take_step(call, rules)
 
 
 def _policy(paths: Paths, name: str) -> Policy:
@@ -80,9 +100,9 @@ def _policy(paths: Paths, name: str) -> Policy:
         return former
 
 
-def _take_step(paths: Paths, rules: Rules, op: str, xml: bytes) -> None:
+def _take_step(call: _Call, rules: Rules) -> None:
     # Imported here: a domain that is not managed does not pay for it.
-    from virtwarden import lifecycle
+    from virtwarden import journal, lifecycle
     from virtwarden.domain import read
     from virtwarden.facts import HostFacts
     from virtwarden.guards.base import Case, Op
@@ -93,18 +113,21 @@ def _take_step(paths: Paths, rules: Rules, op: str, xml: bytes) -> None:
         "started": (Op.STARTED, lifecycle.started),
         "reconnect": (Op.STARTED, lifecycle.reconnect),
     }
-    step, act = steps[op]
-    act(Case(step, read(xml), rules, HostFacts(paths), paths))
+    step, act = steps[call.op]
+    case = Case(step, read(_input(call.stdin)), rules, HostFacts(call.paths), call.paths)
+    with journal.locked(call.paths, case.domain.uuid):
+        if call.is_wanted():
+            act(case)
 
 
-def _enrol_in_passing(paths: Paths, rules: Rules, stdin: BinaryIO, stdout: BinaryIO) -> None:
+def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     """A saved or migrated domain comes with the XML it had: answer with the enrolled one.
 
     At these two steps alone libvirt takes the domain's XML from the hook's stdout.
     """
     from virtwarden.enrolment import enrol_xml
 
-    stdout.write(enrol_xml(_input(stdin), rules.user_prefix, paths))
+    call.stdout.write(enrol_xml(_input(call.stdin), rules.user_prefix, call.paths))
 
 
 def _input(stdin: BinaryIO) -> bytes:
@@ -124,8 +147,3 @@ def _fail(name: str, op: str, reason: str, stderr: TextIO) -> int:
     line = " ".join(f"virt-warden refuses {name}: {reason}".split())
     stderr.write(f"{printable(line)}\n")
     return 1
-
-
-def run() -> int:
-    """`main` as the installed hook calls it."""
-    return main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr)

@@ -133,6 +133,19 @@ def records(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[Record]
         ) from None
 
 
+def state(paths: Paths, domain: str) -> dict[Scope, tuple[int, ...]]:
+    """What tells whether a domain's journals were written to between two looks at them."""
+    found: dict[Scope, tuple[int, ...]] = {}
+    for scope in Scope:
+        try:
+            file = _file(paths, domain, scope).stat()
+        except FileNotFoundError:
+            found[scope] = ()
+        else:
+            found[scope] = (file.st_ino, file.st_size, file.st_ctime_ns)
+    return found
+
+
 def known_domains(paths: Paths) -> list[str]:
     """The UUIDs of the domains that have, or ever had, a journal."""
     try:

@@ -1,6 +1,7 @@
 """A domain's life under guard: which guards are asked at which step, and in which order.
 
-This is the list that docs/architecture.md tells; a test holds the two together.
+This is the list that docs/architecture.md tells; a test holds the two together. Whoever takes a
+step holds the domain's journal (journal.locked).
 """
 
 from __future__ import annotations
@@ -35,23 +36,20 @@ def prepare(case: Case) -> None:
 
     Raises WardenError where the domain may not start; nothing of what was done is left then.
     """
-    with journal.locked(case.paths, case.domain.uuid):
-        _undo_former_life(case)
-        _raise_guards(case)
+    _undo_former_life(case)
+    _raise_guards(case)
 
 
 def start(case: Case) -> None:
     """Tap and VNC port are known, QEMU does not run yet. Raises as `prepare` does."""
-    with journal.locked(case.paths, case.domain.uuid):
-        _raise_guards(case)
+    _raise_guards(case)
 
 
 def started(case: Case) -> None:
     """QEMU runs: take back what libvirt gave away on the way, then check every promise."""
-    with journal.locked(case.paths, case.domain.uuid):
-        breaches = _take_back(case) + verify(case)
-        verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
-        journal.perform(case.paths, case.domain.uuid, [verdict])
+    breaches = _take_back(case) + verify(case)
+    verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
+    journal.perform(case.paths, case.domain.uuid, [verdict])
     _report(case, breaches)
 
 
@@ -73,8 +71,7 @@ def reconnect(case: Case) -> None:
 
 def release(paths: Paths, domain: str, name: str) -> None:
     """The domain is gone: undo all. Harmless where nothing was done or all is undone."""
-    with journal.locked(paths, domain):
-        _undo(paths, domain, name)
+    _undo(paths, domain, name)
 
 
 def reviews(case: Case) -> dict[Guard, list[Refusal]]:

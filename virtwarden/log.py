@@ -11,13 +11,22 @@ JOURNAL = Path("/run/systemd/journal/socket")
 
 # The MESSAGE_ID of each event (systemd.journal-fields(7)); docs/log.md tells what each one means.
 EVENTS = {
+    "all-seen-to": "c02eb8d6c40041b3bf6101f1bb32723e",
     "breach": "66b01ae920c04cf6ace3e5a610644363",
     "broken-policy": "1c47c29a0bf3455b93c05a6075a6bda6",
+    "busy": "596a7592b3604d66af7dbc6e766744ad",
+    "connected": "fa1df4fef51f46cfb3db785e26aa9438",
+    "disconnected": "35752e3f59c4436ebb546ed939822f60",
+    "enrolled": "86b02f2a21c0483fbb8312d2bb70a1e2",
     "failed": "8e6d672e00bd427e9ef641fa4dbc2cc0",
+    "forgotten": "fa96d10534954166b7a0f7f41b3d10de",
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
+    "not-enrolled": "cd6ea61626a14d8c940f371214086c66",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
+    "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
     "undone": "42e59cf1c68d4da89478fc61dcabf682",
+    "unenrolled": "2b40c79c809f4d869d0de9aef6bfb7b1",
     "verified": "ee10e11cb6b747b7918fe91e6812e7ba",
     "would-refuse": "5de50bbb730a418fbffac16a2b35ff72",
 }

@@ -30,6 +30,11 @@ class Paths:
         return self.run / "policy.json"
 
     @property
+    def hook_socket(self) -> Path:
+        """Where virt-warden.service answers libvirt's hook."""
+        return self.run / "hook.sock"
+
+    @property
     def claims(self) -> Path:
         """Which running domain uses which file."""
         return self.run / "claims"
@@ -38,6 +43,11 @@ class Paths:
     def filters(self) -> Path:
         """Which running domain's frames each tap is filtered for."""
         return self.run / "filters"
+
+    @property
+    def libvirt_driver(self) -> Path:
+        """The pid of the daemon that runs QEMU's domains, locked by it while it lives."""
+        return self.libvirt_run / "driver.pid"
 
     @property
     def ledger(self) -> Path:

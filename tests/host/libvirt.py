@@ -128,13 +128,13 @@ class Libvirt:
         """Send libvirtd a signal, such as the one that stops it as if it hung."""
         self._daemon.send(number)
 
-    def stop(self) -> None:
-        """Stop libvirtd; the domains go on, and restart() brings it back."""
-        self._daemon.end()
-
     def kill(self) -> None:
         """End libvirtd by SIGKILL; the domains go on, and restart() brings it back."""
         self._daemon.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End libvirtd in order; the domains go on, and restart() brings it back."""
+        self._daemon.end()
 
     def restart(self, *options: str) -> None:
         """Stop libvirtd, if it runs, and start it with these options; the domains go on."""

@@ -19,6 +19,8 @@ from tests.host.command import run
 from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.namespace import require_private_host
+from tests.host.service import Service
+from tests.host.service import service as running_service
 from tests.host.syslog import Syslog, syslog_socket
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, Warden, set_policy
 
@@ -51,6 +53,15 @@ def warden(domains: Libvirt) -> Iterator[Warden]:
     domains.remove_domains()
     run("virt-warden", "recover")
     set_policy(LEFT_ALONE)
+
+
+@pytest.fixture
+def service(warden: Warden, syslog: Syslog) -> Iterator[Service]:
+    """virt-warden.service, which has seen to all that is there."""
+    with running_service() as running:
+        syslog.wait_for("event=all-seen-to", timeout=20)
+        syslog.clear()
+        yield running
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ DOOR = f"""\
 import sys
 sys.path[:0] = ["/usr/share/virt-warden", "{CHECKOUT}"]
 from tests.libvirt import faults
-from virtwarden.hook import run
+from virtwarden.door import do_it_here
 faults.burn(sys.argv[2])
-sys.exit(run())
+sys.exit(do_it_here(sys.argv[1:], sys.stdin.buffer.read()))
 """
 """A hook for libvirt: virt-warden's, as it is installed, with the fuse in it."""
 

@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argparse.Namespace
     calls: list[tuple[str, argparse.Namespace]] = []
     monkeypatch.setattr("os.geteuid", lambda: 0)
     for name in cli.COMMANDS:
-        module = importlib.import_module(f"virtwarden.cli.{name}")
+        module = importlib.import_module(f"virtwarden.cli.{name.replace('-', '_')}")
 
         def run(options: argparse.Namespace, paths: Any, name: str = name) -> int:
             calls.append((name, options))
@@ -49,11 +49,13 @@ def fails(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_every_command_has_its_module_and_a_help(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = importlib.import_module(f"virtwarden.cli.{name}")
+    module = importlib.import_module(f"virtwarden.cli.{name.replace('-', '_')}")
     assert callable(module.run)
     assert callable(module.arguments)
     assert module.__doc__ is not None
     assert module.__doc__.startswith(f"`virt-warden {name}`")
+    if name == "virt-install":
+        return  # its --help is virt-install's own
     with pytest.raises(SystemExit) as left:
         cli.main([name, "--help"])
     assert left.value.code == 0

@@ -18,6 +18,7 @@ from virtwarden.guards.identity import candidates
 from virtwarden.system.users import Account
 
 ENROL = "to mend: virt-warden enrol web01"
+OR_INSTALL = f"{ENROL} (for one that is just being made: virt-warden virt-install)"
 
 
 def case(labels: str | None = None, host: FakeHost | None = None, op: Op = Op.PREPARE) -> Case:
@@ -117,7 +118,7 @@ def test_a_plain_name_stays_readable_and_has_a_second_choice() -> None:
 def test_a_domain_without_its_very_label_is_not_enrolled(labels: str) -> None:
     line = refusal(identity, case(labels))
     assert line.startswith("it is not enrolled")
-    assert line.endswith(ENROL)
+    assert line.endswith(OR_INSTALL)
 
 
 @pytest.mark.parametrize("user", ["root", "libvirt-qemu", "vmw-db01", "vmw-web02", "+0", "0"])

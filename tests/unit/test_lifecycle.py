@@ -44,6 +44,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """A domain whose QEMU runs."""
     paths = Paths(state=tmp_path / "state", run=tmp_path / "run", libvirt_run=tmp_path / "libvirt")
     paths.cell(xmls.UUID).mkdir(parents=True)
+    paths.domain_state(xmls.UUID).mkdir(parents=True)  # as the lock makes it, which the hook holds
     paths.libvirt_run.mkdir()
     (paths.libvirt_run / "web01.pid").write_text("4711")
     account = account_of("vmw-web01", xmls.UUID)

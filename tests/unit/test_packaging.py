@@ -84,7 +84,7 @@ def test_the_wrapper_runs_on_the_standard_library_alone() -> None:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    module = importlib.import_module(f"virtwarden.cli.{command}")
+    module = importlib.import_module(f"virtwarden.cli.{command.replace('-', '_')}")
     parser = _parser([command], module)
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return dict(commands.choices)[command]
@@ -133,7 +133,7 @@ def test_the_manual_tells_of_each_command_and_option(command: str) -> None:
 
 
 def test_the_manual_tells_of_no_command_or_option_that_is_not_there() -> None:
-    assert {*re.findall(r"^\.It Cm (\w+)", MANUAL, re.M)} == COMMANDS.keys()
+    assert {*re.findall(r"^\.It Cm ([\w-]+)", MANUAL, re.M)} == COMMANDS.keys()
     told = {f"-{option}" for option in re.findall(r"Fl (-[a-z-]+)", MANUAL)}
     assert told == {o for c in COMMANDS for o in options_of(c)} | {"--help", "--version"}
 

@@ -16,8 +16,6 @@ from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 from virtwarden.system import files
 
-_ENTER_ONLY = 0o711
-
 
 @dataclass(frozen=True)
 class MakeDirectory:
@@ -40,8 +38,7 @@ class MakeDirectory:
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
         account = user_named(self.user)
-        paths.run.mkdir(mode=_ENTER_ONLY, parents=True, exist_ok=True)
-        paths.run.chmod(_ENTER_ONLY)
+        files.passable_directory(paths.run)
         directory = Path(self.path)
         with suppress(FileExistsError):
             directory.mkdir(mode=0o700)

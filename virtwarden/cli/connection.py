@@ -39,6 +39,22 @@ def find(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
     raise HostError(f"there is no domain {name}", fix="see which there are: virsh list --all")
 
 
+def known(connection: libvirt.virConnect, uuid: str) -> libvirt.virDomain | None:
+    """The domain of this UUID, or None where libvirt has none."""
+    try:
+        return connection.lookupByUUIDString(uuid)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise HostError(f"libvirt does not tell of domain {uuid}: {error}") from None
+
+
+def rests(connection: libvirt.virConnect, uuid: str) -> bool:
+    """Whether no domain of this UUID runs or is starting; waits until its hook is done."""
+    domain = known(connection, uuid)
+    return domain is None or not domain.isActive()
+
+
 def persistent(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
     """All domains that libvirt keeps across their stop, by name."""
     found = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)

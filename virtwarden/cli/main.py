@@ -25,8 +25,10 @@ COMMANDS = {
     "recover": "undo what is left of domains that do not run any more",
     "policy": "the policy files",
     "package": "what installation and removal do to the host beyond placing files",
+    "service": "what virt-warden.service runs",
+    "virt-install": "virt-install(1), whose domains are under guard from their first boot",
 }
-"""Each command with its help; the module of its name in virtwarden/cli answers it."""
+"""Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""
 
 
 class Command(Protocol):
@@ -63,7 +65,7 @@ def _module(words: Sequence[str]) -> Command:
     No other is imported: `policy check` must work where libvirt does not.
     """
     name = next((word for word in words if word in COMMANDS), "policy")
-    module: Command = importlib.import_module(f"virtwarden.cli.{name}")
+    module: Command = importlib.import_module(f"virtwarden.cli.{name.replace('-', '_')}")
     return module
 
 

@@ -51,7 +51,7 @@ def remove(paths: Paths) -> int:
         return 1
     stopped = [uuid for uuid in journal.known_domains(paths) if not farewell.runs(uuid)]
     for uuid in stopped:
-        recover_one(paths, uuid)
+        recover_one(paths, uuid, lambda: True)
     for report in apparmor.withdraw(paths):
         print(f"virt-warden: {report}", file=sys.stderr)
     for way in sorted(path.stem for path in (paths.state / "remote").glob("*.json")):

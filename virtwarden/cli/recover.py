@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import libvirt
 
-from virtwarden import journal
-from virtwarden.cli.connection import connected, find
+from virtwarden import journal, recovery
+from virtwarden.cli.connection import connected, find, rests
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 
@@ -25,18 +27,13 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def recover(paths: Paths, names: list[str]) -> int:
     """Undo what is left of the named domains, or of all, that do not run. Gives the exit code."""
-    with connected() as connection:
-        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        running = {domain.UUIDString() for domain in active}
-        known = journal.known_domains(paths)
-        chosen = [_uuid(connection, known, name) for name in names] if names else known
     failed = False
-    for domain in chosen:
-        if domain in running:
-            if names:
+    with connected() as connection:
+        known = journal.known_domains(paths)
+        for domain in [_uuid(connection, known, name) for name in names] if names else known:
+            if names and not rests(connection, domain):
                 print(f"{domain} runs: nothing to recover")
-            continue
-        failed |= not recover_one(paths, domain)
+            failed |= not recover_one(paths, domain, partial(rests, connection, domain))
     return int(failed)
 
 
@@ -45,15 +42,16 @@ def _uuid(connection: libvirt.virConnect, known: list[str], name: str) -> str:
     return name if name in known else str(find(connection, name).UUIDString())
 
 
-def recover_one(paths: Paths, domain: str) -> bool:
+def recover_one(paths: Paths, domain: str, rests: Callable[[], bool]) -> bool:
     """Undo what is left of a domain that does not run. Gives whether all could be undone."""
     try:
-        with journal.locked(paths, domain):
-            done = len(journal.records(paths, domain))
-            reports = journal.undo(paths, domain)
+        done = len(journal.records(paths, domain))
+        reports = recovery.recover(paths, domain, rests)
     except WardenError as error:
         print(f"virt-warden: {domain}: {error}", file=sys.stderr)
         return False
+    if reports is None:
+        return True
     for report in reports:
         print(f"{domain}: left alone: {report}")
     if done:

@@ -89,7 +89,12 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
     if not runs:
         return replace(standing, breaches=_left_over(paths, domain.UUIDString()))
     raised = case.domain.enrolment and managed and case.rules.mode is not Mode.DISABLED
-    breaches = tuple(lifecycle.verify(case)) if raised else _unguarded(case, managed=managed)
+    if raised:
+        breaches = tuple(lifecycle.verify(case))
+    elif managed and case.rules.mode is not Mode.DISABLED:
+        breaches = (_unguarded(next_case(paths, policy, domain)),)
+    else:
+        breaches = ()
     broken = {breach.partition(":")[0] for breach in breaches}
     guards = [guard.NAME for guard in lifecycle.GUARDS if guard.NAME not in broken]
     return replace(
@@ -116,10 +121,10 @@ def _console_ca(case: Case) -> str | None:
     return str(case.paths.console_ca / authority.CERTIFICATE)
 
 
-def _unguarded(case: Case, *, managed: bool) -> tuple[str, ...]:
-    if not managed or case.rules.mode is Mode.DISABLED:
-        return ()
-    return (f"it runs unguarded until its next start; before that: {case.enrol}",)
+def _unguarded(at_next_start: Case) -> str:
+    if at_next_start.domain.enrolment:
+        return "it runs unguarded until its next start, for which it is enrolled"
+    return f"it runs unguarded until its next start; before that: {at_next_start.enrol}"
 
 
 def _left_over(paths: Paths, domain: str) -> tuple[str, ...]:

@@ -7,13 +7,21 @@ import sys
 
 import libvirt
 
-from virtwarden import journal
-from virtwarden.changes import Scope
-from virtwarden.cli.connection import connected, define, find, for_each, inactive_xml, persistent
+from virtwarden import journal, recovery
+from virtwarden.cli.connection import (
+    connected,
+    define,
+    find,
+    for_each,
+    inactive_xml,
+    persistent,
+    rests,
+)
 from virtwarden.cli.kept import unenrol_kept
 from virtwarden.enrolment import is_enrolled, unenrolled
-from virtwarden.errors import HostError, WardenError
+from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.paths import Paths
+from virtwarden.policy import load
 from virtwarden.system import users
 
 
@@ -50,8 +58,9 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
         if domain.isActive():
             return "is unenrolled from its next start on; unenrol it then again to remove its user"
         own = users.account_of(domain.UUIDString())
-        _forget(paths, domain.UUIDString())
-        return f"is unenrolled, its user {own.name} is removed" if own else "is unenrolled"
+        _forget(paths, connection, domain.UUIDString())
+        user = f", its user {own.name} is removed" if own else ""
+        return f"is unenrolled{user}{_warning(paths, domain.name())}"
 
     def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
         if all_domains:
@@ -63,22 +72,26 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
         return [find(connection, name) for name in names if name not in forgotten]
 
     failed = bool(for_each(chosen, unenrol_one))
-    for uuid in forgotten if all_domains else [name for name in names if name in forgotten]:
-        try:
-            _forget(paths, uuid)
-            print(
-                f"{uuid}, which libvirt does not know any more, is forgotten, its user is removed"
-            )
-        except WardenError as error:
-            print(f"virt-warden: {uuid}: {error}", file=sys.stderr)
-            failed = True
+    with connected() as connection:
+        for uuid in forgotten if all_domains else [name for name in names if name in forgotten]:
+            failed |= not _forget_unknown(paths, connection, uuid)
     return int(failed)
+
+
+def _forget_unknown(paths: Paths, connection: libvirt.virConnect, uuid: str) -> bool:
+    try:
+        _forget(paths, connection, uuid)
+    except WardenError as error:
+        print(f"virt-warden: {uuid}: {error}", file=sys.stderr)
+        return False
+    print(f"{uuid}, which libvirt does not know any more, is forgotten, its user is removed")
+    return True
 
 
 def _forgotten(connection: libvirt.virConnect, paths: Paths) -> list[str]:
     """The domains that once ran under guard and that libvirt knows no more."""
-    known = {domain.UUIDString() for domain in connection.listAllDomains()}
-    return [uuid for uuid in journal.known_domains(paths) if uuid not in known]
+    there = {domain.UUIDString() for domain in connection.listAllDomains()}
+    return [uuid for uuid in journal.known_domains(paths) if uuid not in there]
 
 
 def restore(
@@ -99,11 +112,18 @@ def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:
     return paths.domain_state(domain.UUIDString()).exists()
 
 
-def _forget(paths: Paths, domain: str) -> None:
+def _forget(paths: Paths, connection: libvirt.virConnect, uuid: str) -> None:
     """Undo all that was ever done for a domain that does not run; its uid stays spent."""
-    with journal.locked(paths, domain):
-        reports = journal.undo(paths, domain, Scope.RUN)
-        reports += journal.undo(paths, domain, Scope.ENROLMENT)
-        paths.domain_state(domain).rmdir()
-    for report in reports:
+    for report in recovery.forget(paths, uuid, lambda: rests(connection, uuid)) or ():
         print(f"left alone: {report}")
+
+
+def _warning(paths: Paths, name: str) -> str:
+    """A domain that the policy manages starts enrolled or not at all."""
+    try:
+        policy = load(paths)
+    except PolicyError:
+        return ""
+    if not policy.manages(name):
+        return ""
+    return f"; the policy ({policy.where('managed')}) manages it all the same: take it out there"

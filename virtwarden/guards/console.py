@@ -49,19 +49,18 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
 def _addresses(case: Case, display: Display) -> list[str]:
     """Where a VNC display listens; `unix` for a socket.
 
-    The address of a libvirt network is filled in between `prepare` and `start`.
+    Between `prepare` and `start` libvirt fills in the address of one of its networks, and that of
+    qemu.conf where the XML names none.
     """
     if not display.listens:
-        return ["unix" if display.socket else display.address]
-    addresses = []
-    for listen in display.listens:
-        if listen.kind == "socket":
-            addresses.append("unix")
-        elif listen.kind == "none":
-            continue
-        elif listen.kind == "address" or case.op is not Op.PREPARE:
-            addresses.append(listen.address)
-    return addresses
+        addresses = ["unix" if display.socket else display.address]
+    else:
+        addresses = [
+            "unix" if listen.kind == "socket" else listen.address
+            for listen in display.listens
+            if listen.kind != "none"
+        ]
+    return [address for address in addresses if address or case.op is not Op.PREPARE]
 
 
 def _consoles(case: Case) -> list[Display]:
@@ -71,7 +70,7 @@ def _consoles(case: Case) -> list[Display]:
 def plan(case: Case) -> list[Change]:
     """See Guard."""
     consoles = _consoles(case)
-    if case.op is not Op.PREPARE or not consoles or case.rules.tls != "required":
+    if case.op is not Op.START or not consoles or case.rules.tls != "required":
         return []
     addresses = [address for console in consoles for address in _addresses(case, console)]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))

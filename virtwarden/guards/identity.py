@@ -40,7 +40,8 @@ def review(case: Case) -> list[Refusal]:
     """See Guard."""
     name = case.user
     if not name or not _is_enrolled(case):
-        return [case.refusal("it is not enrolled", fix=case.enrol)]
+        fix = f"{case.enrol} (for one that is just being made: virt-warden virt-install)"
+        return [case.refusal("it is not enrolled", fix=fix)]
     account = case.facts.account(name)
     if account is not None and account.domain == case.domain.uuid:
         return _review_account(case, account)

@@ -168,6 +168,12 @@ def private_directory(path: Path) -> None:
             step.mkdir(mode=0o700)
 
 
+def passable_directory(path: Path) -> None:
+    """See to it that this directory is there: others may pass through it, but not list it."""
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.chmod(0o711)
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold a directory alone, made where it is missing; others wait for their turn (flock(2))."""

@@ -1,0 +1,204 @@
+"""Each domain is seen to once, whatever libvirt makes of it, and complained of once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.host.domain import domain_xml
+from virtwarden import log
+from virtwarden.enrolment import is_enrolled
+from virtwarden.paths import Paths
+from virtwarden.service.keeper import Keeper
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class FakeDomain:
+    """A domain that is kept, and does not run."""
+
+    def __init__(self, xml: str) -> None:
+        self.xml = xml
+        self.uuid = xml.partition("<uuid>")[2].partition("<")[0]
+
+    def name(self) -> str:
+        return self.xml.partition("<name>")[2].partition("<")[0]
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's
+        return self.uuid
+
+    def XMLDesc(self, _flags: int) -> str:  # noqa: N802 - libvirt's
+        return self.xml
+
+    def isPersistent(self) -> bool:  # noqa: N802 - libvirt's
+        return True
+
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's
+        return False
+
+
+class FakeLibvirt:
+    """libvirt, which may have its own ideas of what it keeps."""
+
+    def __init__(self, *names: str, keeps: Callable[[str], str] = lambda xml: xml) -> None:
+        domains = [FakeDomain(domain_xml(name)) for name in names]
+        self.domains = {domain.uuid: domain for domain in domains}
+        self.defined: list[str] = []
+        self.alive = True
+        self._keeps = keeps
+
+    def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802 - libvirt's
+        return list(self.domains.values())
+
+    def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802 - libvirt's
+        return self.domains[uuid]
+
+    def defineXML(self, xml: str) -> None:  # noqa: N802 - libvirt's
+        if not self.alive:
+            raise libvirt.libvirtError("client socket is closed")
+        defined = FakeDomain(self._keeps(xml))
+        self.domains[defined.uuid].xml = defined.xml
+        self.defined.append(defined.name())
+
+    def isAlive(self) -> bool:  # noqa: N802 - libvirt's
+        return self.alive
+
+    def the(self, name: str) -> FakeDomain:
+        (found,) = [domain for domain in self.domains.values() if domain.name() == name]
+        return found
+
+
+Lines = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    found: Lines = []
+
+    def event(_: log.Level, what: str, **fields: Any) -> None:
+        if what != "all-seen-to":
+            found.append((what, fields))
+
+    monkeypatch.setattr(log, "event", event)
+    return found
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    for name in ("etc", "etc/policy.d"):
+        (tmp_path / name).mkdir(mode=0o755)
+    (tmp_path / "etc/policy.toml").write_text('managed = ["*", "!theirs"]\n')
+    return Paths(
+        policy=tmp_path / "etc/policy.toml",
+        policy_dir=tmp_path / "etc/policy.d",
+        schema=REPOSITORY / "policy/schema.json",
+        run=tmp_path / "run",
+        state=tmp_path / "state",
+    )
+
+
+def keeper(paths: Paths, fake: FakeLibvirt) -> Keeper:
+    connection: Any = fake
+    return Keeper(paths, connection)
+
+
+def test_what_is_managed_is_enrolled_once(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01", "theirs")
+    keeping = keeper(paths, fake)
+    for _ in range(3):
+        keeping.see_to_all()
+    assert fake.defined == ["web01"]
+    assert [what for what, _ in lines] == ["enrolled"]
+    assert is_enrolled(fake.the("web01").xml.encode(), paths)
+    assert not is_enrolled(fake.the("theirs").xml.encode(), paths)
+
+
+def test_a_domain_that_is_edited_back_is_enrolled_again(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    keeping = keeper(paths, fake)
+    for _ in range(2):
+        fake.the("web01").xml = domain_xml("web01")
+        keeping.see_to(fake.the("web01").uuid)
+    assert fake.defined == ["web01", "web01"]
+
+
+def test_a_libvirt_that_drops_what_enrolment_writes_is_not_asked_for_ever(
+    paths: Paths, lines: Lines
+) -> None:
+    fake = FakeLibvirt("web01", keeps=lambda xml: xml.replace('relabel="yes"', 'relabel="no"'))
+    keeping = keeper(paths, fake)
+    for _ in range(5):
+        keeping.see_to(fake.the("web01").uuid)
+    assert fake.defined == ["web01"]
+    ((what, fields),) = lines
+    assert what == "not-enrolled"
+    assert "libvirt changes what enrolment writes" in str(fields["reason"])
+
+
+def test_a_domain_that_the_policy_lets_go_is_what_it_was(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    former = fake.the("web01").xml
+    keeping = keeper(paths, fake)
+    keeping.see_to_all()
+    paths.policy.write_text('managed = ["*", "!web01"]\n')
+    keeping.see_to_all()
+    assert [what for what, _ in lines] == ["enrolled", "unenrolled"]
+    assert fake.the("web01").xml.split() == former.split()
+
+
+def test_a_broken_policy_is_complained_of_once_and_read_again(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01", "web02")
+    keeping = keeper(paths, fake)
+    paths.policy.write_text("managed = 1\n")
+    for _ in range(2):
+        keeping.see_to_all()
+    assert [what for what, _ in lines] == ["broken-policy"]
+    assert keeping.unfinished == []
+    paths.policy.write_text('managed = ["*"]\n')
+    keeping.see_to_all()
+    assert fake.defined == ["web01", "web02"]
+
+
+@pytest.mark.process
+def test_a_domain_that_cannot_be_enrolled_holds_up_no_other(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01", "web02")
+    source = "<driver type='qcow2'/><source file='/nowhere'/><target dev='vda'/>"
+    disk = f"<disk type='file'>{source}</disk>"
+    whole = fake.the("web01").xml
+    fake.the("web01").xml = whole.replace("</devices>", f"{disk}</devices>")
+    keeping = keeper(paths, fake)
+    for _ in range(3):
+        keeping.see_to_all()
+    assert [(what, fields["domain"]) for what, fields in lines] == [
+        ("not-enrolled", "web01"),
+        ("enrolled", "web02"),
+    ]
+    assert keeping.unfinished == [fake.the("web01").uuid]
+    fake.the("web01").xml = whole
+    keeping.see_to(fake.the("web01").uuid)
+    assert keeping.unfinished == []
+    assert fake.defined == ["web02", "web01"]
+
+
+def test_an_edit_that_came_while_the_domain_was_looked_at_is_not_written_over(
+    paths: Paths, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeLibvirt("web01")
+    domain = fake.the("web01")
+    edited = domain.xml.replace("64</memory>", "128</memory>")
+    answers = [domain.xml, edited]
+    monkeypatch.setattr(domain, "XMLDesc", lambda _: answers.pop(0))
+    keeper(paths, fake).see_to(domain.uuid)
+    assert fake.defined == []
+
+
+def test_that_libvirt_is_gone_is_no_domains_fault(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    fake.alive = False
+    with pytest.raises(Exception, match="client socket is closed"):
+        keeper(paths, fake).see_to_all()
+    assert lines == []

@@ -1,0 +1,269 @@
+"""The hook and the service never act both, and one of them always does."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtwarden import door, hook, wire
+from virtwarden.domain import XML_LIMIT_BYTES
+from virtwarden.paths import Paths
+from virtwarden.service.answer import answer
+
+REPOSITORY = Path(__file__).parents[2]
+CALL = ["web01", "prepare", "begin", "-"]
+XML = b"<domain/>"
+LONG = b"x" * (XML_LIMIT_BYTES + 1)
+
+Acted = list[tuple[list[str], bytes, bool]]
+
+
+@pytest.fixture
+def acted(monkeypatch: pytest.MonkeyPatch) -> Acted:
+    """What the service did: arguments and XML, and whether somebody still waited for it."""
+    calls: Acted = []
+
+    def main(
+        arguments: list[str],
+        stdin: BinaryIO,
+        stdout: BinaryIO,
+        stderr: TextIO,
+        paths: Paths,
+        is_wanted: Callable[[], bool],
+    ) -> int:
+        calls.append((arguments, stdin.read(), is_wanted()))
+        stdout.write(b"<answered/>")
+        stderr.write("refused: \udcff ü\n")
+        return 1
+
+    monkeypatch.setattr(hook, "main", main)
+    return calls
+
+
+@contextmanager
+def served(path: Path, serve: Callable[[socket.socket], object]) -> Iterator[None]:
+    """A service of the test's own, which serves one call."""
+
+    def accept() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            serve(connection)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield
+        thread.join()
+
+
+def ask(path: Path, serve: Callable[[socket.socket], object], xml: bytes = XML) -> Any:
+    with served(path, serve):
+        return door.ask(str(path), CALL, xml)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "hook.sock"
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "peer_uid", lambda _: 0)
+
+
+@pytest.mark.parametrize("xml", [XML, b"", LONG])
+def test_what_the_service_answers_is_the_hooks_answer(path: Path, acted: Acted, xml: bytes) -> None:
+    answered = ask(path, lambda connection: answer(connection, Paths()), xml)
+    assert answered == (1, b"<answered/>", "refused: \\udcff ü\n".encode())
+    assert acted == [(CALL, xml, True)]
+
+
+def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted) -> None:
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    with served(path, lambda connection: answer(connection, Paths())):
+        door.ask(str(path), [name, "release"], XML)
+    assert acted[0][0] == [name, "release"]
+
+
+def test_where_nobody_listens_there_is_no_answer(path: Path) -> None:
+    assert door.ask(str(path), CALL, XML) is None
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    assert door.ask(str(path), CALL, XML) is None
+
+
+def test_a_service_that_does_not_offer_in_time_is_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "OFFER_SECONDS", 0.01)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert door.ask(str(path), CALL, XML) is None
+
+
+def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(acted: Acted) -> None:
+    hooks_end, services_end = socket.socketpair()
+    with services_end:
+        wire.send(hooks_end, wire.VERSION, "\0".join(CALL).encode(), XML)
+        hooks_end.close()
+        answer(services_end, Paths())
+    assert acted == []
+
+
+def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = threading.Event()
+    wanted = []
+
+    def main(*arguments: Any) -> int:
+        is_wanted = arguments[-1]
+        wanted.append(is_wanted())
+        taken.set()
+        while is_wanted():
+            pass
+        return 0
+
+    monkeypatch.setattr(hook, "main", main)
+    with (
+        served(path, lambda connection: answer(connection, Paths())),
+        socket.socket(socket.AF_UNIX) as dying,
+    ):
+        dying.connect(str(path))
+        wire.send(dying, wire.VERSION, "\0".join(CALL).encode(), XML)
+        assert wire.receive(dying) == wire.OFFER
+        wire.send(dying, wire.TAKE)
+        taken.wait()
+    assert wanted == [True]
+
+
+def offering(*then: bytes) -> Callable[[socket.socket], None]:
+    """A service that offers, sends this once it was taken, and hangs up."""
+
+    def serve(connection: socket.socket) -> None:
+        for _ in range(3):
+            wire.receive(connection)
+        wire.send(connection, wire.OFFER)
+        assert wire.receive(connection) == wire.TAKE
+        for raw in then:
+            connection.sendall(raw)
+
+    return serve
+
+
+NUMBER = b"\0\0\0\x010"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (),
+        (NUMBER,),
+        (NUMBER, b"\0\0\0\x05abc"),
+        (b"\0\0\0\x03yes", b"\0\0\0\0", b"\0\0\0\0"),
+        (b"\xff\xff\xff\xff",),
+    ],
+)
+def test_a_service_that_dies_while_it_acts_gives_no_answer(
+    path: Path, said: tuple[bytes, ...]
+) -> None:
+    assert ask(path, offering(*said)) is None
+
+
+def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path) -> None:
+    gone = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        offering(b"\xff\xff\xff\xff", b"x" * 100_000)(connection)
+        gone.set()
+
+    with served(path, serve):
+        assert door.ask(str(path), CALL, XML) is None
+        assert gone.is_set()
+
+
+def test_a_service_that_offers_something_else_is_not_taken(path: Path) -> None:
+    def serve(connection: socket.socket) -> None:
+        for _ in range(3):
+            wire.receive(connection)
+        wire.send(connection, b"do it yourself")
+        with pytest.raises((EOFError, ConnectionResetError)):
+            wire.receive(connection)
+
+    assert ask(path, serve) is None
+
+
+def test_a_socket_that_is_not_roots_is_told_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "peer_uid", lambda _: 1000)
+
+    def serve(connection: socket.socket) -> None:
+        assert connection.recv(1) == b""
+
+    assert ask(path, serve) is None
+
+
+def test_a_hook_of_another_version_is_left_to_do_its_work_by_itself(acted: Acted) -> None:
+    hooks_end, services_end = socket.socketpair()
+    with hooks_end, services_end:
+        wire.send(hooks_end, wire.VERSION + b"0", "\0".join(CALL).encode(), XML, wire.TAKE)
+        answer(services_end, Paths())
+        services_end.close()
+        with pytest.raises((EOFError, ConnectionResetError)):
+            wire.receive(hooks_end)
+    assert acted == []
+
+
+TAKEN = len(wire.TAKE).to_bytes(4, "big") + wire.TAKE
+
+
+@given(garbage=st.binary(max_size=64) | st.just(TAKEN), whole=st.booleans())
+def test_nothing_but_a_whole_call_makes_the_service_act(garbage: bytes, whole: bool) -> None:
+    acted: list[object] = []
+
+    def main(*arguments: object) -> int:
+        acted.append(arguments)
+        return 0
+
+    hooks_end, services_end = socket.socketpair()
+    with hooks_end, services_end, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hook, "main", main)
+        if whole:
+            wire.send(hooks_end, wire.VERSION, b"web01", XML)
+        hooks_end.sendall(garbage)
+        hooks_end.shutdown(socket.SHUT_WR)
+        answer(services_end, Paths())
+    assert bool(acted) == (whole and garbage.startswith(TAKEN))
+
+
+@pytest.mark.process
+def test_the_hook_imports_next_to_nothing() -> None:
+    def modules(what: str) -> set[str]:
+        program = (
+            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {what}; print(*sys.modules)"
+        )
+        return set(
+            subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
+        )
+
+    imported = modules("import virtwarden.door") - modules("pass")
+    assert imported == {"_socket", "virtwarden", "virtwarden.door", "virtwarden.wire"}
+
+
+def test_the_hook_knows_the_same_limit_and_place_as_the_service() -> None:
+    assert door._XML_LIMIT_BYTES == XML_LIMIT_BYTES
+    assert str(Paths().hook_socket) == wire.SOCKET

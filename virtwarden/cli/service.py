@@ -1,0 +1,17 @@
+"""`virt-warden service`: what virt-warden.service runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from virtwarden.paths import Paths
+from virtwarden.service import main as service
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command. Runs until SIGTERM; gives 1 where one of its processes died."""
+    return service.run(paths)

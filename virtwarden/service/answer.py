@@ -1,0 +1,52 @@
+"""One call of the hook, answered; the protocol is in virtwarden/wire.py."""
+
+from __future__ import annotations
+
+import io
+import socket
+from contextlib import suppress
+
+from virtwarden import hook, wire
+from virtwarden.paths import Paths
+
+# For each part; a hook that was stopped in the middle is not waited for for ever.
+_PART_SECONDS = 10
+
+
+def answer(connection: socket.socket, paths: Paths) -> None:
+    """Read a call, offer to act, and act where the offer is taken; else do nothing."""
+    try:
+        arguments, xml = _call(connection)
+    except (OSError, EOFError, ValueError):
+        return  # it hung up, did not go on, or is not one of ours: it knows that we do not act
+    stdout, stderr = io.BytesIO(), io.StringIO()
+    code = hook.main(
+        arguments, io.BytesIO(xml), stdout, stderr, paths, lambda: _still_waits(connection)
+    )
+    said = stderr.getvalue().encode(errors="backslashreplace")
+    with suppress(OSError):  # it died: libvirt knows, and has the rest undone
+        wire.send(connection, b"%d" % code, stdout.getvalue(), said)
+
+
+def _call(connection: socket.socket) -> tuple[list[str], bytes]:
+    """The call's arguments and XML, once the hook took our offer to act on them."""
+    connection.settimeout(_PART_SECONDS)
+    if wire.receive(connection) != wire.VERSION:
+        raise ValueError("the hook is of another version than the service")
+    arguments = wire.receive(connection).decode(errors="surrogateescape").split("\0")
+    xml = wire.receive(connection)
+    wire.send(connection, wire.OFFER)
+    if wire.receive(connection) != wire.TAKE:
+        raise ValueError("the hook does not take the offer")
+    connection.settimeout(None)
+    return arguments, xml
+
+
+def _still_waits(connection: socket.socket) -> bool:
+    """Whether the hook is there: it sends nothing any more, so all that can come is its end."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,144 @@
+"""Listens to libvirt, and has the domains that something happened to seen to.
+
+What is heard while libvirt speaks is only noted; libvirt is asked when it has done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import libvirt
+
+from virtwarden import log
+from virtwarden.errors import WardenError
+from virtwarden.paths import Paths
+from virtwarden.policy import cache
+from virtwarden.service.keeper import Keeper
+from virtwarden.service.traces import DomainFiles, is_locked
+
+_URI = "qemu:///system"
+_TICK_MS = 1000
+# How often, in ticks, is tried again what something was in the way of.
+_RETRY_TICKS = 30
+_KEEPALIVE_SECONDS = 5
+_KEEPALIVE_COUNT = 6
+# libvirt would answer only when the start is over.
+_WHILE_IT_STARTS = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
+
+
+def watch(paths: Paths) -> None:
+    """Listen until the process that started this one is gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    libvirt.registerErrorHandler(lambda *_: None, None)  # else it prints on stderr by itself
+    libvirt.virEventRegisterDefaultImpl()
+    watcher = _Watcher(paths)
+    libvirt.virEventAddTimeout(_TICK_MS, watcher.note_tick, None)
+    service = os.getppid()
+    while os.getppid() == service:
+        watcher.act()
+        libvirt.virEventRunDefaultImpl()
+
+
+class _Watcher:
+    """One connection to libvirt after the other, and what is due on it."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._keeper: Keeper | None = None
+        self._connection: libvirt.virConnect | None = None
+        self._lost = ""
+        self._ticks = 0
+        self._is_tick = True
+        self._due: dict[str, None] = {}
+        self._is_all_due = False
+        self._policy = cache.look(paths)
+        self._files = DomainFiles(paths.libvirt_config)
+
+    def note_tick(self, _timer: int, _opaque: object) -> None:
+        """For libvirt's event loop."""
+        self._is_tick = True
+
+    def act(self) -> None:
+        """Do what is due by now."""
+        if self._is_tick:
+            self._is_tick = False
+            self._ticks += 1
+            self._look_around()
+        if self._lost:
+            self._disconnect()
+        try:
+            self._see_to_due()
+        except (WardenError, libvirt.libvirtError) as error:
+            self._lost = str(error)
+            self._disconnect()
+
+    def _look_around(self) -> None:
+        """Find what nobody tells of: that libvirt is back, that a file was changed."""
+        if self._connection is None or self._keeper is None:
+            # A libvirtd that was stopped is not woken: its socket is often systemd's.
+            if is_locked(self._paths.libvirt_driver):
+                self._connect()
+            return
+        policy = cache.look(self._paths)
+        if policy.key != self._policy.key or not self._policy.is_settled:
+            self._is_all_due = True
+        self._policy = policy
+        for name in self._files.changed():
+            with suppress(libvirt.libvirtError):
+                self._due[self._connection.lookupByName(name).UUIDString()] = None
+        if self._ticks % _RETRY_TICKS == 0:
+            self._due |= dict.fromkeys(self._keeper.unfinished)
+
+    def _see_to_due(self) -> None:
+        if self._keeper is None:
+            return
+        if self._is_all_due:
+            self._is_all_due = False
+            self._due.clear()
+            self._keeper.see_to_all()
+        while self._due:
+            uuid = next(iter(self._due))
+            del self._due[uuid]
+            self._keeper.see_to(uuid)
+
+    def _connect(self) -> None:
+        try:
+            connection = libvirt.open(_URI)
+            connection.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
+            connection.registerCloseCallback(self._note_end, None)
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._note_event, None
+            )
+        except libvirt.libvirtError:
+            return  # it is just starting or ending: the next tick tells
+        self._connection, self._keeper = connection, Keeper(self._paths, connection)
+        self._lost = ""
+        self._files.changed()
+        self._is_all_due = True
+        log.event(log.Level.NOTICE, "connected", to=_URI)
+
+    def _disconnect(self) -> None:
+        if self._connection is None:
+            return
+        log.event(log.Level.NOTICE, "disconnected", reason=self._lost)
+        self._lost = ""
+        self._due.clear()
+        connection, self._connection, self._keeper = self._connection, None, None
+        with suppress(libvirt.libvirtError):
+            connection.close()
+
+    def _note_end(self, _connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
+        self._lost = f"the connection ended ({reason})"
+
+    def _note_event(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        event: int,
+        _detail: int,
+        _opaque: object,
+    ) -> None:
+        if event not in _WHILE_IT_STARTS:
+            self._due[domain.UUIDString()] = None

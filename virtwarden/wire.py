@@ -1,0 +1,64 @@
+"""How the installed hook and virt-warden.service speak with each other.
+
+    hook                                     service
+    VERSION, arguments, XML   ───────▶
+                              ◀───────       OFFER     it has read all, and has done nothing yet
+    TAKE                      ───────▶                 from here on the service acts, the hook waits
+                              ◀───────       exit code, stdout, stderr
+
+Each of these is a part: its length in four bytes, the highest first, then its bytes. A hook that
+gets no offer in time hangs up and does the work itself; the service then reads the end of the
+connection where it waits for TAKE, and does nothing. A hook that took the offer waits until the
+answer is there or the connection ends: the kernel ends it when the process that answers dies, so
+that nobody acts any more. So never do both act at once.
+
+The hook imports this module at each call: it imports what is built into Python, and that is all.
+"""
+
+# socket wraps this one in classes that take longer to import than the hook takes to run.
+import _socket
+import sys
+
+SOCKET = "/run/virt-warden/hook.sock"
+VERSION = b"virt-warden 1"
+OFFER = b"offer"
+TAKE = b"take"
+OFFER_SECONDS = 2
+"""How long the hook waits for the offer; the service needs some milliseconds, on a busy host."""
+
+_LENGTH_BYTES = 4
+# The domain's XML is the longest part, and refused above 4 MiB.
+_LONGEST_PART = 8 * 1024 * 1024
+_CHUNK = 65536
+# struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
+_UCRED_BYTES = 12
+
+
+def send(connection: _socket.socket, *parts: bytes) -> None:
+    """Send parts. Raises OSError where nobody takes them."""
+    for part in parts:
+        connection.sendall(len(part).to_bytes(_LENGTH_BYTES, "big") + part)
+
+
+def receive(connection: _socket.socket) -> bytes:
+    """The next part. Raises EOFError where the connection ended, ValueError for what is none."""
+    length = int.from_bytes(_read(connection, _LENGTH_BYTES), "big")
+    if length > _LONGEST_PART:
+        raise ValueError("not a part")
+    return _read(connection, length)
+
+
+def _read(connection: _socket.socket, length: int) -> bytes:
+    content = bytearray()
+    while len(content) < length:
+        more = connection.recv(min(length - len(content), _CHUNK))
+        if not more:
+            raise EOFError("the connection ended")
+        content += more
+    return bytes(content)
+
+
+def peer_uid(connection: _socket.socket) -> int:
+    """Who is at the other end: of a listener, who called listen(2)."""
+    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+    return int.from_bytes(found[4:8], sys.byteorder)
