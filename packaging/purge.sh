@@ -7,7 +7,8 @@ search_seconds=60
 kept=0
 
 left() {
-    echo "virt-warden: left: $*"
+    # A VM's user may have named the file: a terminal must not obey what is in the name.
+    printf 'virt-warden: left: %s\n' "$*" | LC_ALL=C tr -c '[:print:]\n' '?'
     kept=$((kept + 1))
 }
 
@@ -28,15 +29,15 @@ search() {
 
 purge_users() {
     [ -n "$(users)" ] || return 0
-    owned=$(mktemp)
+    scratch=$(mktemp -d)
     searched=yes
-    search >"$owned" || [ $? -ne 124 ] || searched=no
+    search >"$scratch/owned" || [ $? -ne 124 ] || searched=no
     users | while read -r name uid; do
-        file=$(sed -n "s/^$uid //p" "$owned" | head -n 1)
+        file=$(sed -n "s/^$uid //p" "$scratch/owned" | head -n 1)
         if [ -n "$(find /proc -maxdepth 1 -user "$uid" 2>/dev/null | head -n 1)" ]; then
             echo "user $name, whose VM still runs"
         elif [ -n "$file" ]; then
-            echo "user $name, who owns $file (give it away, then: userdel $name)"
+            printf '%s\n' "user $name, who owns $file (give it away, then: userdel $name)"
         elif [ $searched = no ]; then
             echo "user $name: not all files were looked at in $search_seconds s" \
                 "(find / -uid $uid; then: userdel $name)"
@@ -44,9 +45,9 @@ purge_users() {
             userdel "$name" >/dev/null 2>&1 || echo "user $name: userdel failed"
             ! getent group "$name" >/dev/null || groupdel "$name" || echo "group $name"
         fi
-    done >"$owned.left"
-    while read -r reason; do left "$reason"; done <"$owned.left"
-    rm -f "$owned" "$owned.left"
+    done >"$scratch/left"
+    while read -r reason; do left "$reason"; done <"$scratch/left"
+    rm -r "$scratch"
 }
 
 purge_state() {

@@ -331,7 +331,7 @@ class TestEnrolment:
         assert users.account("vmw-web01") is not None
         assert warden.libvirt.virsh("domstate", "web01").stdout.strip() == "running"
         warden.libvirt.destroy("web01")
-        assert "its user is removed" in warden.command("unenrol", "web01").stdout
+        assert "user vmw-web01 is removed" in warden.command("unenrol", "web01").stdout
         assert users.account("vmw-web01") is None
 
     @pytest.mark.parametrize("command", ["create", "define"])

@@ -445,7 +445,7 @@ class TestPurge:
     ) -> None:
         warden.started("web01")
         warden.started("db01")
-        theirs = images / "left behind"
+        theirs = images / "left \x1b[2J behind"
         theirs.touch()
         account = users.account("vmw-web01")
         assert account is not None
@@ -455,7 +455,7 @@ class TestPurge:
         said = package.purge()
         assert users.account("vmw-web01") is not None
         assert users.account("vmw-db01") is None
-        assert f"left: user vmw-web01, who owns {theirs}" in said
+        assert f"left: user vmw-web01, who owns {images}/left ?[2J behind" in said
         assert (STATE / "uids").exists(), "the uid could be given to another VM"
         theirs.unlink()
         run("userdel", "vmw-web01")

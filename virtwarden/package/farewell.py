@@ -2,8 +2,8 @@
 
 What was done for them must be undone when they stop, by a hook, as ever; and what libvirt saves of
 them meanwhile names the wrapper. So `leave` puts a copy of this code under /var/lib, and a hook of
-a few lines that calls it and refuses nothing; it goes by itself after the last of them. It does
-with Python alone: apt's autoremove may take away all that virt-warden depended on.
+a few lines that calls it and refuses nothing; it goes by itself after the last of them. The
+libraries are copied too: apt's autoremove takes away what only virt-warden depended on.
 """
 
 from __future__ import annotations
