@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.host.images import qcow2, raw
 from tests.host.libvirt import Libvirt
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, POLICY, Warden, set_policy
+from virtwarden import lifecycle
 from virtwarden.system import users
 
 MAC = "52:54:00:00:00:01"
@@ -43,6 +45,7 @@ class TestStatus:
         running = found.pop("running")
         account = users.account("vmw-running")
         assert account is not None
+        assert running.pop("console_until") > datetime.now(UTC).date().isoformat()
         assert running == {
             "name": "running",
             "uuid": warden.libvirt.virsh("domuuid", "running").stdout.strip(),
@@ -53,7 +56,7 @@ class TestStatus:
             "uid": account.uid,
             "pid": qemu.pid,
             "console_ca": str(PATHS.console_ca / "ca-cert.pem"),
-            "guards": ["identity", "storage", "network", "console", "sandbox"],
+            "guards": [guard.NAME for guard in lifecycle.GUARDS],
             "breaches": [],
         }
         told = {
@@ -73,8 +76,7 @@ class TestStatus:
         assert head.split() == ["DOMAIN", "STATE", "MODE", "USER", "UID", "PID", "GUARDS"]
         told = {row.split()[0]: row.split()[1:] for row in rows}
         uid, pid = str(qemu.uids[0]), str(qemu.pid)
-        guards = ["identity", "storage", "network", "console", "sandbox"]
-        assert told["running"] == ["running", "enforcing", "vmw-running", uid, pid, *guards]
+        assert told["running"] == ["running", "enforcing", "vmw-running", uid, pid, "all"]
         assert told["bare"] == ["off", "enforcing", "not", "enrolled", "-", "-", "-"]
 
     def test_a_domain_that_ran_before_it_was_enrolled_is_a_breach_until_it_starts_anew(
