@@ -37,6 +37,8 @@ packages="
  qemu-utils
  sasl2-bin
  shellcheck
+ swtpm
+ swtpm-tools
  util-linux
  virtinst
 "

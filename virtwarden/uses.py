@@ -43,7 +43,7 @@ def uses(domain: Domain) -> tuple[Use, ...]:
     for path in domain.boot_files:
         found.append(Use("the boot file", path, write=False, shared=True, taken_by_libvirt=True))
     for path in domain.fw_cfg_files:
-        found.append(Use("the fw_cfg file", path, write=False, shared=True))
+        found.append(Use("the fw_cfg file", path, write=False, shared=True, taken_by_libvirt=True))
     for memory in domain.memory_files:
         found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:

@@ -96,8 +96,8 @@ class LockShared:
 class TakeBack:
     """A shared file that libvirt gave to the domain's user at its start is root's again.
 
-    libvirt does so with kernels, initrds, device trees and ACPI tables, whose XML has no place
-    for a label of their own.
+    libvirt does so with kernels, initrds, device trees, ACPI tables and files for fw_cfg, whose XML
+    has no place for a label of their own.
     """
 
     scope: ClassVar[Scope] = Scope.RUN

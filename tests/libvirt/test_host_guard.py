@@ -1,0 +1,195 @@
+"""What of the host a domain's XML may name, on a libvirt that gives away what it is told to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.command import run
+from tests.host.domain import Disk, domain_xml
+from tests.host.images import qcow2, raw
+from tests.libvirt.warden import Warden, as_user, set_policy
+
+OVMF = Path("/usr/share/OVMF")
+EXCEPTED = 'managed = ["*"]\n[[domain]]\nmatch = "web01"\nexceptions = ["host-devices"]\n'
+
+
+def owner(path: Path) -> str:
+    found = path.lstat()
+    return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
+
+
+def with_firmware(name: str, template: Path) -> str:
+    """A domain with firmware of its own, whose variables come from a template."""
+    firmware = (
+        f"<loader readonly='yes' type='pflash'>{OVMF}/OVMF_CODE_4M.fd</loader>"
+        f"<nvram template='{template}'/>"
+    )
+    return domain_xml(name, machine="q35").replace("</os>", f"{firmware}</os>")
+
+
+@pytest.fixture
+def service() -> Iterator[Path]:
+    """A service of the host's, which listens on a Unix socket of root's."""
+    path = Path("/run/service.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen()
+        yield path
+    path.unlink()
+
+
+def test_a_serial_port_into_a_service_of_the_hosts_is_refused_and_the_socket_stays_roots(
+    warden: Warden, service: Path
+) -> None:
+    serial = f"<serial type='unix'><source mode='connect' path='{service}'/></serial>"
+    before = owner(service)
+    warden.enrolled("web01", extra_devices=serial)
+    line = warden.refusal("web01")
+    assert "its <serial> of type unix is the host's" in line
+    assert 'exceptions = ["host-devices"]' in line
+    assert owner(service) == before
+    set_policy(EXCEPTED)
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_the_socket_of_the_guests_agent_is_its_own(warden: Warden) -> None:
+    agent = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+    warden.started("web01", machine="q35", extra_devices=agent)
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_a_template_of_roots_secrets_is_not_copied_for_a_guest(
+    warden: Warden, images: Path
+) -> None:
+    secret = images / "secret"
+    secret.write_text("the root password")
+    secret.chmod(0o600)
+    warden.libvirt.define(with_firmware("web01", secret))
+    warden.command("enrol", "web01")
+    assert f"the file {secret}: not everyone may read it" in warden.refusal("web01")
+    assert not Path("/var/lib/libvirt/qemu/nvram/web01_VARS.fd").exists()
+
+
+def test_a_vm_with_firmware_of_the_distributions_starts(warden: Warden) -> None:
+    before = owner(OVMF / "OVMF_CODE_4M.fd")
+    warden.libvirt.define(with_firmware("web01", OVMF / "OVMF_VARS_4M.fd"))
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+    assert owner(OVMF / "OVMF_CODE_4M.fd") == before
+    nvram = Path("/var/lib/libvirt/qemu/nvram/web01_VARS.fd")
+    assert as_user("vmw-web01", lambda: os.open(nvram, os.O_RDWR)) == ""
+
+
+def test_a_vm_with_a_tpm_of_its_own_starts_and_leaves_nothing(warden: Warden) -> None:
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    warden.started("web01", machine="q35", extra_devices=tpm)
+    assert warden.status("web01")["breaches"] == []
+    sockets = Path("/run/libvirt/qemu/swtpm")
+    assert as_user("vmw-web01", lambda: list(sockets.iterdir())) == "PermissionError"
+    assert "vmw-web01" in run("getfacl", "-p", str(sockets)).stdout
+    warden.libvirt.destroy("web01")
+    assert "vmw-web01" not in run("getfacl", "-p", str(sockets)).stdout
+
+
+def test_a_provisioning_file_is_read_by_its_vms_alone(warden: Warden, images: Path) -> None:
+    ignition = images / "node.ign"
+    ignition.write_text("{}")
+    before = owner(ignition)
+    entry = f"<entry name='opt/com.coreos/config' file='{ignition}'/>"
+    for name in ("web01", "web02"):
+        warden.started(name, extra=f"<sysinfo type='fwcfg'>{entry}</sysinfo>")
+        assert as_user(f"vmw-{name}", lambda: os.open(ignition, os.O_RDONLY)) == ""
+        assert as_user(f"vmw-{name}", lambda: os.open(ignition, os.O_RDWR)) == "PermissionError"
+        assert warden.status(name)["breaches"] == []
+    warden.started("db01")
+    assert as_user("vmw-db01", lambda: os.open(ignition, os.O_RDONLY)) == "PermissionError"
+    for name in ("web01", "web02"):
+        warden.libvirt.destroy(name)
+    assert owner(ignition) == before
+
+
+def test_persistent_memory_is_its_vms_alone(warden: Warden, images: Path) -> None:
+    memory = raw(images / "pmem.img", "64M", mode=0o644)
+    before = owner(memory)
+    nvdimm = (
+        f"<memory model='nvdimm'><source><path>{memory}</path></source><target>"
+        "<size unit='MiB'>64</size><node>0</node></target></memory>"
+    )
+    numa = "<cpu><numa><cell id='0' cpus='0' memory='64' unit='MiB'/></numa></cpu>"
+    xml = domain_xml("web01", machine="q35", extra_devices=nvdimm, extra=numa)
+    slots = "<maxMemory slots='2' unit='MiB'>512</maxMemory><vcpu>"
+    warden.libvirt.define(xml.replace("<vcpu>", slots))
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+    assert as_user("vmw-web01", lambda: os.open(memory, os.O_RDWR)) == ""
+    assert as_user("nobody", lambda: os.open(memory, os.O_RDONLY)) == "PermissionError"
+    warden.libvirt.destroy("web01")
+    assert owner(memory) == before
+
+
+def test_a_base_is_not_taken_by_naming_it_twice(warden: Warden, images: Path) -> None:
+    """Read-only it is claimed beside others; writable it would be given to the VM's user."""
+    base = qcow2(images / "base.qcow2")
+    overlay = qcow2(images / "db01.qcow2", backing=base)
+    warden.started("db01", disks=[Disk(overlay)])
+    twice = [
+        Disk(base, target="sda", readonly=True, device="cdrom"),
+        Disk(base, target="vdb"),
+    ]
+    warden.enrolled("web01", disks=twice)
+    assert "web01" in warden.refusal("web01")
+    assert base.stat().st_uid == 0
+    warden.libvirt.destroy("db01")
+    assert "it is the same file as disk sda" in warden.refusal("web01")
+
+
+def test_a_restored_vm_does_not_follow_what_its_image_says_by_now(
+    warden: Warden, images: Path
+) -> None:
+    """Whoever took over its QEMU can write any base's name into its own image."""
+    base, secret = qcow2(images / "base.qcow2"), raw(images / "secret.img")
+    overlay = qcow2(images / "web01.qcow2", backing=base)
+    warden.started("web01", disks=[Disk(overlay)])
+    saved = images / "web01.save"
+    warden.libvirt.virsh("save", "web01", str(saved))
+    run("qemu-img", "rebase", "-u", "-b", str(secret), "-F", "raw", str(overlay))
+    before = owner(secret)
+    warden.libvirt.virsh("restore", str(saved))
+    xml = warden.libvirt.xml("web01")
+    assert str(base) in xml
+    assert str(secret) not in xml
+    assert as_user("vmw-web01", lambda: os.open(secret, os.O_RDONLY)) == "PermissionError"
+    assert owner(secret) == before
+
+
+def test_a_new_image_is_not_laid_upon_the_former_ones_base(warden: Warden, images: Path) -> None:
+    old, new = qcow2(images / "old-base.qcow2"), qcow2(images / "new-base.qcow2")
+    overlay = qcow2(images / "a.qcow2", backing=old)
+    warden.enrolled("web01", disks=[Disk(overlay)])
+    other = qcow2(images / "b.qcow2", backing=new)
+    edited = warden.libvirt.xml("web01", "--inactive").replace(str(overlay), str(other))
+    warden.libvirt.define(edited.replace(f'of="{other}"', f'of="{overlay}"'))
+    line = warden.refusal("web01")
+    assert "it has another image" in line
+    assert line.endswith("to mend: virt-warden enrol web01")
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert str(new) in warden.libvirt.xml("web01")
+    assert str(old) not in warden.libvirt.xml("web01")
+
+
+def test_a_console_that_listens_nowhere_starts(warden: Warden) -> None:
+    nowhere = "<graphics type='vnc'><listen type='none'/></graphics>"
+    qemu = warden.started("web01", extra_devices=nowhere)
+    assert "none" in qemu.arguments[qemu.arguments.index("-vnc") + 1]
+    assert warden.status("web01")["breaches"] == []
