@@ -14,6 +14,9 @@ from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
 
+_TOOLS = {"nftables": Path(netfilter.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
+
+
 class Facts(Protocol):
     """The host, as a guard sees it; tests give their own."""
 
@@ -80,8 +83,16 @@ class HostFacts:
         return claims_on(self.paths, device, number)
 
     def backend_works(self, name: str) -> bool:
-        """See Facts."""
-        return netfilter.BACKENDS[name].works()
+        """See Facts. A yes is believed until the next boot: asking takes 10 ms."""
+        tool = files.version_of(_TOOLS[name])
+        note = self.paths.run / f"{name}-works"
+        if tool and files.read_if_there(note) == tool:
+            return True
+        works = netfilter.BACKENDS[name].works()
+        if works:
+            files.passable_directory(self.paths.run)
+            files.write_atomically(note, tool.encode(), 0o600)
+        return works
 
     def is_tap(self, device: str) -> bool:
         """See Facts."""

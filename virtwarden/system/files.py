@@ -206,6 +206,23 @@ def by_descriptor(handle: int) -> Path:
     return Path(f"/proc/self/fd/{handle}")
 
 
+def version_of(program: Path) -> str:
+    """What changes when a program is replaced by another one; empty where there is none."""
+    try:
+        found = program.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def read_if_there(path: Path) -> str:
+    """What a small file of ours says; empty where it is not there."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def write_atomically(
     path: Path, content: bytes, mode: int, *, gid: int = 0, durable: bool = False
 ) -> None:
