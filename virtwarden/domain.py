@@ -127,6 +127,7 @@ class Display:
 
     kind: str = text("@type")
     port: str = text("@port")
+    tls_port: str = text("@tlsPort")
     websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
-from virtwarden.system import files, mac, netfilter, users, vnc
+from virtwarden.system import files, mac, netfilter, portfilter, users, vnc
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
@@ -40,6 +40,12 @@ class Facts(Protocol):
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """What the kernel does not do of a filter's promise; empty where all is."""
+
+    def port_backend_works(self, name: str) -> bool:
+        """Whether this way of limiting who reaches a TCP port works here."""
+
+    def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
+        """What the kernel does not do of such a promise; empty where all is."""
 
     def mac_model(self) -> str:
         """`apparmor` or `selinux`, whichever the kernel enforces; empty where neither."""
@@ -101,6 +107,14 @@ class HostFacts:
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""
         return netfilter.BACKENDS[backend].missing(promise)
+
+    def port_backend_works(self, name: str) -> bool:
+        """See Facts."""
+        return portfilter.BACKENDS[name].works()
+
+    def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
+        """See Facts."""
+        return portfilter.BACKENDS[backend].missing(promise)
 
     def mac_model(self) -> str:
         """See Facts."""

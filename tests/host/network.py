@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +119,67 @@ def neighbour(bridge: str) -> Iterator[Sniffer]:
             yield sniffer
         finally:
             sniffer.close()
+
+
+class Workstation:
+    """A machine of its own on a bridge: a network namespace with one cable."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command there, whether or not it goes well."""
+        return run("ip", "netns", "exec", self._namespace, *command, check=False)
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether a connection comes about; False where nothing answers for a second.
+
+        Raises ConnectionRefusedError where the host says that nobody listens.
+        """
+        done = self.run("/usr/bin/python3", "-IS", "-c", _CONNECT, host, str(port))
+        if "ConnectionRefusedError" in done.stderr:
+            raise ConnectionRefusedError(host, port)
+        return done.returncode == 0
+
+
+_CONNECT = """
+import socket, sys
+socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()
+"""
+_workstation_numbers = itertools.count()
+
+
+@contextmanager
+def workstation(bridge: str, *addresses: str) -> Iterator[Workstation]:
+    """Put a machine with these addresses, each with its prefix length, on the bridge."""
+    require_private_host()
+    name = f"work{next(_workstation_numbers)}"
+    cable = f"{name}-br"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "link", "add", cable, "type", "veth", "peer", "eth0", "netns", name)
+        run("ip", "link", "set", cable, "master", bridge, "up")
+        station = Workstation(name)
+        for link in ("lo", "eth0"):
+            station.run("ip", "link", "set", link, "up")
+        for address in addresses:
+            give_address("eth0", address, namespace=name)
+        yield station
+    finally:
+        run("ip", "netns", "delete", name)
+        run("ip", "link", "delete", cable, check=False)
+
+
+def give_address(interface: str, address: str, *, namespace: str = "") -> None:
+    """Give an interface an address with its prefix length, of either version, usable at once."""
+    require_private_host()
+    within = ("-n", namespace) if namespace else ()
+    if ":" in address:
+        if not namespace:
+            Path("/proc/sys/net/ipv6/conf", interface, "disable_ipv6").write_text("0")
+        run("ip", *within, "address", "add", address, "dev", interface, "nodad")
+    else:
+        run("ip", *within, "address", "add", address, "dev", interface)
 
 
 def _without_ipv6(interface: str) -> None:

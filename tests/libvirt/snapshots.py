@@ -12,11 +12,12 @@ import posix1e
 
 from tests.host.command import run
 
-# Spent uids stay spent, an authority outlives the start that founded it, and the compiled policy
-# tells of no domain: all else comes back.
+# Spent uids stay spent, an authority outlives the start that founded it, its signer's key is kept
+# until the next boot, and the compiled policy tells of no domain: all else comes back.
 _LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/console-ca",
+    "/run/virt-warden/keys",
     "/run/virt-warden/policy.json",
 )
 _ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")

@@ -25,6 +25,7 @@ from virtwarden.changes import (
     IssueCertificate,
     LockShared,
     MakeDirectory,
+    RestrictPorts,
     Scope,
     SetAccess,
     TakeBack,
@@ -32,7 +33,7 @@ from virtwarden.changes import (
 )
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
-from virtwarden.system import files, users
+from virtwarden.system import files, portfilter, users
 from virtwarden.system.netfilter import EBTABLES
 from virtwarden.system.run import run
 
@@ -73,6 +74,10 @@ def ground(images: Path) -> Iterator[Ground]:
     # ebtables makes its base chains when it is first used, and leaves them.
     run(EBTABLES, "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
     run(EBTABLES, "-t", "nat", "-D", "PREROUTING", "-j", "RETURN")
+    for program in ("iptables", "ip6tables"):
+        for what in ("-A", "-D"):
+            for chain in ("INPUT", "OUTPUT"):
+                run(f"/usr/sbin/{program}", what, chain, "-j", "RETURN")
     tap = open_tap("vnet-ch")
     for user in (USER, OTHER_USER):
         _done(user)
@@ -116,6 +121,9 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
         deny_mac_spoofing=True,
         deny_arp_spoofing=True,
         deny_vlan_tags=True,
+    ),
+    RestrictPorts: lambda _: RestrictPorts(
+        DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
     ),
 }
 
@@ -176,6 +184,26 @@ def test_a_filter_of_either_backend_leaves_no_rule(ground: Ground, backend: str)
     assert MAC in "".join(ground.state().values())
     change.undo(PATHS, before)
     assert ground.state() == state
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_ports_of_either_backend_are_restricted_once_and_leave_no_rule(
+    ground: Ground, backend: str
+) -> None:
+    example = EXAMPLES[RestrictPorts](ground)
+    assert isinstance(example, RestrictPorts)
+    change = replace(example, backend=backend)
+    promise, firewall = change.promise, portfilter.BACKENDS[backend]
+    state = ground.state()
+    assert firewall.missing(promise)
+    before = _done(change)
+    _done(change)
+    assert firewall.missing(promise) == ""
+    assert firewall.missing(replace(promise, sources=("192.0.2.0/24",)))
+    assert firewall.missing(replace(promise, ports=(5900,)))
+    change.undo(PATHS, before)
+    assert ground.state() == state
+    assert firewall.missing(promise)
 
 
 PLAN = sorted(set(KINDS) - {"CreateUser"})

@@ -18,7 +18,7 @@ from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import READERS
 from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
-from virtwarden.system import netfilter, vnc
+from virtwarden.system import netfilter, portfilter, vnc
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
@@ -47,6 +47,7 @@ class FakeHost:
     accounts: dict[str, Account] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     backends: tuple[str, ...] = ("nftables", "ebtables")
+    port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class FakeHost:
     mac: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
+    lost_port_rules: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -129,6 +131,12 @@ class FakeHost:
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         return self.lost_rules.get(promise.tap, "")
+
+    def port_backend_works(self, name: str) -> bool:
+        return name in self.port_backends
+
+    def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
+        return self.lost_port_rules.get(promise.domain, "")
 
     def host_names(self) -> tuple[str, ...]:
         return ("kvm1", "localhost")

@@ -25,6 +25,7 @@ from virtwarden.policy import Mode, Policy
 
 _OVMF = "/usr/share/OVMF"
 EBTABLES = '[network]\nbackend = "ebtables"\n'
+WORKSTATIONS = '[console]\nadmin_workstations = ["192.0.2.0/24", "2001:db8::7"]\n'
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,19 @@ SCENARIOS = {
     "kernel-and-fw-cfg": Scenario("kernel01"),
     "persistent-memory": Scenario("pmem01"),
     "vnc-ipv6-and-websocket": Scenario("vnc6"),
+    "vnc-for-some-workstations": Scenario("vnc6", WORKSTATIONS),
+    "vnc-for-some-workstations-iptables": Scenario("vnc6", WORKSTATIONS + EBTABLES),
+    "vnc-for-some-workstations-no-firewall": Scenario(
+        "vnc6", WORKSTATIONS, lambda host: setattr(host, "port_backends", ())
+    ),
+    "vnc-socket-for-some-workstations": Scenario(
+        "vncsock",
+        '[console]\nlisten = ["unix"]\nadmin_workstations = ["192.0.2.7"]\n',
+        lambda host: setattr(host, "port_backends", ()),
+    ),
+    "spice-for-some-workstations": Scenario(
+        "spice01", WORKSTATIONS + for_the_domain("spice*", 'exceptions = ["spice"]')
+    ),
     "vnc-socket-refused": Scenario("vncsock"),
     "vnc-socket-permissive": Scenario("vncsock", 'mode = "permissive"\n'),
     "vnc-socket-allowed": Scenario("vncsock", '[console]\nlisten = ["unix"]\n'),

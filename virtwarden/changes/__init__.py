@@ -8,6 +8,7 @@ from virtwarden.changes.base import Before, Change, Scope, values
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
 from virtwarden.changes.filters import InstallFilter
+from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.shared import LockShared, TakeBack
 
 KINDS: dict[str, type[Change]] = {
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Change]] = {
         IssueCertificate,
         LockShared,
         MakeDirectory,
+        RestrictPorts,
         SetAccess,
         TakeBack,
         WriteFile,
@@ -39,6 +41,7 @@ __all__ = [
     "IssueCertificate",
     "LockShared",
     "MakeDirectory",
+    "RestrictPorts",
     "Scope",
     "SetAccess",
     "TakeBack",

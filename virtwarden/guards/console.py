@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virtwarden.changes import Change, IssueCertificate
+from virtwarden.changes import Change, IssueCertificate, RestrictPorts
 from virtwarden.domain import Display
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op, shown
@@ -14,13 +14,22 @@ NAME = "console"
 # egl-headless renders for another display and is itself reached by nobody.
 _UNREACHABLE = ("egl-headless",)
 _NO_PORT = ("", "-1", "0")
+# What limits who reaches a TCP port, beside what filters the frames of a tap.
+_PORT_BACKENDS = {
+    "auto": ("nftables", "iptables"),
+    "nftables": ("nftables",),
+    "ebtables": ("iptables",),
+}
 
 
 def review(case: Case) -> list[Refusal]:
     """See Guard."""
-    return [
+    refusals = [
         refusal for display in case.domain.displays for refusal in _review_display(case, display)
     ]
+    if case.op is Op.PREPARE and _is_restricted(case) and not _port_backend(case):
+        refusals.append(_no_port_backend(case))
+    return refusals
 
 
 def _review_display(case: Case, display: Display) -> list[Refusal]:
@@ -69,8 +78,14 @@ def _consoles(case: Case) -> list[Display]:
 
 def plan(case: Case) -> list[Change]:
     """See Guard."""
+    if case.op is not Op.START:
+        return []
+    return [*_certificates(case), *_restrictions(case)]
+
+
+def _certificates(case: Case) -> list[IssueCertificate]:
     consoles = _consoles(case)
-    if case.op is not Op.START or not consoles or case.rules.tls != "required":
+    if not consoles or case.rules.tls != "required":
         return []
     addresses = [address for console in consoles for address in _addresses(case, console)]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
@@ -84,19 +99,85 @@ def plan(case: Case) -> list[Change]:
     ]
 
 
+def _is_restricted(case: Case) -> bool:
+    """Whether somebody is to be kept from a port of the domain's displays."""
+    return bool(case.rules.admin_workstations) and any(map(_has_port, case.domain.displays))
+
+
+def _has_port(display: Display) -> bool:
+    if display.kind not in ("vnc", "spice"):
+        return False
+    kinds = {listen.kind for listen in display.listens}
+    return bool(kinds & {"address", "network"}) if kinds else not display.socket
+
+
+def _restrictions(case: Case) -> list[RestrictPorts]:
+    """Raises Refusal where what worked at `prepare` works no more."""
+    if not _is_restricted(case):
+        return []
+    ports = [
+        int(port)
+        for display in case.domain.displays
+        for port in (display.port, display.tls_port, display.websocket)
+        if port.isdecimal()
+    ]
+    if not ports:
+        return []
+    backend = _port_backend(case)
+    if not backend:
+        raise _no_port_backend(case)
+    return [
+        RestrictPorts(
+            domain=case.domain.uuid,
+            backend=backend,
+            ports=tuple(dict.fromkeys(ports)),
+            sources=case.rules.admin_workstations,
+        )
+    ]
+
+
+def _port_backend(case: Case) -> str:
+    """The firewall that the policy leads to, or the first that works; empty where none does."""
+    wanted = _PORT_BACKENDS[case.rules.backend]
+    return next((name for name in wanted if case.facts.port_backend_works(name)), "")
+
+
+def _no_port_backend(case: Case) -> Refusal:
+    wanted = " or ".join(_PORT_BACKENDS[case.rules.backend])
+    return case.refusal(
+        f"nobody can be kept from its console by {wanted} on this host",
+        where=case.rules.where("console.admin_workstations"),
+        fix="apt install nftables, then see what fails: nft list ruleset; or take"
+        " admin_workstations out",
+    )
+
+
 def verify(case: Case, process: Process) -> list[str]:
     """See Guard. Knocks at every door, as a viewer would."""
-    if "emulator" in case.rules.exceptions:
-        return []
-    return [
+    offers = [
         breach
-        for console in _consoles(case)
+        for console in _tightened(case)
         for address in _addresses(case, console)
         for breach in (
             *_verify_offer(case, console, address),
             *_verify_websocket(case, console, address),
         )
     ]
+    return offers + _verify_restrictions(case)
+
+
+def _tightened(case: Case) -> list[Display]:
+    """The consoles that the wrapper saw to."""
+    return [] if "emulator" in case.rules.exceptions else _consoles(case)
+
+
+def _verify_restrictions(case: Case) -> list[str]:
+    try:
+        restrictions = _restrictions(case)
+    except Refusal as refusal:
+        return [refusal.what]
+    missing = [case.facts.missing_port_rules(r.backend, r.promise) for r in restrictions]
+    return [sentence for sentence in missing if sentence]
 
 
 def _verify_offer(case: Case, console: Display, address: str) -> list[str]:

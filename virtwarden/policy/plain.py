@@ -107,6 +107,7 @@ READERS: Mapping[str, Reader] = {
     "network.vlan_tags": _one_of(Choice),
     "network.untapped": _one_of(Choice),
     "console.listen": _texts,
+    "console.admin_workstations": _texts,
     "console.tls": _one_of(Need),
     "console.password": _one_of(Need),
     "exceptions": _exemptions,

@@ -108,6 +108,7 @@ class Rules:
     vlan_tags: Choice
     untapped: Choice
     listen: tuple[str, ...]
+    admin_workstations: tuple[str, ...]
     tls: Need
     password: Need
     exceptions: frozenset[str]

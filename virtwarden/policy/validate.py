@@ -132,6 +132,22 @@ def _check_listen(values: list[Any]) -> list[str]:
     ]
 
 
+def _check_workstations(values: list[Any]) -> list[str]:
+    return [found for value in values if (found := _not_a_network(value))]
+
+
+def _not_a_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            return f"{shown(value)} is not allowed; it must be an IP address or a network"
+        return f"{shown(value)} is no network; did you mean {shown(str(meant))}?"
+    return ""
+
+
 def _check_path(values: list[Any]) -> list[str]:
     return [
         f"{shown(value)} is not allowed; it must be written without . .. and //"
@@ -159,6 +175,7 @@ def _is_address(value: str) -> bool:
 _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "uid_range": _check_uid_range,
     "listen": _check_listen,
+    "admin_workstations": _check_workstations,
     "luks": _check_path,
     "until": _check_until,
     "file": _check_path,

@@ -1,0 +1,269 @@
+"""TCP ports that some addresses alone may reach, by either of the kernel's two firewalls.
+
+Only drops are added, so that whatever else the host's own firewall refuses stays refused. On the
+loopback interface root's own connections pass: virt-warden knocks there to see what is offered.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from virtwarden.errors import CommandError, HostError
+from virtwarden.system.run import run
+
+NFT = "/usr/sbin/nft"
+_XTABLES = {4: "/usr/sbin/iptables", 6: "/usr/sbin/ip6tables"}
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ROOT = 0
+# A chain's name has 28 characters at most (iptables-extensions: XT_EXTENSION_MAXNAMELEN).
+_CHAIN_LENGTH = 28
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class PortFilter:
+    """The ports of one domain's consoles, and the networks that may reach them."""
+
+    domain: str
+    ports: tuple[int, ...]
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """All of it is written into rules: nothing else may get in with it."""
+        if not _UUID.fullmatch(self.domain):
+            raise HostError(f"{self.domain!r} is no domain's UUID")
+        if not self.ports or not all(0 < port < 65536 for port in self.ports):
+            raise HostError(f"{list(self.ports)} are no TCP ports")
+        self.networks(4)
+
+    def networks(self, version: int) -> tuple[Network, ...]:
+        """The sources of one IP version, those that overlap or adjoin made one."""
+        try:
+            return _collapsed(self.sources, version)
+        except ValueError as error:
+            raise HostError(f"no address and no network: {error}") from None
+
+
+def _collapsed(written: Iterable[str], version: int) -> tuple[Network, ...]:
+    found = [ipaddress.ip_network(source) for source in written]
+    chosen: list[Network] = [network for network in found if network.version == version]
+    return tuple(ipaddress.collapse_addresses(chosen))  # type: ignore[type-var]
+
+
+class Backend(Protocol):
+    """One firewall; both promise the same."""
+
+    name: str
+
+    def works(self) -> bool:
+        """Whether this host's kernel and tools can do it."""
+
+    def install(self, promise: PortFilter) -> None:
+        """Have the kernel keep all others out. Raises CommandError."""
+
+    def remove(self, domain: str) -> None:
+        """Take a domain's rules away; harmless where there are none."""
+
+    def missing(self, promise: PortFilter) -> str:
+        """What the kernel does not do of the promise, by its own listing; empty where all is."""
+
+
+def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
+    """The rules of each chain as nft lists them, after its hook (nft(8))."""
+    listed = sorted(ports)
+    to = f"{{ {', '.join(map(str, listed))} }}" if len(listed) > 1 else str(listed[0])
+    others = ("ip saddr != @sources4 drop", "ip6 saddr != @sources6 drop")
+    return {
+        "input": [f'iifname != "lo" tcp dport {to} {other}' for other in others],
+        "output": [
+            f'oifname "lo" meta skuid != {_ROOT} tcp dport {to} {other}' for other in others
+        ],
+    }
+
+
+class Nftables:
+    """A table of the domain's own, with a set of addresses for each IP version."""
+
+    name = "nftables"
+
+    def works(self) -> bool:
+        """See Backend."""
+        if not Path(NFT).exists():
+            return False
+        nobody = PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())
+        try:
+            run(NFT, "--check", "-f", "-", stdin=self.render(nobody))
+        except CommandError:
+            return False
+        return True
+
+    def render(self, promise: PortFilter) -> str:
+        """The transaction that installs the rules, in place of any that the domain had."""
+        table = f"inet {_table(promise.domain)}"
+        lines = [
+            # Deleting needs that it is there: added first, one text does for both cases.
+            f"add table {table}",
+            f"delete table {table}",
+            f"table {table} {{",
+        ]
+        for version in (4, 6):
+            elements = ", ".join(map(str, promise.networks(version)))
+            lines.append(f"  set sources{version} {{")
+            lines.append(f"    type ipv{version}_addr; flags interval;")
+            lines += [f"    elements = {{ {elements} }}"] if elements else []
+            lines.append("  }")
+        for hook, rules in nft_rules(promise.ports).items():
+            lines.append(f"  chain {hook} {{")
+            lines.append(f"    type filter hook {hook} priority -10; policy accept;")
+            lines += [f"    {rule}" for rule in rules]
+            lines.append("  }")
+        return "\n".join([*lines, "}"]) + "\n"
+
+    def install(self, promise: PortFilter) -> None:
+        """See Backend."""
+        run(NFT, "-f", "-", stdin=self.render(promise))
+
+    def remove(self, domain: str) -> None:
+        """See Backend."""
+        table = f"inet {_table(domain)}"
+        run(NFT, "-f", "-", stdin=f"add table {table}\ndelete table {table}\n")
+
+    def missing(self, promise: PortFilter) -> str:
+        """See Backend."""
+        table = _table(promise.domain)
+        try:
+            listed = run(NFT, "--numeric", "list", "table", "inet", table)
+        except CommandError:
+            return f"nft knows no table inet {table}"
+        for version in (4, 6):
+            if _elements(listed, f"sources{version}") != promise.networks(version):
+                return f"nft table inet {table} lets others in than admin_workstations says"
+        for hook, rules in nft_rules(promise.ports).items():
+            there = _chain(listed, hook)
+            if not there or not there[0].startswith(f"type filter hook {hook} "):
+                return f"nft table inet {table} has no chain {hook} that is bound"
+            if there[1:] != rules:
+                return f"chain {hook} of nft table inet {table} has not the rules it had"
+        return ""
+
+
+def _table(domain: str) -> str:
+    return f"vmw-console-{domain}"
+
+
+def _chain(listed: str, name: str) -> list[str]:
+    """The lines of one chain, in nft's own listing."""
+    _, found, rest = listed.partition(f"chain {name} {{\n")
+    lines = [line.strip() for line in rest.splitlines()]
+    return lines[: lines.index("}")] if found else []
+
+
+def _elements(listed: str, name: str) -> tuple[Network, ...]:
+    """What is in one set, in nft's own listing: addresses, networks, ranges."""
+    found = re.search(rf"set {name} \{{\n(.*?)\n\t\}}", listed, re.DOTALL)
+    inside = re.search(r"elements = \{(.*?)\}", found[1], re.DOTALL) if found else None
+    if not inside:
+        return ()
+    networks: list[Network] = []
+    for word in inside[1].split(","):
+        first, dash, last = word.strip().partition("-")
+        if dash:
+            ends = (ipaddress.ip_address(first), ipaddress.ip_address(last))
+            networks += ipaddress.summarize_address_range(*ends)
+        else:
+            networks.append(ipaddress.ip_network(first))
+    return tuple(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+
+
+class Iptables:
+    """A chain of the domain's own in each of iptables and ip6tables, jumped to before all else."""
+
+    name = "iptables"
+
+    def works(self) -> bool:
+        """See Backend."""
+        try:
+            for program in _XTABLES.values():
+                run(program, "-w", "-S", "INPUT")
+        except CommandError:
+            return False
+        return True
+
+    def install(self, promise: PortFilter) -> None:
+        """See Backend."""
+        self.remove(promise.domain)
+        chain = _chain_name(promise.domain)
+        for version, program in _XTABLES.items():
+            lines = [
+                "*filter",
+                f":{chain} -",
+                *(f"-A {chain} {rule}" for rule in xtables_rules(promise, version)),
+                *(f"-I {hook} {jump}" for hook, jump in _jumps(promise).items()),
+                "COMMIT",
+            ]
+            run(f"{program}-restore", "-w", "--noflush", stdin="\n".join(lines) + "\n")
+
+    def remove(self, domain: str) -> None:
+        """See Backend."""
+        chain = _chain_name(domain)
+        for program in _XTABLES.values():
+            there = _listed(program)
+            if f"-N {chain}" not in there:
+                continue
+            jumps = [line for line in there if line.endswith(f" -j {chain}")]
+            taken = [line.replace("-A ", "-D ", 1) for line in jumps]
+            lines = ["*filter", *taken, f"-F {chain}", f"-X {chain}", "COMMIT"]
+            run(f"{program}-restore", "-w", "--noflush", stdin="\n".join(lines) + "\n")
+
+    def missing(self, promise: PortFilter) -> str:
+        """See Backend."""
+        chain = _chain_name(promise.domain)
+        for version, program in _XTABLES.items():
+            there = _listed(program)
+            name = Path(program).name
+            for hook, jump in _jumps(promise).items():
+                if f"-A {hook} {jump}" not in there:
+                    return f"{name} does not send what comes to the console to chain {chain}"
+            rules = [line for line in there if line.startswith(f"-A {chain} ")]
+            if rules != [f"-A {chain} {rule}" for rule in xtables_rules(promise, version)]:
+                return f"{name} chain {chain} has not the rules it had"
+        return ""
+
+
+def xtables_rules(promise: PortFilter, version: int) -> list[str]:
+    """The rules of a domain's chain as iptables lists them: who may pass, and nobody else."""
+    anyone = ipaddress.ip_network(f"{'::' if version == 6 else '0.0.0.0'}/0")  # noqa: S104
+    sources = promise.networks(version)
+    # It does not list a source that is everybody.
+    passing = ["-j RETURN" if s == anyone else f"-s {s} -j RETURN" for s in sources]
+    return [*passing, "-j DROP"]
+
+
+def _jumps(promise: PortFilter) -> dict[str, str]:
+    ports = ",".join(map(str, promise.ports))
+    to = f"-p tcp -m multiport --dports {ports}"
+    chain = _chain_name(promise.domain)
+    return {
+        "INPUT": f"! -i lo {to} -j {chain}",
+        "OUTPUT": f"-o lo {to} -m owner ! --uid-owner {_ROOT} -j {chain}",
+    }
+
+
+def _chain_name(domain: str) -> str:
+    return f"vmw-{domain.replace('-', '')}"[:_CHAIN_LENGTH]
+
+
+def _listed(program: str) -> list[str]:
+    try:
+        return run(program, "-w", "-S").splitlines()
+    except CommandError:
+        return []
+
+
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Nftables(), Iptables())}
