@@ -21,6 +21,7 @@ packages="
  procps
  python3-apt
  python3-augeas
+ python3-cracklib
  python3-cryptography
  python3-hypothesis
  python3-jsonschema

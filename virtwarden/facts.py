@@ -57,10 +57,13 @@ class Facts(Protocol):
         """The names under which viewers may reach this host."""
 
     def vnc_offers(self, host: str, port: int) -> vnc.Offer:
-        """What a VNC server offers a viewer before any password. Raises HostError."""
+        """What a VNC server offers a viewer before any password. Raises HostError.
 
-    def vnc_offers_on(self, path: str) -> vnc.Offer:
-        """The same, of one that listens on a Unix socket."""
+        A host with a slash is a Unix socket, which has no port.
+        """
+
+    def vnc_takes_anyone(self, host: str, port: int) -> bool:
+        """Whether a VNC server with TLS goes on with a viewer who shows no certificate."""
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         """Whether a VNC server speaks WebSocket with a viewer who does not speak TLS."""
@@ -132,9 +135,9 @@ class HostFacts:
         """See Facts."""
         return vnc.offer(host, port)
 
-    def vnc_offers_on(self, path: str) -> vnc.Offer:
+    def vnc_takes_anyone(self, host: str, port: int) -> bool:
         """See Facts."""
-        return vnc.offer_on(path)
+        return vnc.takes_anyone(host, port)
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         """See Facts."""

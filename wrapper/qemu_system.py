@@ -38,6 +38,7 @@ TICKET_LIMIT = 1 << 20
 QEMUS = "/usr/bin"
 OWN_DIRECTORY = os.path.dirname(os.path.realpath(__file__))
 VNC_TLS = "vmw-vnc-tls"
+VNC_AUTHZ = "vmw-vnc-authz"
 
 # The kernel's words: <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>,
 # <linux/close_range.h>
@@ -133,6 +134,10 @@ XML = (
     "'virsh edit {name}', take it out of <qemu:commandline>; or allow it in the policy, by"
     ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'
 )
+STANDING = (
+    "'virsh edit {name}', take passwd= out of <graphics>, and vnc_password out of"
+    ' /etc/libvirt/qemu.conf; or static_passwords = "allow" in the policy'
+)
 LANDLOCKED = (
     'boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm=, or set sandbox = "auto" or'
     ' "off" in the policy'
@@ -152,6 +157,18 @@ class Refusal(Exception):
         self.fix = fix
 
 
+# QEMU asks a viewer's certificate for its issuer and never for its purpose: without this, a guest
+# that broke out could show its own console's, whose name is its UUID.
+OPERATORS_ALONE = {
+    "qom-type": "authz-list",
+    "id": VNC_AUTHZ,
+    "policy": "allow",
+    "rules": [
+        {"match": f"*CN={'-'.join('?' * n for n in (8, 4, 4, 4, 12))}*", "policy": "deny"}
+        | {"format": "glob"}
+    ],
+}
+
 PATH = r"/[^\0]*"
 TEXT = r"[^\0]*"
 FORM = {
@@ -169,6 +186,9 @@ FORM = {
     "vnc": [({"listen": TEXT, "port": int}, {"socket": PATH})],
     "tls_dir": (PATH, type(None)),
     "password": bool,
+    "display": bool,
+    "client_certificates": bool,
+    "static_passwords": bool,
     "passthrough": bool,
     "spice": bool,
     "landlock": (
@@ -182,6 +202,16 @@ FORM = {
         },
         type(None),
     ),
+}
+
+
+# What a ticket of an older hook leaves out.
+FORMER = {
+    "spice": False,
+    "landlock": None,
+    "display": True,
+    "client_certificates": False,
+    "static_passwords": True,
 }
 
 
@@ -201,9 +231,9 @@ def fits(value: object, form: object) -> bool:
 
 
 def parse_ticket(text: str, uuid: str) -> Ticket:
-    """The ticket of this uuid, in its one form; `spice` and `landlock` may be left out."""
+    """The ticket of this uuid, in its one form; what FORMER has may be left out."""
     ticket = load_json(text)
-    ticket = {"spice": False, "landlock": None, **ticket} if isinstance(ticket, dict) else {}
+    ticket = FORMER | ticket if isinstance(ticket, dict) else {}
     wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
     if wrong or ticket["version"] != 1:
         raise Refusal(f"its ticket is malformed at {' '.join(wrong) or 'version'}", HOOK)
@@ -396,6 +426,8 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
             yield Refusal("SPICE is not among its planned consoles", XML)
         if option.name != "vnc":
             continue
+        if "on" in option.under("password") and not ticket["static_passwords"]:
+            yield Refusal("its VNC display has a password that stands for ever", STANDING)
         for address in option.under("vnc") or [""]:
             if endpoint(address) not in planned:
                 yield Refusal(f"VNC at {endpoint(address)!r} is not a planned console", XML)
@@ -442,14 +474,18 @@ def opened_files(option: Option) -> Iterator[str]:
 
 
 def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
-    """The words for QEMU: every -vnc with our TLS and with a password, where the ticket says so."""
+    """The words for QEMU: every -vnc with what the ticket asks for, or none where it says so."""
     ours = {"tls-creds": VNC_TLS} if ticket["tls_dir"] else {}
     ours |= {"password": "on"} if ticket["password"] else {}
+    asks_whose = ticket["tls_dir"] and ticket["client_certificates"]
+    ours |= {"tls-authz": VNC_AUTHZ} if asks_whose else {}
     consoles = [option for option in options if option.name == "vnc"]
-    replaced = [option.under("tls-creds") for option in consoles if ticket["tls_dir"]]
-    former = {*chain.from_iterable(replaced)}
+    replaced = consoles if ticket["tls_dir"] or not ticket["display"] else []
+    former = {*chain.from_iterable(option.under("tls-creds") for option in replaced)}
     words = []
     for option in options:
+        if option in consoles and not ticket["display"]:
+            continue
         if option in consoles and ours:
             kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in ours]
             words += ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
@@ -457,10 +493,26 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         # the VM's user cannot read.
         elif option.name != "object" or former.isdisjoint(option.under("id")):
             words += option.words
+    if consoles and not ticket["display"]:
+        # With neither option QEMU would open a display of its own choice.
+        none = ["-display", "none"]
+        return words if any(option.name == "display" for option in options) else words + none
     if consoles and ticket["tls_dir"]:
-        credentials = {"qom-type": "tls-creds-x509", "id": VNC_TLS, "dir": ticket["tls_dir"]}
-        words += ["-object", json.dumps(credentials | {"endpoint": "server", "verify-peer": False})]
+        words += ["-object", json.dumps(tls_credentials(ticket))]
+    if consoles and asks_whose:
+        words += ["-object", json.dumps(OPERATORS_ALONE)]
     return words
+
+
+def tls_credentials(ticket: Ticket) -> dict[str, object]:
+    """The object that has QEMU speak TLS, and ask viewers for a certificate or not."""
+    return {
+        "qom-type": "tls-creds-x509",
+        "id": VNC_TLS,
+        "dir": ticket["tls_dir"],
+        "endpoint": "server",
+        "verify-peer": ticket["client_certificates"],
+    }
 
 
 def tighten_environment(ticket: Ticket, given: Mapping[str, str]) -> dict[str, str]:

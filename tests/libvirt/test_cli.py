@@ -256,7 +256,7 @@ def everything(images: Path, bridge: str) -> str:
         f"<metadata>{theirs}</metadata>"
     )
     nics = [Nic(MAC, bridge)]
-    return domain_xml("web01", disks=disks, nics=nics, vnc=Vnc(password="p4ssw0rd"), extra=labels)
+    return domain_xml("web01", disks=disks, nics=nics, vnc=Vnc(password="rT7%kq2Z"), extra=labels)
 
 
 class TestEnrolment:

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.host import vnc
+from tests.host.certificates import Authority
 from tests.host.command import run
-from tests.host.domain import Vnc
+from tests.host.domain import Vnc, domain_xml
 from tests.host.libvirt import Libvirt
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
 
 HOST = "127.0.0.1"
 PASSWORD, OTHER_PASSWORD = "p4ssw0rd", "0therpwd"
+STRONG_PASSWORD = "rT7%kq2Z"
 SOCKET = "<graphics type='vnc'><listen type='socket'/></graphics>"
 WEBSOCKET = "<graphics type='vnc' autoport='yes' websocket='-1' listen='127.0.0.1'/>"
 
@@ -147,16 +149,32 @@ class TestPassword:
 
 
 def test_the_password_of_the_xml_gets_in_and_libvirt_can_change_it(warden: Warden) -> None:
-    warden.started("web01", vnc=Vnc(password=PASSWORD))
+    warden.started("web01", vnc=Vnc(password=STRONG_PASSWORD))
     ca, port = authority(warden, "web01"), warden.vnc_port("web01")
-    assert "web01" in vnc.login(HOST, port, ca, PASSWORD)
+    assert "web01" in vnc.login(HOST, port, ca, STRONG_PASSWORD)
     changed = (
         f"<graphics type='vnc' port='{port}' autoport='yes' passwd='{OTHER_PASSWORD}'>"
         f"<listen type='address' address='{HOST}'/></graphics>"
     )
     warden.libvirt.virsh("update-device", "web01", "/dev/stdin", stdin=changed)
-    assert "Authentication failed" in refused(warden, "web01", PASSWORD)
+    assert "Authentication failed" in refused(warden, "web01", STRONG_PASSWORD)
     assert "web01" in vnc.login(HOST, port, ca, OTHER_PASSWORD)
+
+
+@pytest.mark.parametrize("weak", ["p4ssw0rd", "P@ssw0rd", "aB3%"])
+def test_a_weak_password_of_the_xml_is_refused_at_enrolment_and_not_told(
+    warden: Warden, weak: str
+) -> None:
+    warden.libvirt.define(domain_xml("web01", vnc=Vnc(password=weak)))
+    for how in (("enrol", "web01"), ("enrol", "--all")):
+        done = warden.command(*how, check=False)
+        assert "the password of its display" in done.stderr
+        assert weak not in done.stderr + done.stdout
+        assert done.returncode == 1
+    set_policy(f'mode = "permissive"\n{ENFORCING}')
+    done = warden.command("enrol", "web01")
+    assert "the password of its display" in done.stderr
+    assert weak not in done.stderr + done.stdout
 
 
 def test_an_empty_password_of_the_xml_lets_nobody_in(warden: Warden) -> None:
@@ -274,3 +292,107 @@ class TestBreaches:
         update = json.dumps({"execute": "display-update", "arguments": arguments})
         warden.libvirt.virsh("qemu-monitor-command", "web01", update)
         assert "does not answer" in " ".join(warden.status("web01")["breaches"])
+
+
+class TestDisplayOff:
+    """A display that the policy takes away, whatever the XML says."""
+
+    @pytest.mark.parametrize("devices", [SOCKET, WEBSOCKET], ids=["unix", "websocket"])
+    def test_qemu_has_none_and_nobody_listens(self, warden: Warden, devices: str) -> None:
+        set_policy(console('display = "off"'))
+        qemu = warden.started("web01", extra_devices=devices)
+        assert not [word for word in qemu.arguments if "vnc" in word and word != "-vnc"]
+        assert "-vnc" not in qemu.arguments
+        ask = json.dumps({"execute": "query-vnc"})
+        said = json.loads(warden.libvirt.virsh("qemu-monitor-command", "web01", ask).stdout)
+        assert said["return"]["enabled"] is False
+        assert warden.status("web01")["breaches"] == []
+        assert warden.status("web01")["console_ca"] is None
+
+    def test_one_that_is_still_there_is_a_breach(self, warden: Warden) -> None:
+        warden.started("web01", vnc=Vnc())
+        set_policy(console('display = "off"'))
+        assert "answers, and displays are off" in " ".join(warden.status("web01")["breaches"])
+
+
+class TestClientCertificates:
+    """Viewers who must show a certificate, beside the password."""
+
+    @pytest.fixture(scope="class")
+    def passphrase(self, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+        file = tmp_path_factory.mktemp("ca") / "passphrase"
+        file.write_text("four words by chance\n")
+        file.chmod(0o600)
+        return ["--passphrase-file", str(file)]
+
+    @pytest.fixture(scope="class")
+    def guarded(self, libvirt: Libvirt, passphrase: list[str]) -> Iterator[Warden]:
+        run("rm", "-rf", str(PATHS.console_ca), str(PATHS.run / "keys"))
+        set_policy(console('client_certificates = "required"'))
+        warden = Warden(libvirt)
+        warden.command("pki", "init", "consoles", *passphrase)
+        for name in ("web01", "evil"):
+            warden.started(name, vnc=Vnc())
+            warden.set_password(name, PASSWORD)
+        yield warden
+        libvirt.remove_domains()
+        set_policy(LEFT_ALONE)
+        run("rm", "-rf", str(PATHS.console_ca), str(PATHS.run / "keys"))
+
+    def enter(self, warden: Warden, certificate: tuple[str, str] | None) -> str:
+        port, ca = warden.vnc_port("web01"), authority(warden, "web01")
+        return vnc.login(HOST, port, ca, PASSWORD, certificate=certificate)
+
+    def issued(
+        self, warden: Warden, name: str, directory: Path, passphrase: list[str]
+    ) -> tuple[str, str]:
+        bundle = directory / name
+        warden.command("pki", "client", "consoles", name, "--out", str(bundle), *passphrase)
+        return str(bundle / "clientcert.pem"), str(bundle / "clientkey.pem")
+
+    def test_an_operators_certificate_and_the_password_get_in(
+        self, guarded: Warden, tmp_path: Path, passphrase: list[str]
+    ) -> None:
+        assert "web01" in self.enter(guarded, self.issued(guarded, "ann", tmp_path, passphrase))
+        assert guarded.status("web01")["breaches"] == []
+
+    def test_none_or_another_authoritys_does_not(self, guarded: Warden, tmp_path: Path) -> None:
+        for certificate in (None, Authority(tmp_path).client()):
+            with pytest.raises(vnc.LoginRefusedError):
+                self.enter(guarded, certificate)
+
+    def test_the_certificate_of_another_vms_console_does_not(self, guarded: Warden) -> None:
+        """A guest that broke out has that one: it is of the same authority."""
+        tls = PATHS.cell(guarded.status("evil")["uuid"]) / "tls"
+        with pytest.raises(vnc.LoginRefusedError):
+            self.enter(guarded, (str(tls / "server-cert.pem"), str(tls / "server-key.pem")))
+
+    def test_one_that_is_revoked_does_not_from_then_on(
+        self, guarded: Warden, tmp_path: Path, passphrase: list[str]
+    ) -> None:
+        bob = self.issued(guarded, "bob", tmp_path, passphrase)
+        eve = self.issued(guarded, "eve", tmp_path, passphrase)
+        assert "web01" in self.enter(guarded, eve)
+        guarded.command("pki", "revoke", "consoles", "eve", *passphrase)
+        with pytest.raises(vnc.LoginRefusedError):
+            self.enter(guarded, eve)
+        assert "web01" in self.enter(guarded, bob)
+
+    def test_a_console_that_asks_for_none_is_a_breach(self, warden: Warden) -> None:
+        warden.started("web02", vnc=Vnc())
+        set_policy(console('client_certificates = "required"'))
+        assert "asks viewers for no certificate" in " ".join(warden.status("web02")["breaches"])
+
+
+def test_a_standing_password_is_refused_at_the_start_where_the_policy_forbids_it(
+    warden: Warden,
+) -> None:
+    set_policy(console('static_passwords = "deny"'))
+    warden.libvirt.define(domain_xml("web01", vnc=Vnc(password=STRONG_PASSWORD)))
+    assert "stands for ever" in warden.command("enrol", "web01", check=False).stderr
+    set_policy(ENFORCING)
+    warden.command("enrol", "web01")
+    set_policy(console('static_passwords = "deny"'))
+    assert "password that stands for ever" in warden.refusal("web01")
+    set_policy(ENFORCING)
+    warden.libvirt.start("web01")

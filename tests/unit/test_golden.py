@@ -84,6 +84,14 @@ SCENARIOS = {
     "kernel-and-fw-cfg": Scenario("kernel01"),
     "persistent-memory": Scenario("pmem01"),
     "vnc-ipv6-and-websocket": Scenario("vnc6"),
+    "vnc-off": Scenario("vnc6", '[console]\ndisplay = "off"\nlisten = []\n' + "tls = 'off'\n"),
+    "spice-off": Scenario(
+        "spice01", '[console]\ndisplay = "off"\n' + for_the_domain("*", 'exceptions = ["spice"]')
+    ),
+    "vnc-with-certificates": Scenario("vnc6", '[console]\nclient_certificates = "required"\n'),
+    "vnc-with-certificates-and-no-tls": Scenario(
+        "vnc6", '[console]\nclient_certificates = "required"\ntls = "off"\n'
+    ),
     "vnc-for-some-workstations": Scenario("vnc6", WORKSTATIONS),
     "vnc-for-some-workstations-iptables": Scenario("vnc6", WORKSTATIONS + EBTABLES),
     "vnc-for-some-workstations-no-firewall": Scenario(

@@ -24,6 +24,7 @@ from virtwarden.policy import (
     Need,
     Sandbox,
     Svirt,
+    Switch,
 )
 from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import NAMED_READERS, READERS
@@ -114,6 +115,7 @@ def test_the_words_of_the_schema_are_those_of_the_code() -> None:
     words = {
         Choice: known["choice"],
         Need: known["need"],
+        Switch: known["console"]["properties"]["display"],
         Sandbox: known["sandbox"],
         Svirt: known["mac"]["properties"]["svirt"],
         Backend: known["network"]["properties"]["backend"],

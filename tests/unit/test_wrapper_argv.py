@@ -53,6 +53,9 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "passthrough": False,
         "spice": False,
         "landlock": None,
+        "display": True,
+        "client_certificates": False,
+        "static_passwords": True,
     } | fields
 
 
@@ -141,6 +144,49 @@ def test_a_password_or_credentials_given_otherwise_are_replaced(smuggled: str) -
     value = f"127.0.0.1:0,{smuggled},sasl=on"
     words = tightened(ticket_of(tls_dir=TLS, password=True), ["-vnc", value])
     assert vnc_values(words) == ["vnc=127.0.0.1:0,sasl=on,tls-creds=vmw-vnc-tls,password=on"]
+
+
+@pytest.mark.parametrize("name", ["vnc", "vnc-ipv6-websocket", "vnc-tls-of-qemu-conf"])
+def test_a_display_that_is_off_reaches_qemu_in_no_spelling(name: str) -> None:
+    ticket, argv = real(name)
+    words = tightened(ticket | {"display": False, "tls_dir": TLS}, argv)
+    assert "vnc" not in [option.name for option in wrapper.parse_argv(words)]
+    assert "tls-creds-x509" not in " ".join(words)
+    assert words[-2:] == ["-display", "none"]
+    others = [option.words for option in wrapper.parse_argv(argv) if option.name != "vnc"]
+    kept = [words for words in others if "tls-creds-x509" not in " ".join(words)]
+    assert [option.words for option in wrapper.parse_argv(words)][:-1] == kept
+
+
+def test_the_long_way_to_say_vnc_is_off_as_well() -> None:
+    off = ticket_of(display=False)
+    assert tightened(off, ["--display", "vnc=:1", "-S"]) == ["-S", "-display", "none"]
+    rendering = ["-display", "egl-headless", "-vnc", ":1"]
+    assert tightened(off, rendering) == ["-display", "egl-headless"]
+
+
+def test_viewers_certificates_are_asked_for_and_no_consoles_own_will_do() -> None:
+    ticket, argv = real("vnc")
+    words = tightened(ticket | {"tls_dir": TLS, "client_certificates": True}, argv)
+    assert vnc_values(words)[0].endswith(",tls-creds=vmw-vnc-tls,tls-authz=vmw-vnc-authz")
+    objects = [json.loads(v) for w, v in pairwise(words) if w == "-object" and "vmw-vnc" in v]
+    assert [one["qom-type"] for one in objects] == ["tls-creds-x509", "authz-list"]
+    assert objects[0]["verify-peer"] is True
+    assert objects[1]["rules"][0]["policy"] == "deny"
+
+
+def test_without_tls_there_is_no_certificate_to_ask_for() -> None:
+    ticket, argv = real("vnc")
+    assert tightened(ticket | {"client_certificates": True, "tls_dir": None}, argv) == argv
+
+
+def test_a_standing_password_is_refused_where_the_policy_forbids_it() -> None:
+    ticket = ticket_of(name="x", static_passwords=False, vnc=[{"listen": "::1", "port": 5900}])
+    for words in (["-vnc", "[::1]:0,password=on"], ["-display", "vnc=[::1]:0,password=on"]):
+        (refusal,) = refusals(ticket, ["-name", "x", *words])
+        assert "password that stands for ever" in refusal
+    assert refusals(ticket, ["-name", "x", "-vnc", "[::1]:0"]) == []
+    assert refusals(ticket, ["-name", "x", "-vnc", "[::1]:0,password=off"]) == []
 
 
 def test_the_long_way_to_say_vnc_is_tightened_as_well() -> None:

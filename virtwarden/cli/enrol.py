@@ -8,12 +8,14 @@ from pathlib import Path
 
 import libvirt
 
+from virtwarden import passwords
 from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
-from virtwarden.domain import read
+from virtwarden.domain import parse, read
 from virtwarden.enrolment import enrol_xml
 from virtwarden.errors import HostError
+from virtwarden.guards.base import shown
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy, load
+from virtwarden.policy import Mode, Policy, Rules, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,7 @@ def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
     def enrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
         _must_be_managed(policy, domain.name())
         former = inactive_xml(domain)
+        _must_have_no_weak_password(policy, former)
         xml = enrol_xml(former, policy.rules_for(domain.name()).user_prefix, paths)
         if read(xml) == read(former):
             return "is enrolled already"
@@ -69,6 +72,7 @@ def enrol_file(paths: Paths, file: Path) -> int:
         raise HostError(f"{file}: {error.strerror}") from None
     enrolled = enrol_xml(xml, policy.rules_for("").user_prefix, paths)
     _must_be_managed(policy, read(enrolled).name)
+    _must_have_no_weak_password(policy, enrolled)
     sys.stdout.write(enrolled.decode() + "\n")
     return 0
 
@@ -79,3 +83,44 @@ def _must_be_managed(policy: Policy, name: str) -> None:
             f"the policy does not manage {name}",
             fix="add it to `managed` in /etc/virt-warden/policy.toml",
         )
+
+
+def _must_have_no_weak_password(policy: Policy, xml: bytes) -> None:
+    """What stands in the XML for ever must be hard to guess, or not be there at all."""
+    name = read(xml).name
+    rules = policy.rules_for(name)
+    displays = parse(xml).findall("devices/graphics[@passwd]")
+    standing = [word for word in (display.get("passwd") for display in displays) if word]
+    if not standing or rules.mode is Mode.DISABLED:
+        return
+    error = _objection(rules, shown(name), max(map(_weakness, standing)))
+    if error is None:
+        return
+    if rules.mode is Mode.ENFORCING:
+        raise error
+    print(f"virt-warden: {name}: {error}", file=sys.stderr)
+
+
+def _objection(rules: Rules, name: str, weakness: str) -> HostError | None:
+    if rules.static_passwords == "deny":
+        return HostError(
+            "its display has a password that stands for ever",
+            where=rules.where("console.static_passwords"),
+            fix=f"virsh edit {name}, take passwd= out; virt-warden console {name} gives one",
+        )
+    if weakness:
+        return HostError(
+            f"the password of its display {weakness}",
+            fix=f"virsh edit {name}: 8 characters by chance, of all four kinds, or none at all",
+        )
+    return None
+
+
+def _weakness(password: str) -> str:
+    try:
+        return passwords.weakness(password)
+    except ImportError:
+        raise HostError(
+            "its display's password cannot be held against a word list",
+            fix="apt install python3-cracklib",
+        ) from None

@@ -116,7 +116,9 @@ def _console_until(case: Case) -> str | None:
 
 def _console_ca(case: Case) -> str | None:
     has_console = any(display.kind == "vnc" for display in case.domain.displays)
-    if not has_console or case.rules.tls != "required" or case.rules.mode is Mode.DISABLED:
+    if case.rules.display == "off" or not has_console:
+        return None
+    if case.rules.tls != "required" or case.rules.mode is Mode.DISABLED:
         return None
     return str(case.paths.console_ca / authority.CERTIFICATE)
 

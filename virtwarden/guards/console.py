@@ -27,6 +27,14 @@ def review(case: Case) -> list[Refusal]:
     refusals = [
         refusal for display in case.domain.displays for refusal in _review_display(case, display)
     ]
+    if _certificates_without_tls(case):
+        refusals.append(
+            case.refusal(
+                "viewers are to show a certificate, and TLS is off",
+                where=case.rules.where("console.client_certificates"),
+                fix='set tls = "required" or client_certificates = "off" under [console]',
+            )
+        )
     if case.op is Op.PREPARE and _is_restricted(case) and not _port_backend(case):
         refusals.append(_no_port_backend(case))
     return refusals
@@ -34,8 +42,11 @@ def review(case: Case) -> list[Refusal]:
 
 def _review_display(case: Case, display: Display) -> list[Refusal]:
     edit = f"virsh edit {shown(case.domain.name)}"
-    excepted = display.kind == "spice" and "spice" in case.rules.exceptions
-    if display.kind in _UNREACHABLE or excepted:
+    if display.kind in _UNREACHABLE:
+        return []
+    if case.rules.display == "off":
+        return [] if display.kind == "vnc" else [_not_switched_off(case, display)]
+    if display.kind == "spice" and "spice" in case.rules.exceptions:
         return []
     if display.kind != "vnc":
         return [
@@ -53,6 +64,24 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
         for address in _addresses(case, display)
         if address not in case.rules.listen
     ]
+
+
+def _not_switched_off(case: Case, display: Display) -> Refusal:
+    return case.refusal(
+        f"a {display.kind} display, which only its XML can take away, and displays are off",
+        where=case.rules.where("console.display"),
+        fix=f"take it out: virsh edit {shown(case.domain.name)}",
+    )
+
+
+def _certificates_without_tls(case: Case) -> bool:
+    rules = case.rules
+    return rules.client_certificates == "required" and rules.tls != "required" and _is_on(case)
+
+
+def _is_on(case: Case) -> bool:
+    """Whether the domain has a VNC display, and keeps it."""
+    return bool(_consoles(case)) and case.rules.display == "on"
 
 
 def _addresses(case: Case, display: Display) -> list[str]:
@@ -85,7 +114,7 @@ def plan(case: Case) -> list[Change]:
 
 def _certificates(case: Case) -> list[IssueCertificate]:
     consoles = _consoles(case)
-    if not consoles or case.rules.tls != "required":
+    if not _is_on(case) or case.rules.tls != "required":
         return []
     addresses = [address for console in consoles for address in _addresses(case, console)]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
@@ -101,7 +130,8 @@ def _certificates(case: Case) -> list[IssueCertificate]:
 
 def _is_restricted(case: Case) -> bool:
     """Whether somebody is to be kept from a port of the domain's displays."""
-    return bool(case.rules.admin_workstations) and any(map(_has_port, case.domain.displays))
+    wanted = case.rules.display == "on" and bool(case.rules.admin_workstations)
+    return wanted and any(map(_has_port, case.domain.displays))
 
 
 def _has_port(display: Display) -> bool:
@@ -182,24 +212,34 @@ def _verify_restrictions(case: Case) -> list[str]:
 
 def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
     """See what is offered before any password."""
+    door = _door(console, address)
+    if door is None:
+        return []
+    where, host, port = door
     try:
-        if address == "unix":
-            where = f"VNC at {_socket(console)}"
-            offer = case.facts.vnc_offers_on(_socket(console))
-        elif console.port in _NO_PORT:
-            return []
-        else:
-            where = f"VNC at {address} port {console.port}"
-            offer = case.facts.vnc_offers(address, int(console.port))
+        offer = case.facts.vnc_offers(host, port)
     except HostError as error:
-        return [error.what]
+        return [] if case.rules.display == "off" else [error.what]
+    if case.rules.display == "off":
+        return [f"{where} answers, and displays are off"]
     if case.rules.tls == "required" and offer.types != (VENCRYPT,):
         return [f"{where} offers security types {list(offer.types)}, not VeNCrypt alone"]
     if case.rules.tls == "required" and not set(offer.subtypes) <= X509_SUBTYPES:
         return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)} without x509"]
     if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
         return [f"{where} lets viewers in without a password"]
+    if case.rules.client_certificates == "required" and case.facts.vnc_takes_anyone(host, port):
+        return [f"{where} asks viewers for no certificate"]
     return []
+
+
+def _door(console: Display, address: str) -> tuple[str, str, int] | None:
+    """In words, host and port; a Unix socket is a host with a slash. None where there is none."""
+    if address == "unix":
+        return f"VNC at {_socket(console)}", _socket(console), 0
+    if console.port in _NO_PORT:
+        return None
+    return f"VNC at {address} port {console.port}", address, int(console.port)
 
 
 def _socket(console: Display) -> str:
@@ -208,7 +248,9 @@ def _socket(console: Display) -> str:
 
 
 def _verify_websocket(case: Case, console: Display, address: str) -> list[str]:
-    if case.rules.tls != "required" or console.websocket in _NO_PORT or address == "unix":
+    if case.rules.tls != "required" or case.rules.display == "off":
+        return []
+    if console.websocket in _NO_PORT or address == "unix":
         return []
     if case.facts.takes_plain_websocket(address, int(console.websocket)):
         return [f"VNC at {address} port {console.websocket} speaks WebSocket without TLS"]

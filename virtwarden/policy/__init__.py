@@ -23,6 +23,7 @@ from virtwarden.policy.rules import (
     Sandbox,
     Setting,
     Svirt,
+    Switch,
     Waiver,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "Sandbox",
     "Setting",
     "Svirt",
+    "Switch",
     "Waiver",
     "last_good",
     "load",

@@ -22,6 +22,7 @@ from virtwarden.policy.rules import (
     Setting,
     Settings,
     Svirt,
+    Switch,
 )
 
 
@@ -106,10 +107,13 @@ READERS: Mapping[str, Reader] = {
     "network.arp_spoofing": _one_of(Choice),
     "network.vlan_tags": _one_of(Choice),
     "network.untapped": _one_of(Choice),
+    "console.display": _one_of(Switch),
     "console.listen": _texts,
     "console.admin_workstations": _texts,
     "console.tls": _one_of(Need),
+    "console.client_certificates": _one_of(Need),
     "console.password": _one_of(Need),
+    "console.static_passwords": _one_of(Choice),
     "exceptions": _exemptions,
 }
 """The keys that always have a value."""

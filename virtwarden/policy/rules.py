@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Choice = Literal["deny", "allow"]
 Backend = Literal["auto", "nftables", "ebtables"]
+Switch = Literal["on", "off"]
 Need = Literal["required", "off"]
 Encryption = Literal["optional", "required"]
 Sandbox = Literal["auto", "required", "off"]
@@ -107,10 +108,13 @@ class Rules:
     arp_spoofing: Choice
     vlan_tags: Choice
     untapped: Choice
+    display: Switch
     listen: tuple[str, ...]
     admin_workstations: tuple[str, ...]
     tls: Need
+    client_certificates: Need
     password: Need
+    static_passwords: Choice
     exceptions: frozenset[str]
     disks: Mapping[str, DiskRules]
     waivers: Mapping[str, Waiver]

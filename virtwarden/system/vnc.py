@@ -1,4 +1,7 @@
-"""What a VNC server offers a viewer before any password (RFC 6143, 7.1; VeNCrypt 0.2)."""
+"""What a VNC server offers a viewer before any password (RFC 6143, 7.1; VeNCrypt 0.2).
+
+A host with a slash in it is a Unix socket, which has no port.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from virtwarden.errors import HostError
+
+if TYPE_CHECKING:
+    import ssl
 
 VENCRYPT = 19
 X509_VNC = 261
@@ -36,17 +43,37 @@ class Offer:
 
 def offer(host: str, port: int) -> Offer:
     """Connect, read what is offered, and leave. Raises HostError where no VNC server answers."""
-    return _ask(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))
+    try:
+        with _connected(host, port) as connection:
+            return _negotiate(connection)
+    except (OSError, EOFError) as error:
+        where = host if "/" in host else f"{host} port {port}"
+        raise HostError(f"the VNC server at {where} does not answer: {error}") from None
 
 
-def offer_on(path: str) -> Offer:
-    """`offer`, of a server that listens on a Unix socket."""
-    return _ask(socket.AF_UNIX, path)
+def takes_anyone(host: str, port: int) -> bool:
+    """Whether a server that speaks TLS goes on with a viewer who shows no certificate.
+
+    Under TLS 1.3 the handshake ends, for the viewer, before the server has looked at that: only
+    what is said afterwards tells (RFC 8446, 4.4.3).
+    """
+    import ssl  # 10 ms, for those alone whose viewers have certificates
+
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with suppress(OSError, EOFError), _connected(host, port) as connection:
+        subtype = next(s for s in _negotiate(connection).subtypes if s in X509_SUBTYPES)
+        connection.send(struct.pack(">I", subtype))
+        connection.read(1)
+        with connection.secured(context) as secured:
+            return len(secured.read(1)) == 1
+    return False
 
 
 def takes_plain_websocket(host: str, port: int) -> bool:
     """Whether a server speaks WebSocket (RFC 6455, 4.1) with who does not speak TLS first."""
-    with suppress(OSError, EOFError), _connected(socket.AF_INET, (host, port)) as connection:
+    with suppress(OSError, EOFError), _connected(host, port) as connection:
         connection.send(_UPGRADE % host.encode())
         return connection.read(len(_SWITCHING)) == _SWITCHING
     return False
@@ -73,23 +100,21 @@ class _Connection:
     def send(self, content: bytes) -> None:
         self._socket.sendall(content)
 
-
-def _ask(family: socket.AddressFamily, address: tuple[str, int] | str) -> Offer:
-    try:
-        with _connected(family, address) as connection:
-            return _negotiate(connection)
-    except (OSError, EOFError) as error:
-        where = address if isinstance(address, str) else "{} port {}".format(*address)
-        raise HostError(f"the VNC server at {where} does not answer: {error}") from None
+    @contextmanager
+    def secured(self, context: ssl.SSLContext) -> Iterator[_Connection]:
+        left = max(self._deadline - time.monotonic(), 0.001)
+        self._socket.settimeout(left)
+        with context.wrap_socket(self._socket) as wrapped:
+            yield _Connection(wrapped, left)
 
 
 @contextmanager
-def _connected(
-    family: socket.AddressFamily, address: tuple[str, int] | str
-) -> Iterator[_Connection]:
-    with socket.socket(family, socket.SOCK_STREAM) as connected:
+def _connected(host: str, port: int) -> Iterator[_Connection]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_path = "/" in host
+    with socket.socket(socket.AF_UNIX if is_path else family, socket.SOCK_STREAM) as connected:
         connected.settimeout(_TIMEOUT_SECONDS)
-        connected.connect(address)
+        connected.connect(host if is_path else (host, port))
         yield _Connection(connected, _TIMEOUT_SECONDS)
 
 

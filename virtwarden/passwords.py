@@ -1,0 +1,60 @@
+"""VNC's passwords, of which eight characters count and no more (RFC 6143, 7.2.2).
+
+None of them is ever part of a message.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+LENGTH = 8
+# What no shell, key file or terminal takes for its own when it is pasted.
+_SPECIAL = "#%+-=?@_"
+_CLASSES = {
+    "lower-case letter": string.ascii_lowercase,
+    "upper-case letter": string.ascii_uppercase,
+    "digit": string.digits,
+}
+# What each stands for where somebody spells a word with it.
+_MEANT = str.maketrans("@431!0$57+8|", "aaeliossttbl")
+_ALPHABET = "".join(_CLASSES.values()) + _SPECIAL
+
+
+def fresh() -> str:
+    """A random password with all four kinds of characters, each such password as likely."""
+    while True:
+        password = "".join(secrets.choice(_ALPHABET) for _ in range(LENGTH))
+        if not _lacking(password):
+            return password
+
+
+def weakness(password: str) -> str:
+    """Why a password is easily guessed, in words that do not tell it; empty where it is not.
+
+    Raises ImportError where cracklib, whose word list it is held against, is not there.
+    """
+    if len(password) < LENGTH:
+        return f"has fewer than {LENGTH} characters"
+    lacking = _lacking(password)
+    if lacking:
+        return f"has no {lacking}"
+    import cracklib
+
+    # It knows what is put before and behind a word, but not every letter that looks like another.
+    for spelling in (password, password.lower().translate(_MEANT)):
+        try:
+            cracklib.FascistCheck(spelling)
+        except ValueError:
+            # Its own words are left out: they are another program's, and could quote.
+            return "is in a word list, or nearly so"
+    return ""
+
+
+def _lacking(password: str) -> str:
+    """The first kind of character that a password has none of."""
+    for name, letters in _CLASSES.items():
+        if not set(password) & set(letters):
+            return name
+    known = set("".join(_CLASSES.values()))
+    return "" if set(password) - known else "special character"
