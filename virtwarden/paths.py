@@ -50,6 +50,16 @@ class Paths:
         return self.libvirt_run / "driver.pid"
 
     @property
+    def console_socket(self) -> Path:
+        """Where operators ask for a look at a console."""
+        return self.run / "console.sock"
+
+    @property
+    def console_attempts(self) -> Path:
+        """Whose attempts to get one failed lately."""
+        return self.run / "console-attempts"
+
+    @property
     def ledger(self) -> Path:
         """Every uid that was ever given to a VM."""
         return self.state / "uids"

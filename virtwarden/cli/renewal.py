@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import libvirt
-import libvirt_qemu
 
 from virtwarden import journal
 from virtwarden.changes import IssueCertificate
-from virtwarden.errors import HostError
+from virtwarden.cli import monitor
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
-
-# qapi/ui.json: since QEMU 6.1
-_RELOAD = {"execute": "display-reload", "arguments": {"type": "vnc", "tls-certs": True}}
 
 
 def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
@@ -38,14 +32,6 @@ def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
         if not always and not consoles.is_due(paths, file.read_bytes()):
             return "has a console certificate that is not due"
         journal.perform(paths, uuid, [change])
-    _command(domain, _RELOAD)
+    # qapi/ui.json: since QEMU 6.1
+    monitor.command(domain, "display-reload", type="vnc", **{"tls-certs": True})
     return "has a new console certificate, and who looks at it was not disturbed"
-
-
-def _command(domain: libvirt.virDomain, command: dict[str, Any]) -> None:
-    try:
-        answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(command), 0))
-    except libvirt.libvirtError as error:
-        raise HostError(f"QEMU cannot be told: {error}") from None
-    if "error" in answer:
-        raise HostError(f"QEMU does not take it: {answer['error'].get('desc')}")

@@ -114,6 +114,8 @@ READERS: Mapping[str, Reader] = {
     "console.client_certificates": _one_of(Need),
     "console.password": _one_of(Need),
     "console.static_passwords": _one_of(Choice),
+    "console.operators": _texts,
+    "console.ticket_seconds": _number,
     "exceptions": _exemptions,
 }
 """The keys that always have a value."""

@@ -115,6 +115,8 @@ class Rules:
     client_certificates: Need
     password: Need
     static_passwords: Choice
+    operators: tuple[str, ...]
+    ticket_seconds: int
     exceptions: frozenset[str]
     disks: Mapping[str, DiskRules]
     waivers: Mapping[str, Waiver]

@@ -1,0 +1,21 @@
+"""Commands to the QEMU of a running domain (QMP), by way of libvirt."""
+
+from __future__ import annotations
+
+import json
+
+import libvirt
+import libvirt_qemu
+
+from virtwarden.errors import HostError
+
+
+def command(domain: libvirt.virDomain, execute: str, **arguments: object) -> None:
+    """Have QEMU execute it. Raises HostError, with nothing of the arguments, where it does not."""
+    line = json.dumps({"execute": execute, "arguments": arguments})
+    try:
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, line, 0))
+    except libvirt.libvirtError as error:
+        raise HostError(f"QEMU cannot be told: {error}") from None
+    if "error" in answer:
+        raise HostError(f"QEMU does not take it: {answer['error'].get('desc')}")

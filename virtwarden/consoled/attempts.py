@@ -1,0 +1,69 @@
+"""Attempts that fail are slowed down: after a few, each next one must wait twice as long."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+FREE = 3
+FIRST_WAIT_SECONDS = 15
+LONGEST_WAIT_SECONDS = 300
+
+
+@contextmanager
+def attempt(paths: Paths, uid: int) -> Iterator[None]:
+    """One attempt of this user's; what raises, hangs up or is killed inside has failed.
+
+    There is one at a time: another one of the same user's waits for its end. Raises HostError
+    where too many have failed lately.
+    """
+    directory = paths.console_attempts / str(uid)
+    with files.locked(directory):
+        record = directory / "failed"
+        failed, last = _read(record)
+        left = last + wait_after(failed) - _now()
+        if left > 0:
+            raise HostError(
+                f"{failed} attempts failed; the next one is in {math.ceil(left)} s",
+                fix=f"wait; as root, to forget them: rm -r {directory}",
+            )
+        # Before it is known how it ends, so that hanging up early gains nothing.
+        _write(record, failed + 1)
+        try:
+            yield
+        except BaseException:
+            _write(record, failed + 1)
+            raise
+        record.unlink(missing_ok=True)
+
+
+def wait_after(failed: int) -> int:
+    """For how many seconds nobody is asked after so many failures in a row."""
+    if failed < FREE:
+        return 0
+    doublings = min(failed - FREE, 10)
+    return min(FIRST_WAIT_SECONDS << doublings, LONGEST_WAIT_SECONDS)
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _write(record: Path, failed: int) -> None:
+    files.write_atomically(record, json.dumps([failed, _now()]).encode(), 0o600)
+
+
+def _read(record: Path) -> tuple[int, float]:
+    try:
+        failed, last = json.loads(record.read_text())
+        return int(failed), float(last)
+    except FileNotFoundError:
+        return 0, 0.0

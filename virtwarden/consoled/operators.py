@@ -1,0 +1,83 @@
+"""Who asks for a console, that it is them, and whether the policy lets them see it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import struct
+from dataclasses import dataclass
+
+from virtwarden.errors import HostError
+from virtwarden.policy import Rules
+
+PAM_SERVICE = "virt-warden"
+_ROOT = 0
+# struct ucred: pid, uid, gid; unix(7)
+_UCRED = struct.Struct("=iII")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An account of this host."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is root, of whom nothing is asked: it may do all this by itself."""
+        return self.uid == _ROOT
+
+
+def peer(connection: socket.socket) -> Operator:
+    """Who is at the other end of a Unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
+
+    Raises HostError where that is no account.
+    """
+    answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(answer)
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        raise HostError(f"uid {uid} is no account of this host") from None
+    return Operator(entry.pw_name, uid, entry.pw_gid)
+
+
+def may_look(operator: Operator, rules: Rules) -> bool:
+    """Whether the policy names them, or a group that they are in, for this domain's console."""
+    if operator.is_root:
+        return True
+    groups = os.getgrouplist(operator.name, operator.gid)
+    return any(
+        _gid(named[1:]) in groups if named.startswith("@") else named == operator.name
+        for named in rules.operators
+    )
+
+
+def _gid(group: str) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
+
+
+def authenticate(operator: Operator, password: str) -> None:
+    """Have PAM say that this is the operator's password, and the account in order.
+
+    Takes some two seconds where it is not (pam_fail_delay(3)). Raises HostError.
+    """
+    import pam
+
+    asked = pam.pam()
+    try:
+        known = asked.authenticate(operator.name, password, service=PAM_SERVICE)
+    except ValueError:  # a password with a zero in it
+        known = False
+    if not known:
+        raise HostError(
+            f"{operator.name} is not let in: {asked.reason or 'Authentication failure'}",
+            fix=f"the password is that of this host; what may ask: /etc/pam.d/{PAM_SERVICE}",
+        )

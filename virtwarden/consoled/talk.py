@@ -1,0 +1,94 @@
+"""What the two ends of the console service's socket say: JSON, an object a line.
+
+The operator: {"domain": NAME}. The service: {"ask": "password"}, which is answered by {"password":
+…}; and in the end {"ticket": {…}} or {"refused": WHY}. Neither end believes the other's form.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from virtwarden.errors import HostError
+
+_LONGEST_LINE = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What lets one viewer in, for so many seconds; `ca` is PEM, empty where TLS is off."""
+
+    domain: str
+    host: str
+    port: int
+    password: str
+    seconds: int
+    ca: str
+
+    def __repr__(self) -> str:
+        """Without the password: it must come into no log."""
+        return f"Ticket({self.domain!r}, {self.host!r}, {self.port})"
+
+
+class Talk:
+    """One end of the conversation. Raises HostError where the other end hangs up or babbles."""
+
+    def __init__(self, connection: socket.socket, patience_seconds: float) -> None:
+        """`patience_seconds` is how long a line of the other end's may take."""
+        connection.settimeout(patience_seconds)
+        self._connection = connection
+        self._heard = b""
+
+    def say(self, **said: object) -> None:
+        """Send one line."""
+        try:
+            self._connection.sendall(json.dumps(said).encode() + b"\n")
+        except OSError as error:
+            raise HostError(f"the other end hung up: {error}") from None
+
+    def say_ticket(self, ticket: Ticket) -> None:
+        """Send the ticket."""
+        self.say(ticket=asdict(ticket))
+
+    def hear(self, key: str) -> str:
+        """The text under this key of the next line."""
+        found = self.hear_line().get(key)
+        if not isinstance(found, str):
+            raise HostError(f"the other end did not say its {key}")
+        return found
+
+    def hear_line(self) -> dict[str, Any]:
+        """The next line."""
+        while b"\n" not in self._heard:
+            if len(self._heard) > _LONGEST_LINE:
+                raise HostError("the other end talks too much")
+            try:
+                more = self._connection.recv(4096)
+            except OSError as error:
+                raise HostError(f"the other end does not answer: {error}") from None
+            if not more:
+                raise HostError("the other end hung up")
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise HostError("the other end does not speak as virt-warden does")
+        return said
+
+
+def ticket_of(said: Any) -> Ticket:
+    """A ticket as the service sent it. Raises HostError where it is none."""
+    try:
+        ticket = Ticket(**said)
+    except TypeError:
+        raise HostError("the console service gave no ticket") from None
+    texts = (ticket.domain, ticket.host, ticket.password, ticket.ca)
+    numbers = (ticket.port, ticket.seconds)
+    if not all(type(t) is str for t in texts) or not all(type(n) is int for n in numbers):
+        raise HostError("the console service gave a ticket of another form")
+    return ticket
