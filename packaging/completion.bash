@@ -13,7 +13,7 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain audit log pki remote recover policy package service virt-install --help --version" ;;
+        1:*) words_of="enrol unenrol status explain audit log pki remote console recover policy package service virt-install --help --version" ;;
         2:policy) words_of="check --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
@@ -37,11 +37,12 @@ _virt_warden()
                 unenrol) words_of="--all --help" ;;
                 status) words_of="--json --help" ;;
                 audit) words_of="--json --html --prometheus --help" ;;
+                console) words_of="--out --serve --help" ;;
                 log) words_of="--json --event --help" ;;
                 *) words_of="--help" ;;
             esac
             case $prev in
-                --xml | --html | --prometheus)
+                --xml | --html | --prometheus | --out)
                     _filedir
                     return
                     ;;

@@ -51,7 +51,7 @@ class FakeHost:
     taps: set[str] = field(default_factory=set)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
-    socket_offers: dict[str, vnc.Offer] = field(default_factory=dict)
+    takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     mac: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -146,10 +146,8 @@ class FakeHost:
             raise HostError(f"the VNC server at {host} port {port} does not answer")
         return self.offers[host, port]
 
-    def vnc_offers_on(self, path: str) -> vnc.Offer:
-        if path not in self.socket_offers:
-            raise HostError(f"the VNC server at {path} does not answer")
-        return self.socket_offers[path]
+    def vnc_takes_anyone(self, host: str, port: int) -> bool:
+        return (host, port) in self.takers_of_anyone
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         return (host, port) in self.plain_websockets

@@ -107,6 +107,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Listen, "socket", "<listen socket='/run/a'/>", "/run/a"),
     (Display, "kind", "<graphics type='vnc'/>", "vnc"),
     (Display, "port", "<graphics port='5900'/>", "5900"),
+    (Display, "tls_port", "<graphics tlsPort='5901'/>", "5901"),
     (Display, "websocket", "<graphics websocket='5700'/>", "5700"),
     (Display, "address", "<graphics listen='::1'/>", "::1"),
     (Display, "socket", "<graphics socket='/run/a'/>", "/run/a"),

@@ -8,7 +8,7 @@ import pytest
 import xmls
 from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusals, rules
 
-from virtwarden.changes import IssueCertificate
+from virtwarden.changes import IssueCertificate, RestrictPorts
 from virtwarden.guards import console
 from virtwarden.guards.base import Case, Op
 from virtwarden.system.vnc import Offer
@@ -103,6 +103,62 @@ def test_what_only_renders_passes() -> None:
     assert refusals(console, case("<graphics type='egl-headless'/>")) == []
 
 
+def test_certificates_of_viewers_need_tls() -> None:
+    asked = {"client_certificates": "required"}
+    assert refusals(console, case(xmls.vnc(), **asked)) == []
+    assert "TLS is off" in refusal(console, case(xmls.vnc(), tls="off", **asked))
+    assert refusals(console, case("", tls="off", **asked)) == []
+
+
+def test_a_display_that_is_off_may_say_what_it_will() -> None:
+    for devices in (xmls.vnc(EVERYWHERE), SOCKET, "<graphics type='egl-headless'/>"):
+        assert refusals(console, case(devices, display="off")) == []
+        for op in (Op.PREPARE, Op.START):
+            off = case(devices, op, display="off", admin_workstations=("192.0.2.7",))
+            assert console.plan(off) == []
+
+
+@pytest.mark.parametrize("kind", ["spice", "sdl", "unheard-of"])
+def test_a_display_that_the_wrapper_does_not_take_away_is_refused_where_it_is_off(
+    kind: str,
+) -> None:
+    excepted = frozenset({"spice"})
+    off = case(f"<graphics type='{kind}'/>", display="off", exceptions=excepted)
+    assert "displays are off" in refusal(console, off)
+
+
+@pytest.mark.parametrize(
+    ("backend", "works", "wanted"),
+    [
+        ("auto", ("nftables", "iptables"), "nftables"),
+        ("auto", ("iptables",), "iptables"),
+        ("nftables", ("iptables",), ""),
+        ("ebtables", ("nftables", "iptables"), "iptables"),
+        ("ebtables", ("nftables",), ""),
+        ("auto", (), ""),
+    ],
+)
+def test_workstations_need_a_firewall_that_works(
+    backend: str, works: tuple[str, ...], wanted: str
+) -> None:
+    host = FakeHost(port_backends=works)
+    limited = {"admin_workstations": ("192.0.2.7",), "backend": backend}
+    found = refusals(console, case(xmls.vnc(), host=host, **limited))
+    if not wanted:
+        assert "nobody can be kept from its console" in str(found)
+        assert refusals(console, case(SOCKET, host=host, listen=("unix",), **limited)) == []
+        return
+    assert found == []
+    (change,) = console.plan(case(xmls.vnc(), Op.START, host, **limited))
+    assert change == RestrictPorts(xmls.UUID, wanted, (5900,), ("192.0.2.7",))
+    host.lost_port_rules[xmls.UUID] = "they are gone"
+    host.offers["127.0.0.1", 5900] = OF_TLS
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert console.verify(case(xmls.vnc(), Op.STARTED, host, **limited), process) == [
+        "they are gone"
+    ]
+
+
 # Plan
 
 
@@ -183,7 +239,7 @@ def test_where_nobody_can_knock_there_is_nothing_to_check() -> None:
 @pytest.mark.parametrize("devices", [SOCKET, OLD_SOCKET])
 @pytest.mark.parametrize(("offer", "breaks"), [(OF_TLS, False), (Offer((1,)), True), (None, True)])
 def test_a_socket_is_knocked_at_as_well(devices: str, offer: Offer | None, breaks: bool) -> None:
-    host = FakeHost(socket_offers={"/run/a.sock": offer} if offer else {})
+    host = FakeHost(offers={("/run/a.sock", 0): offer} if offer else {})
     own = case(devices, Op.STARTED, host, listen=("unix",))
     found = console.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))
     assert bool(found) is breaks
@@ -198,6 +254,22 @@ def test_a_websocket_that_speaks_without_tls_breaks_it() -> None:
     host.plain_websockets.add(("127.0.0.1", 5700))
     (breach,) = console.verify(own, process)
     assert "port 5700 speaks WebSocket without TLS" in breach
+
+
+def test_a_display_that_is_off_and_answers_breaks_it() -> None:
+    assert verified(None, display="off") == []
+    (breach,) = verified(OF_TLS, display="off")
+    assert "answers, and displays are off" in breach
+
+
+def test_a_console_that_asks_for_no_certificate_breaks_it() -> None:
+    host = FakeHost(offers={("127.0.0.1", 5900): OF_TLS})
+    own = case(xmls.vnc(), Op.STARTED, host, client_certificates="required")
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert console.verify(own, process) == []
+    host.takers_of_anyone.add(("127.0.0.1", 5900))
+    (breach,) = console.verify(own, process)
+    assert "asks viewers for no certificate" in breach
 
 
 def test_what_another_emulator_does_is_no_promise_of_ours() -> None:
