@@ -7,7 +7,8 @@ ARCHES = x86_64 i386 aarch64 arm ppc64 riscv64 s390x
 TOOLS = build/tools/bin
 RUNS = 30
 
-.PHONY: help deb install uninstall demo test test-unit test-libvirt test-package chaos fuzz lint bench needs tools clean
+.PHONY: help deb install uninstall demo test test-unit test-libvirt test-package test-appliance chaos
+.PHONY: fuzz lint bench needs tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -49,13 +50,17 @@ chaos: needs ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=
 test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
 
+test-appliance: deb ## a whole Debian host, booted, with the .deb on it; DEBIAN=trixie
+	$(PYTHON) -B -m pytest tests/appliance $(if $(DEBIAN),--debian $(DEBIAN))
+
 lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
 	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
-	$(TOOLS)/mypy -p tests.host -p tests.package -p demo -p bench
+	$(TOOLS)/mypy -p tests.host -p tests.package -p tests.appliance -p demo -p bench
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
+	shellcheck tests/appliance/image/*
 	shellcheck packaging/debian/virt-warden.p*
 
 bench: needs ## how much of a start's time is ours; RUNS=5 for a quick look

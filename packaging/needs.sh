@@ -5,6 +5,8 @@ packages="
  acl
  debhelper
  dh-python
+ dpkg-dev
+ e2fsprogs
  ebtables
  gnutls-bin
  iproute2
@@ -14,6 +16,7 @@ packages="
  libvirt-daemon-config-nwfilter
  libvirt-daemon-system
  lintian
+ mmdebstrap
  nftables
  openssh-server
  ovmf

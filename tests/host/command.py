@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Mapping
 
-_TIMEOUT_SECONDS = 60
+_SECONDS = 60
 
 
 class CommandFailedError(RuntimeError):
     """A command failed; the message has the command as one could paste it, and what it said."""
 
 
-def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; where `check`, a failure raises CommandFailedError."""
+def run(
+    *command: str,
+    check: bool = True,
+    stdin: str = "",
+    seconds: float = _SECONDS,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; where `check`, a failure raises CommandFailedError.
+
+    One that takes longer than `seconds` is killed, and raises TimeoutExpired. Without an
+    `environment` it has ours.
+    """
     done = subprocess.run(
         command,
         check=False,
@@ -22,7 +33,8 @@ def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.Comple
         input=stdin,
         # No terminal: virsh would look for somebody there who has a password.
         start_new_session=True,
-        timeout=_TIMEOUT_SECONDS,
+        timeout=seconds,
+        env=environment,
     )
     if check and done.returncode != 0:
         said = (done.stderr or done.stdout).strip()

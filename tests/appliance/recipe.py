@@ -1,0 +1,45 @@
+"""What the appliance is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOTFS = Path(__file__).with_name("rootfs")
+# On the appliance: the archive from which its apt installs.
+ARCHIVE = "/srv/debian"
+
+# A KVM host as Debian's installer and `apt install libvirt-daemon-system` leave it, without what
+# only a person at the keyboard needs.
+_HOST = """
+    systemd-sysv udev dbus kmod procps iproute2 iputils-ping apparmor
+    linux-image-cloud-amd64
+    libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
+    ovmf swtpm swtpm-tools
+"""
+
+# What the scenarios themselves work with.
+_TOOLS = " python3 busybox-static cpio tcpdump cryptsetup-bin ipxe"
+
+# What our package may ask apt for: it lies in the archive, and is not installed.
+_ARCHIVE = """
+    acl nftables ebtables cryptsetup-bin passwd
+    python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
+    python3-cryptography python3-pylibacl python3-augeas python3-systemd python3-apt
+    virtinst debsecan
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A Debian release, and which of its packages go onto the appliance."""
+
+    codename: str
+    host: str = _HOST
+    tools: str = _TOOLS
+    archive: str = _ARCHIVE
+
+
+BOOKWORM = Recipe("bookworm")
+TRIXIE = Recipe("trixie")
+RECIPES = {recipe.codename: recipe for recipe in (BOOKWORM, TRIXIE)}
