@@ -176,6 +176,12 @@ def test_only_images_of_this_host_are_looked_at(images: Images) -> None:
     assert images.asked == []
 
 
+def test_a_domain_without_devices_gets_the_wrapper_too() -> None:
+    bare = f"<domain><name>a</name><uuid>{xmls.UUID}</uuid><os><type arch='x86_64'/></os></domain>"
+    assert read(enrol(bare)).emulator == WRAPPER
+    assert read(unenrol(enrol(bare))).emulator == ""
+
+
 # Once and again
 
 
@@ -451,6 +457,8 @@ def test_a_domain_whose_notes_are_gone_starts_without_us_after_an_unenrolment(
     found = original(lost)
     assert found.emulator == QEMU
     assert found.labels == ()
+    theirs = original(lost.replace(b"vmw-web01:vmw-web01", b"alice:alice"))
+    assert [label.label for label in theirs.labels] == ["alice:alice"]
     again = enrol(lost)
     assert read(again).emulator == WRAPPER
     assert original(again).emulator == QEMU

@@ -232,8 +232,9 @@ def test_without_a_password_tls_is_still_asked_for() -> None:
     assert verified(Offer((1,)), password="off", tls="off") == []
 
 
-def test_where_nobody_can_knock_there_is_nothing_to_check() -> None:
-    assert verified(None, NOWHERE) == []
+@pytest.mark.parametrize("devices", [NOWHERE, xmls.vnc(port="-1"), xmls.vnc(port="")])
+def test_where_nobody_can_knock_there_is_nothing_to_check(devices: str) -> None:
+    assert verified(None, devices) == []
 
 
 @pytest.mark.parametrize("devices", [SOCKET, OLD_SOCKET])

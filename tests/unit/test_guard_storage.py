@@ -151,12 +151,21 @@ def test_a_device_with_many_names_passes(host: FakeHost) -> None:
     assert refusals(storage, case(host, xmls.disk("/dev/dm-3", kind="block"))) == []
 
 
-def test_a_file_of_another_vms_user_is_refused(host: FakeHost) -> None:
-    host.file(DISK, uid=70009)
-    assert "belongs to another VM's user (uid 70009)" in refusal(storage, case(host))
+@pytest.mark.parametrize("uid", [70001, 70009, 99999])
+def test_a_file_of_another_vms_user_is_refused(host: FakeHost, uid: int) -> None:
+    host.file(DISK, uid=uid)
+    assert f"belongs to another VM's user (uid {uid})" in refusal(storage, case(host))
 
 
-@pytest.mark.parametrize("uid", [0, 1000, 64055, UID])
+def test_a_file_of_the_first_vms_user_is_refused_to_one_that_has_no_user_yet(
+    host: FakeHost,
+) -> None:
+    host.accounts.clear()
+    host.file(DISK, uid=70000)
+    assert "belongs to another VM's user (uid 70000)" in refusal(storage, case(host))
+
+
+@pytest.mark.parametrize("uid", [0, 1000, 64055, 100000, UID])
 def test_a_file_of_root_of_an_admin_or_of_its_own_passes(host: FakeHost, uid: int) -> None:
     host.file(DISK, uid=uid)
     assert refusals(storage, case(host)) == []
@@ -265,6 +274,13 @@ def test_one_file_in_two_places_of_a_domain_is_refused(
         assert found == []  # libvirt refuses that itself; nothing of another is at stake
     else:
         assert f"disk vdb ({DISK}): it is the same file as disk vda ({DISK})" in found[0]
+
+
+def test_what_is_its_own_and_what_is_shared_are_not_one_file(host: FakeHost) -> None:
+    memory = f"<memory><source><path>{DISK}</path></source><target><readonly/></target></memory>"
+    line = refusal(storage, case(host, xmls.disk(**READ_ONLY) + memory))
+    assert "the memory's file" in line
+    assert "is the same file as disk vda" in line
 
 
 def test_a_base_that_is_a_writable_disk_as_well_is_refused(host: FakeHost) -> None:
@@ -376,8 +392,18 @@ def test_a_chain_that_was_spelled_out_for_another_image_is_refused(
 
 
 def test_an_empty_drive_passes(host: FakeHost) -> None:
-    empty = "<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>"
+    empty = "<disk type='file'><driver type='qcow2'/><target dev='sda'/><readonly/></disk>"
     assert refusals(storage, case(host, empty)) == []
+
+
+def test_files_are_looked_at_before_libvirt_gives_them_away_and_not_after(host: FakeHost) -> None:
+    gone = xmls.disk(f"{IMAGES}/gone.img")
+    assert refusals(storage, case(host, gone, Op.START)) == []
+    assert refusals(storage, case(host, gone, Op.STARTED)) == []
+
+
+def test_what_is_gone_by_the_time_of_the_check_is_no_breach_of_access(host: FakeHost) -> None:
+    assert verified(host, xmls.disk(f"{IMAGES}/gone.img")) == []
 
 
 @pytest.mark.parametrize(

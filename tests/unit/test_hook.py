@@ -229,6 +229,11 @@ def test_and_does_nothing_to_a_running_or_stopped_one(called: Hook, op: str, xml
     assert called.calls == []
 
 
+def test_a_call_without_xml_is_told_for_what_it_is(called: Hook) -> None:
+    called.call("prepare", b"")
+    assert "libvirt gave no XML on stdin; to mend: do not call the hook by hand" in called.err
+
+
 def test_no_more_of_stdin_is_read_than_a_domain_may_be_large(called: Hook) -> None:
     asked = []
 

@@ -274,7 +274,7 @@ def test_disabled_does_the_indispensable_and_says_nothing(
 def test_disabled_a_domain_that_is_not_enrolled_is_left_alone(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse(monkeypatch, *lifecycle.GUARDS)  # type: ignore[arg-type]
+    refuse(monkeypatch, identity)
     lifecycle.prepare(under(case, Mode.DISABLED))
     assert world.done == []
 

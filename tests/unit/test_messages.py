@@ -97,6 +97,12 @@ def test_two_values_never_look_alike(logged: list[str], one: str, other: str) ->
     assert (logged[0] == logged[1]) is same
 
 
+def test_a_spelled_out_letter_cannot_be_written_by_hand(logged: list[str]) -> None:
+    for value in ("\n", "\\x0a"):
+        log.event(log.Level.NOTICE, "undone", value=value)
+    assert logged[0] != logged[1]
+
+
 def test_plain_words_need_no_quotes(logged: list[str]) -> None:
     log.event(log.Level.NOTICE, "verified", user="vmw-web01", uid=70000, guards="a,b", none="")
     assert logged == ['5 event=verified user=vmw-web01 uid=70000 guards=a,b none=""']

@@ -171,7 +171,7 @@ def leaves(node: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
         yield path
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(documents())
 def test_every_value_of_a_document_has_a_line_that_names_its_key(text: str) -> None:
     try:

@@ -10,7 +10,7 @@ from virtwarden.domain import Disk
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.reach import part_of_the_host, search_grants, swapper
-from virtwarden.system.files import Found, Inode
+from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
 from virtwarden.uses import FILE_KINDS, Use, uses
 
@@ -251,16 +251,13 @@ def verify(case: Case, process: Process) -> list[str]:
     """See Guard."""
     breaches = []
     for use in uses(case.domain):
-        found = case.facts.look(use.path)
-        if found.leaf is not None:
-            breaches += _verify_inode(case, use, found)
+        leaf = case.facts.look(use.path).leaf
+        if leaf is not None:
+            breaches += _verify_inode(case, use, leaf)
     return breaches
 
 
-def _verify_inode(case: Case, use: Use, found: Found) -> list[str]:
-    inode = found.leaf
-    if inode is None:
-        return []
+def _verify_inode(case: Case, use: Use, inode: Inode) -> list[str]:
     breaches = []
     if inode.mode & stat.S_IRWXO:
         breaches.append(f"{use.path} is open to everyone (mode {inode.permissions:04o})")
