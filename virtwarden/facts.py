@@ -13,7 +13,6 @@ from virtwarden.system import files, mac, netfilter, portfilter, users, vnc
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
-
 _TOOLS = {"nftables": Path(netfilter.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
 
 

@@ -149,7 +149,7 @@ def test_workstations_need_a_firewall_that_works(
         assert refusals(console, case(SOCKET, host=host, listen=("unix",), **limited)) == []
         return
     assert found == []
-    (change,) = console.plan(case(xmls.vnc(), Op.START, host, **limited))
+    _, change = console.plan(case(xmls.vnc(), Op.START, host, **limited))
     assert change == RestrictPorts(xmls.UUID, wanted, (5900,), ("192.0.2.7",))
     host.lost_port_rules[xmls.UUID] = "they are gone"
     host.offers["127.0.0.1", 5900] = OF_TLS
