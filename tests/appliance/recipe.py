@@ -26,7 +26,7 @@ _ARCHIVE = """
     acl nftables ebtables cryptsetup-bin passwd
     python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
     python3-cryptography python3-pylibacl python3-augeas python3-systemd python3-apt
-    virtinst debsecan
+    python3-cracklib virtinst debsecan
 """
 
 

@@ -1,0 +1,152 @@
+"""VMs on a host with our package: their own user and their own AppArmor label at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.appliance.conftest import Boot
+from tests.appliance.machine import Host
+from tests.host.domain import Disk, Nic, Vnc, domain_xml
+
+IMAGES = "/var/lib/libvirt/images"
+
+
+def defined(host: Host, name: str, **parts: Any) -> str:
+    """A domain with a disk of its own, on a base image that all share; enrolled by the service."""
+    host.run(
+        f"cd {IMAGES} && {{ [ -e base.qcow2 ] || qemu-img create -q -f qcow2 base.qcow2 16M; }} &&"
+        f" qemu-img create -q -f qcow2 -b {IMAGES}/base.qcow2 -F qcow2 {name}.qcow2"
+    )
+    disk = Disk(f"{IMAGES}/{name}.qcow2")
+    host.define(domain_xml(name, disks=[disk], vnc=Vnc(), **parts))
+    return name
+
+
+def started(host: Host, name: str) -> str:
+    """Start it as an admin does, once the service has seen it; the pid of its QEMU."""
+    host.until(f"virsh -q dumpxml {name} --inactive | grep -q warden:enrolment", seconds=60)
+    host.run(f"virsh -q start {name}")
+    return host.run(f"cat /run/libvirt/qemu/{name}.pid").stdout.strip()
+
+
+def status(host: Host, name: str) -> dict[str, Any]:
+    (found,) = json.loads(host.run(f"virt-warden status --json {name}", check=False).stdout)
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def cells(guarded: Host) -> dict[str, str]:
+    """Two VMs, with the pids of their QEMUs."""
+    guarded.run("ip link add br0 type bridge forward_delay 0 && ip link set br0 up")
+    for number, name in enumerate(("web01", "db01"), start=1):
+        defined(guarded, name, nics=[Nic(f"52:54:00:00:00:0{number}", "br0")])
+    return {name: started(guarded, name) for name in ("web01", "db01")}
+
+
+def test_a_domain_that_is_defined_comes_under_guard_by_itself(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    for name in cells:
+        found = status(guarded, name)
+        assert (found["user"], found["enrolled"]) == (f"vmw-{name}", True)
+
+
+def test_each_vm_has_its_own_user_and_its_own_label(guarded: Host, cells: dict[str, str]) -> None:
+    users, labels = set(), set()
+    for name, pid in cells.items():
+        users.add(guarded.run(f"stat -c %U /proc/{pid}").stdout)
+        label = guarded.run(f"cat /proc/{pid}/attr/current").stdout.strip("\0\n")
+        uuid = guarded.run(f"virsh -q domuuid {name}").stdout.strip()
+        assert label == f"libvirt-{uuid} (enforce)"
+        labels.add(label)
+    assert users == {"vmw-web01\n", "vmw-db01\n"}
+    assert len(labels) == 2
+
+
+def test_every_promise_is_kept_and_apparmor_denied_nothing(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    for name in cells:
+        assert status(guarded, name)["breaches"] == []
+    assert guarded.denials() == []
+
+
+def test_one_vms_user_reads_neither_the_others_disk_nor_writes_the_base(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    refused = guarded.run(f"runuser -u vmw-web01 -- cat {IMAGES}/db01.qcow2", check=False)
+    assert "Permission denied" in refused.stderr
+    refused = guarded.run(f"runuser -u vmw-web01 -- sh -c ': >>{IMAGES}/base.qcow2'", check=False)
+    assert refused.exit != 0
+    guarded.run(f"runuser -u vmw-web01 -- head -c1 {IMAGES}/web01.qcow2")
+
+
+def test_the_journal_tells_of_the_start(guarded: Host, cells: dict[str, str]) -> None:
+    found = guarded.run("virt-warden log web01 --event verified").stdout
+    assert "web01  verified" in found
+    guarded.run("runuser -u nobody -- logger -t virt-warden event=forged")
+    assert "forged" not in guarded.run("virt-warden log").stdout
+
+
+def test_libvirtd_killed_and_restarted_finds_its_vms_guarded(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    guarded.run("systemctl kill -s KILL libvirtd && systemctl start libvirtd && virsh version")
+    for name, pid in cells.items():
+        assert guarded.run(f"cat /run/libvirt/qemu/{name}.pid").stdout.strip() == pid
+        assert status(guarded, name)["breaches"] == []
+
+
+def test_a_saved_vm_goes_on_under_guard(guarded: Host, cells: dict[str, str]) -> None:
+    guarded.run("virsh -q managedsave web01")
+    guarded.run("virsh -q start web01")
+    assert status(guarded, "web01")["breaches"] == []
+    assert guarded.denials() == []
+
+
+def test_a_reboot_brings_vms_back_guarded(boot: Boot) -> None:
+    host = boot("guarded")
+    defined(host, "web01")
+    started(host, "web01")
+    host.run("virsh -q autostart web01")
+    host.reboot()
+    host.until("virsh -q domstate web01 | grep -q running", seconds=120)
+    assert status(host, "web01")["breaches"] == []
+    assert host.run(f"stat -c %U {IMAGES}/web01.qcow2").stdout == "vmw-web01\n"
+
+
+def test_a_power_cut_leaves_nothing_that_keeps_a_vm_from_starting(boot: Boot) -> None:
+    host = boot("guarded")
+    defined(host, "web01")
+    started(host, "web01")
+    host.run("sync")
+    host.cut_power()
+    host.power_on()
+    host.run("virsh -q start web01")
+    assert status(host, "web01")["breaches"] == []
+    host.run("virsh -q destroy web01")
+    assert host.run(f"stat -c %U:%a {IMAGES}/web01.qcow2").stdout == "root:644\n"
+
+
+def test_removal_leaves_every_vm_startable_and_purge_nothing_of_ours(boot: Boot) -> None:
+    host = boot("guarded")
+    defined(host, "runs")
+    defined(host, "rests")
+    started(host, "runs")
+    host.run("DEBIAN_FRONTEND=noninteractive apt-get remove -y virt-warden")
+    assert host.run("virsh -q domstate runs").stdout.strip() == "running"
+    host.run("virsh -q start rests")
+    user = host.run("stat -c %U /proc/$(cat /run/libvirt/qemu/rests.pid)").stdout
+    assert user == "libvirt-qemu\n"
+    host.run("virsh -q destroy runs && virsh -q start runs")
+    host.run("virsh -q destroy runs && virsh -q destroy rests")
+    host.run("DEBIAN_FRONTEND=noninteractive apt-get purge -y virt-warden")
+    for command in (
+        "getent passwd | grep vmw-",
+        "ls /etc/virt-warden /var/lib/virt-warden /usr/share/virt-warden",
+        "grep -r virt-warden /etc/apparmor.d /etc/libvirt/hooks",
+    ):
+        assert host.run(command, check=False).stdout == "", command
