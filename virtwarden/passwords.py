@@ -8,6 +8,11 @@ from __future__ import annotations
 import secrets
 import string
 
+from virtwarden.domain import from_tree, parse
+from virtwarden.errors import HostError
+from virtwarden.guards.base import shown
+from virtwarden.policy import Mode, Rules
+
 LENGTH = 8
 # What no shell, key file or terminal takes for its own when it is pasted.
 _SPECIAL = "#%+-=?@_"
@@ -58,3 +63,40 @@ def _lacking(password: str) -> str:
             return name
     known = set("".join(_CLASSES.values()))
     return "" if set(password) - known else "special character"
+
+
+def objection(xml: bytes, rules: Rules) -> HostError | None:
+    """What the policy has against the passwords that stand in a domain's XML for ever.
+
+    None where it has nothing, or where they are empty, which lets nobody in. Raises HostError where
+    they cannot be looked at.
+    """
+    root = parse(xml)
+    displays = root.findall("devices/graphics[@passwd]")
+    standing = [word for word in (display.get("passwd") for display in displays) if word]
+    if not standing or rules.mode is Mode.DISABLED:
+        return None
+    name = shown(from_tree(root).name)
+    if rules.static_passwords == "deny":
+        return HostError(
+            "its display has a password that stands for ever",
+            where=rules.where("console.static_passwords"),
+            fix=f"virsh edit {name}, take passwd= out; virt-warden console {name} gives one",
+        )
+    weak = "".join(list(filter(None, map(_weakness_by_list, standing)))[:1])
+    if not weak:
+        return None
+    return HostError(
+        f"the password of its display {weak}",
+        fix=f"virsh edit {name}: 8 characters by chance, of all four kinds, or none at all",
+    )
+
+
+def _weakness_by_list(password: str) -> str:
+    try:
+        return weakness(password)
+    except ImportError:
+        raise HostError(
+            "its display's password cannot be held against a word list",
+            fix="apt install python3-cracklib",
+        ) from None

@@ -9,7 +9,7 @@ from uuid import NAMESPACE_DNS, uuid5
 import pytest
 
 from tests.host.command import run
-from tests.host.domain import Disk, domain_xml
+from tests.host.domain import Disk, Vnc, domain_xml
 from tests.host.images import qcow2, raw
 from tests.host.service import Service
 from tests.host.service import service as running_service
@@ -298,6 +298,16 @@ def test_a_domain_whose_image_is_not_there_is_logged_once_and_tried_again(
     warden.libvirt.define(xml)
     syslog.wait_for("event=enrolled domain=web01 ", SECONDS)
     warden.libvirt.start("web01")
+
+
+def test_a_domain_whose_password_is_easily_guessed_is_not_enrolled_until_it_is_another(
+    warden: Warden, syslog: Syslog, service: Service
+) -> None:
+    warden.libvirt.define(domain_xml("web01", vnc=Vnc(password="P@ssw0rd")))
+    said = syslog.wait_for("event=not-enrolled domain=web01 ", SECONDS)
+    assert "the password of its display" in said
+    assert "P@ssw0rd" not in "".join(syslog.lines())
+    define(warden, syslog, "web01", vnc=Vnc(password="rT7%kq2Z"))
 
 
 def test_no_start_and_no_stop_depends_on_the_service(

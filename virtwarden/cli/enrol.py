@@ -10,12 +10,11 @@ import libvirt
 
 from virtwarden import passwords
 from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
-from virtwarden.domain import parse, read
+from virtwarden.domain import read
 from virtwarden.enrolment import enrol_xml
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
 from virtwarden.paths import Paths
-from virtwarden.policy import Mode, Policy, Rules, load
+from virtwarden.policy import Mode, Policy, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,41 +85,12 @@ def _must_be_managed(policy: Policy, name: str) -> None:
 
 
 def _must_have_no_weak_password(policy: Policy, xml: bytes) -> None:
-    """What stands in the XML for ever must be hard to guess, or not be there at all."""
+    """It is refused where the mode is enforcing, else only said."""
     name = read(xml).name
     rules = policy.rules_for(name)
-    displays = parse(xml).findall("devices/graphics[@passwd]")
-    standing = [word for word in (display.get("passwd") for display in displays) if word]
-    if not standing or rules.mode is Mode.DISABLED:
-        return
-    error = _objection(rules, shown(name), max(map(_weakness, standing)))
+    error = passwords.objection(xml, rules)
     if error is None:
         return
     if rules.mode is Mode.ENFORCING:
         raise error
     print(f"virt-warden: {name}: {error}", file=sys.stderr)
-
-
-def _objection(rules: Rules, name: str, weakness: str) -> HostError | None:
-    if rules.static_passwords == "deny":
-        return HostError(
-            "its display has a password that stands for ever",
-            where=rules.where("console.static_passwords"),
-            fix=f"virsh edit {name}, take passwd= out; virt-warden console {name} gives one",
-        )
-    if weakness:
-        return HostError(
-            f"the password of its display {weakness}",
-            fix=f"virsh edit {name}: 8 characters by chance, of all four kinds, or none at all",
-        )
-    return None
-
-
-def _weakness(password: str) -> str:
-    try:
-        return passwords.weakness(password)
-    except ImportError:
-        raise HostError(
-            "its display's password cannot be held against a word list",
-            fix="apt install python3-cracklib",
-        ) from None

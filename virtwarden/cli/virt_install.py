@@ -16,11 +16,12 @@ from typing import Any
 
 import libvirt
 
+from virtwarden import passwords
 from virtwarden.domain import from_tree, parse
 from virtwarden.enrolment import enrol_xml
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy, load
+from virtwarden.policy import Mode, Policy, load
 
 _PROGRAM = Path("/usr/bin/virt-install")
 _HERE = "qemu:///system"
@@ -63,4 +64,8 @@ def _enrolled(paths: Paths, policy: Policy, connection: libvirt.virConnect, xml:
     name = from_tree(parse(xml.encode())).name
     if not policy.manages(name):
         return xml
-    return enrol_xml(xml.encode(), policy.rules_for(name).user_prefix, paths).decode()
+    rules = policy.rules_for(name)
+    weak = passwords.objection(xml.encode(), rules)
+    if weak is not None and rules.mode is Mode.ENFORCING:
+        raise weak
+    return enrol_xml(xml.encode(), rules.user_prefix, paths).decode()

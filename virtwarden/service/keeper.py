@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import libvirt
 
-from virtwarden import journal, log, recovery
+from virtwarden import journal, log, passwords, recovery
 from virtwarden.cli.connection import define, inactive_xml, known, rests
 from virtwarden.domain import read
 from virtwarden.enrolment import enrol_xml, is_enrolled, unenrol_xml
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy, load
+from virtwarden.policy import Mode, Policy, load
 from virtwarden.system import users
 
 _POLICY = ""
@@ -100,7 +100,11 @@ class Keeper:
             ):
                 log.event(log.Level.NOTICE, "unenrolled", domain=name, uuid=uuid)
             return
-        enrolled = enrol_xml(xml, policy.rules_for(name).user_prefix, self._paths)
+        rules = policy.rules_for(name)
+        weak = passwords.objection(xml, rules)
+        if weak is not None and rules.mode is Mode.ENFORCING:
+            raise weak
+        enrolled = enrol_xml(xml, rules.user_prefix, self._paths)
         if self._define(domain, xml, enrolled):
             holds = "from its next start on" if domain.isActive() else "now"
             bases = ",".join(base.path for disk in read(enrolled).disks for base in disk.layers)
