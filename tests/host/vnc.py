@@ -10,6 +10,7 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -102,6 +103,58 @@ def login(
     `hostname` is held to the certificate; `certificate` is our own, with its key, for a server
     that wants to see one.
     """
+    with _logged_in(host, port, cafile, password, hostname, certificate) as stream:
+        return _desktop(stream)[0]
+
+
+def screen(
+    host: str, port: int, cafile: Path | str, password: str, hostname: str
+) -> tuple[int, int, bytes]:
+    """Log in as `login` does and look: width, height, and the pixels as RGB.
+
+    Waits until there is anything to see: two pixels that differ (RFC 6143, 7.5 to 7.7).
+    """
+    with _logged_in(host, port, cafile, password, hostname, None) as stream:
+        _, width, height = _desktop(stream)
+        stream.write(_TRUE_COLOUR + _RAW)
+        while True:
+            stream.write(struct.pack("!BBHHHH", 3, 0, 0, 0, width, height))
+            pixels = _update(stream, width, height)
+            if len({*pixels[::4]}) > 1:
+                red, green, blue = pixels[2::4], pixels[1::4], pixels[::4]
+                return width, height, bytes(chain.from_iterable(zip(red, green, blue, strict=True)))
+
+
+# SetPixelFormat: 32 bits, depth 24, little-endian, true colour, 8 bits each of blue, green, red
+_TRUE_COLOUR = struct.pack("!BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
+# SetEncodings: raw alone
+_RAW = struct.pack("!BxHi", 2, 1, 0)
+_FRAMEBUFFER_UPDATE = 0
+
+
+def _update(stream: _Stream, width: int, height: int) -> bytes:
+    """The whole screen, in one or several rectangles."""
+    pixels = bytearray(width * height * 4)
+    if stream.u8() != _FRAMEBUFFER_UPDATE:
+        raise LoginRefusedError("the server sends something else than its screen")
+    _, count = struct.unpack("!BH", stream.read(3))
+    for _ in range(count):
+        left, top, wide, high, _ = struct.unpack("!HHHHi", stream.read(12))
+        for row in range(top, top + high):
+            begin = 4 * (row * width + left)
+            pixels[begin : begin + 4 * wide] = stream.read(4 * wide)
+    return bytes(pixels)
+
+
+@contextmanager
+def _logged_in(
+    host: str,
+    port: int,
+    cafile: Path | str,
+    password: str,
+    hostname: str | None,
+    certificate: tuple[str, str] | None,
+) -> Iterator[_Stream]:
     context = _tls(cafile, hostname)
     if certificate:
         context.load_cert_chain(*certificate)
@@ -109,7 +162,9 @@ def login(
         _ask_for_x509(connection)
         try:
             with context.wrap_socket(connection, server_hostname=hostname) as secured:
-                return _answer_challenge(_Stream(secured), password)
+                stream = _Stream(secured)
+                _answer_challenge(stream, password)
+                yield stream
         except (ssl.SSLError, ConnectionError) as failure:
             raise LoginRefusedError(str(failure)) from failure
 
@@ -125,7 +180,8 @@ def login_by_websocket(host: str, port: int, cafile: Path | str | None, password
             stream = _greeted(WebSocket(connection, host))
             _offered(stream)
             stream.write(bytes([SECURITY_VNC_AUTH]))
-            return _answer_challenge(stream, password)
+            _answer_challenge(stream, password)
+            return _desktop(stream)[0]
         except (ssl.SSLError, ConnectionError) as failure:
             raise LoginRefusedError(str(failure)) from failure
 
@@ -136,10 +192,9 @@ def _tls(cafile: Path | str, hostname: str | None) -> ssl.SSLContext:
     return context
 
 
-def _answer_challenge(stream: _Stream, password: str) -> str:
+def _answer_challenge(stream: _Stream, password: str) -> None:
     stream.write(_des_response(password, stream.read(_CHALLENGE_LENGTH)))
     _security_result(stream)
-    return _desktop_name(stream)
 
 
 def certificate(host: str, port: int) -> bytes:
@@ -234,8 +289,10 @@ def _security_result(stream: _Stream) -> None:
         raise LoginRefusedError(stream.text())
 
 
-def _desktop_name(stream: _Stream) -> str:
+def _desktop(stream: _Stream) -> tuple[str, int, int]:
+    """Come in, perhaps beside others; the desktop's name, width and height."""
     stream.write(b"\x01")
-    width_height_and_pixel_format = 4 + 16
-    stream.read(width_height_and_pixel_format)
-    return stream.text()
+    width, height = struct.unpack("!HH", stream.read(4))
+    pixel_format = 16
+    stream.read(pixel_format)
+    return stream.text(), width, height

@@ -15,6 +15,7 @@ from tests.host import consoled, vnc
 from tests.host.command import run
 from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
+from tests.host.screenshot import seen
 from tests.host.syslog import Syslog
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
 
@@ -107,6 +108,13 @@ def test_an_operator_gets_in_by_a_ticket_once(running: Warden, syslog: Syslog) -
         with pytest.raises(vnc.LoginRefusedError, match="Authentication failed"):
             look(given)
     assert given["password"] not in "\n".join(syslog.lines())
+
+
+def test_a_viewer_with_the_tickets_file_alone_sees_the_guests_screen(running: Warden) -> None:
+    ticket()
+    width, height, pixels = seen(home("alice") / "web01.vv")
+    assert len(pixels) == 3 * width * height
+    assert len(set(pixels)) > 1
 
 
 def test_what_is_written_and_printed_is_the_operators_alone(running: Warden) -> None:
