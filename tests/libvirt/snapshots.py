@@ -17,7 +17,9 @@ from tests.host.command import run
 _LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/console-ca",
+    "/run/virt-warden/ebtables-works",
     "/run/virt-warden/keys",
+    "/run/virt-warden/nftables-works",
     "/run/virt-warden/policy.json",
 )
 _ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")

@@ -159,8 +159,9 @@ def test_no_call_imports_anything_in_the_service(warden: Warden, web01: str) -> 
 import io, sys
 from pathlib import Path
 sys.path.insert(0, "/usr/share/virt-warden")
+from virtwarden.paths import Paths
 from virtwarden.service.warm import warm_up
-warm_up()
+warm_up(Paths())
 from virtwarden import hook
 before = set(sys.modules)
 for op in ("prepare", "start", "started", "release"):

@@ -30,7 +30,7 @@ def run(paths: Paths) -> int:
     Gives 0 then, and 1 where the process that listens to libvirt died. Raises HostError where
     another service runs already.
     """
-    warm_up()
+    warm_up(paths)
     gc.freeze()  # what is there by now stays, and is shared with every fork
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:

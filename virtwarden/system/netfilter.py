@@ -99,11 +99,12 @@ class Nftables:
 
     def _transaction(self, tap: str, rules: tuple[str, ...]) -> str:
         table = f"netdev vmw-{tap}"
+        # Deleting needs that it is there: added first, one text does for both cases.
+        return f"add table {table}\ndelete table {table}\n{self._table(tap, rules)}"
+
+    def _table(self, tap: str, rules: tuple[str, ...]) -> str:
         lines = [
-            # Deleting needs that it is there: added first, one text does for both cases.
-            f"add table {table}",
-            f"delete table {table}",
-            f"table {table} {{",
+            f"table netdev vmw-{tap} {{",
             "  chain ingress {",
             f'    type filter hook ingress device "{tap}" priority -500; policy accept;',
             *(f"    {rule}" for rule in rules),
@@ -113,8 +114,17 @@ class Nftables:
         return "\n".join(lines) + "\n"
 
     def install(self, promise: TapFilter) -> None:
-        """See Backend."""
-        run(NFT, "-f", "-", stdin=self.render(promise))
+        """See Backend.
+
+        A tap that was just made has no rules: `create` is then done at once. It fails where there
+        are any, and only then is deleted, for which the kernel waits until no frame on its way is
+        looked at by the old ones, 10 ms and more.
+        """
+        table = self._table(promise.tap, nft_rules(promise))
+        try:
+            run(NFT, "-f", "-", stdin=f"create table netdev vmw-{promise.tap}\n{table}")
+        except CommandError:
+            run(NFT, "-f", "-", stdin=self.render(promise))
 
     def remove(self, tap: str) -> None:
         """See Backend."""
