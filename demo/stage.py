@@ -17,7 +17,7 @@ from tests.host.images import qcow2
 from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.network import Sniffer, bridge, neighbour
-from tests.libvirt.snapshots import snapshot
+from tests.libvirt.snapshots import LASTING, snapshot
 
 IMAGES = Path("/srv/demo")
 CONSOLE_CA = Path("/var/lib/virt-warden/console-ca/ca-cert.pem")
@@ -70,9 +70,9 @@ class Stage:
 
 
 def _of_a_run(path: Path) -> bool:
-    """Whether it stands for a running VM: the compiled policy and empty directories do not."""
+    """Whether it stands for a running VM: what lasts for a boot and empty directories do not."""
     is_cell = re.fullmatch("[0-9a-f]{8}-[0-9a-f-]{27}", path.name) is not None
-    return is_cell or (path.is_file() and path.name != "policy.json")
+    return is_cell or (path.is_file() and not str(path).startswith(LASTING))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.host.command import run
 
 # Spent uids stay spent, an authority outlives the start that founded it, its signer's key is kept
 # until the next boot, and the compiled policy tells of no domain: all else comes back.
-_LASTING = (
+LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/console-ca",
     "/run/virt-warden/ebtables-works",
@@ -32,7 +32,7 @@ def snapshot(trees: Iterable[Path]) -> dict[str, str]:
     found["ebtables"] = run("ebtables", "-t", "nat", "-L").stdout
     for tree in filter(Path.exists, trees):
         for path in [tree, *sorted(tree.rglob("*"))]:
-            if not str(path).startswith(_LASTING):
+            if not str(path).startswith(LASTING):
                 found[str(path)] = _describe(path)
     return found
 
