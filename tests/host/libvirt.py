@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,8 +147,10 @@ class Libvirt:
         """Destroy and undefine every domain, with libvirtd brought back first if need be."""
         if not self._daemon.running:
             self.restart()
-        for uuid in self.virsh("list", "--uuid").stdout.split():
-            self.destroy(uuid)
+        running = self.virsh("list", "--uuid").stdout.split()
+        # At once, since libvirt waits 0.2 s for each to end.
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(self.destroy, running))
         for uuid in self.virsh("list", "--uuid", "--inactive").stdout.split():
             self.undefine(uuid)
 

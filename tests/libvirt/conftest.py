@@ -22,7 +22,7 @@ from tests.host.namespace import require_private_host
 from tests.host.service import Service
 from tests.host.service import service as running_service
 from tests.host.syslog import Syslog, syslog_socket
-from tests.libvirt.warden import ENFORCING, LEFT_ALONE, Warden, set_policy
+from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, set_policy
 
 # Where QEMU, as whatever user, may search; pytest's own tmp_path is root's alone.
 _IMAGES = Path("/var/lib/libvirt/images")
@@ -51,7 +51,8 @@ def warden(domains: Libvirt) -> Iterator[Warden]:
     set_policy(ENFORCING)
     yield Warden(domains)
     domains.remove_domains()
-    run("virt-warden", "recover")
+    if any(PATHS.state.glob("domains/*/run.journal")):
+        run("virt-warden", "recover")
     set_policy(LEFT_ALONE)
 
 
