@@ -49,6 +49,18 @@ def listening(remote: Warden) -> Iterator[Libvirt]:
     remote.libvirt.restart()
 
 
+@pytest.fixture
+def _no_consoles_authority() -> Iterator[None]:
+    """No start has made one yet; the next one after the test makes another."""
+
+    def remove() -> None:
+        run("rm", "-rf", str(PATHS.console_ca), str(PATHS.run / "keys" / "console-signer"))
+
+    remove()
+    yield
+    remove()
+
+
 def client(warden: Warden, name: str, passphrase: list[str], directory: Path) -> Path:
     bundle = directory / name
     warden.command("pki", "client", "remote", name, "--out", str(bundle), *passphrase)
@@ -83,6 +95,7 @@ def test_the_tools_of_others_find_nothing_wrong(
     run("openssl", "crl", "-in", "/etc/pki/CA/cacrl.pem", "-CAfile", ca, "-noout")
 
 
+@pytest.mark.usefixtures("_no_consoles_authority")
 def test_a_certificate_of_the_authority_opens_libvirt_and_no_other_does(
     listening: Libvirt, remote: Warden, passphrase: list[str], tmp_path: Path
 ) -> None:
@@ -119,6 +132,7 @@ def test_what_is_revoked_opens_nothing_after_libvirt_has_read_the_list(
     ]
 
 
+@pytest.mark.usefixtures("_no_consoles_authority")
 def test_a_passphrase_that_is_wrong_short_or_open_to_others_is_refused(
     remote: Warden, tmp_path: Path
 ) -> None:
