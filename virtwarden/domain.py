@@ -5,6 +5,7 @@ Reference: https://libvirt.org/formatdomain.html
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -91,9 +92,17 @@ class Disk:
         return layer is not None
 
 
+def stamp(path: str) -> str:
+    """What stands for an image's path in the notes of enrolment.
+
+    An editor that replaces one path by another throughout the XML does not replace it there.
+    """
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Spelled:
-    """A note of enrolment: on which image a disk's image was found to be based."""
+    """A note of enrolment: on which image a disk's image, known by its stamp, is based."""
 
     target: str = text("../@target")
     image: str = text("@of")
@@ -210,7 +219,7 @@ class Domain:
         """Whether enrolment spelled a disk's chain out for another image than it has now."""
         below = disk.backing.path if disk.backing else None
         return any(
-            (note.target, note.base) == (disk.target, below) and note.image != disk.path
+            (note.target, note.base) == (disk.target, below) and note.image != stamp(disk.path)
             for note in self.spelled
         )
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from lxml import etree
 
 from virtwarden import tree
-from virtwarden.domain import WARDEN_NAMESPACE, Domain
-from virtwarden.system import images
+from virtwarden.domain import WARDEN_NAMESPACE, Domain, stamp
+from virtwarden.system import images, users
 from virtwarden.system.images import Image
 
 _WARDEN = f"{{{WARDEN_NAMESPACE}}}"
@@ -27,9 +27,17 @@ Known = Mapping[tuple[str, str], Image | None]
 
 
 def known(root: etree._Element, domain: Domain) -> Known:
-    """What the XML says already, but for what it says of a disk's former image."""
+    """What the XML says already, but for what it says of a disk's former image.
+
+    Where a VM's user owns the image by now, nobody but libvirt put it there, as a snapshot that was
+    merged since: its QEMU wrote it, and what the XML says of it is libvirt's word.
+    """
     found: dict[tuple[str, str], Image | None] = {}
-    former = {disk.target for disk in domain.disks if domain.has_former_chain(disk)}
+    former = {
+        disk.target
+        for disk in domain.disks
+        if domain.has_former_chain(disk) and not users.owns_as_vm(disk.path)
+    }
     for disk in root.iterfind("devices/disk"):
         if _target(disk) in former:
             continue
@@ -76,7 +84,7 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
             if layer_format in _SINGLE:
                 break
             backing = _name_below(layer, _below(layer, layer_format, _target(disk), said))
-            made = {"of": _path(layer), "base": _path(backing)}
+            made = {"of": stamp(_path(layer)), "base": _path(backing)}
             etree.SubElement(note, _BACKING, {"depth": str(depth), **made})
         if not backing.get("type"):
             break
@@ -107,7 +115,7 @@ def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element)
     if source is None or source.find(_RELABEL_OFF) is not None:
         return
     ours = etree.Element("seclabel", model="dac", relabel="no")
-    mark = etree.SubElement(note, _RELABEL, {"depth": str(depth), "of": _path(layer)})
+    mark = etree.SubElement(note, _RELABEL, {"depth": str(depth), "of": stamp(_path(layer))})
     former = source.find("seclabel[@model='dac']")
     if former is None:
         source.append(ours)
@@ -135,7 +143,7 @@ def _restore(disk: etree._Element, note: etree._Element) -> None:
 
 
 def _is_of(mark: etree._Element, layer: etree._Element) -> bool:
-    return _path(layer) == mark.get("of")
+    return stamp(_path(layer)) == mark.get("of")
 
 
 def _layers(disk: etree._Element) -> Iterator[tuple[int, etree._Element]]:

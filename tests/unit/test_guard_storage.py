@@ -23,6 +23,7 @@ from fake_host import (
 )
 
 from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack
+from virtwarden.domain import stamp
 from virtwarden.guards import storage
 from virtwarden.guards.base import Case, Op
 
@@ -383,7 +384,7 @@ def test_a_chain_that_was_spelled_out_for_another_image_is_refused(
     base = "" if not below else BASE
     notes = (
         f"<metadata><warden:enrolment><warden:disk target='vda'><warden:backing depth='0'"
-        f" of='{note}' base='{base}'/></warden:disk></warden:enrolment></metadata>"
+        f" of='{stamp(note)}' base='{base}'/></warden:disk></warden:enrolment></metadata>"
     )
     xml = xmls.domain(xmls.disk(path, form="qcow2", inside=chain), extra=notes)
     found = refusals(storage, case_of(xml, rules(), host))

@@ -40,6 +40,14 @@ class FakeDomain:
     def isActive(self) -> bool:  # noqa: N802 - libvirt's
         return False
 
+    def hasManagedSaveImage(self) -> bool:  # noqa: N802 - libvirt's
+        return False
+
+    def listAllSnapshots(self) -> list[object]:  # noqa: N802 - libvirt's
+        return []
+
+    listAllCheckpoints = listAllSnapshots  # noqa: N815 - libvirt's
+
 
 class FakeLibvirt:
     """libvirt, which may have its own ideas of what it keeps."""

@@ -13,8 +13,9 @@ import libvirt
 
 from virtwarden import journal, log, passwords, recovery
 from virtwarden.cli.connection import define, inactive_xml, known, rests
+from virtwarden.cli.kept import unenrol_kept
 from virtwarden.domain import read
-from virtwarden.enrolment import enrol_xml, is_enrolled, unenrol_xml
+from virtwarden.enrolment import enrol_xml, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
@@ -95,10 +96,10 @@ class Keeper:
     def _have_enrolled(self, policy: Policy, domain: libvirt.virDomain, xml: bytes) -> None:
         name, uuid = domain.name(), domain.UUIDString()
         if not policy.manages(name):
-            if is_enrolled(xml, self._paths) and self._define(
-                domain, xml, unenrol_xml(xml, self._paths)
-            ):
+            former = unenrolled(xml, self._paths)
+            if former is not None and self._define(domain, xml, former):
                 log.event(log.Level.NOTICE, "unenrolled", domain=name, uuid=uuid)
+                self._report(uuid, unenrol_kept(domain, self._paths))
             return
         rules = policy.rules_for(name)
         weak = passwords.objection(xml, rules)

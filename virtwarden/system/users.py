@@ -57,6 +57,14 @@ def _domain_of(entry: pwd.struct_passwd) -> str:
     return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""
 
 
+def owns_as_vm(path: str) -> bool:
+    """Whether a file belongs to a VM's user."""
+    try:
+        return bool(_domain_of(pwd.getpwuid(Path(path).stat().st_uid)))
+    except (OSError, KeyError):
+        return False
+
+
 def group_id(name: str) -> int | None:
     """The gid of the group of this name, or None where there is none."""
     try:
