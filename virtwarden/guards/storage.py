@@ -27,12 +27,25 @@ def review(case: Case) -> list[Refusal]:
     """See Guard."""
     if case.op is not Op.PREPARE:
         return []
-    refusals = _review_shared_directories(case)
+    refusals = _review_shared_directories(case) + _review_encryption(case)
     for disk in case.domain.disks:
         refusals += _review_disk(case, disk)
     for use in uses(case.domain):
         refusals += _review_use(case, use)
     return refusals or _review_twice(case)
+
+
+def _review_encryption(case: Case) -> list[Refusal]:
+    """Nothing opens a container yet: what the policy asks for must not seem to be done."""
+    if case.rules.encryption == "optional" and not case.rules.disks:
+        return []
+    return [
+        case.refusal(
+            "the policy asks for encrypted disks, which this version cannot open yet",
+            where=case.rules.where("storage.encryption"),
+            fix='encryption = "optional", and no [domain.disks], for this domain',
+        )
+    ]
 
 
 def _review_shared_directories(case: Case) -> list[Refusal]:
