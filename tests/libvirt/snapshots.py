@@ -37,6 +37,12 @@ def snapshot(trees: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+def make_base_chains() -> None:
+    """Have ebtables make its base chains, as it does when it is first used, and leaves them."""
+    for act in ("-A", "-D"):
+        run("ebtables", "-t", "nat", act, "PREROUTING", "-j", "RETURN")
+
+
 def _describe(path: Path) -> str:
     status = path.lstat()
     words = [stat.filemode(status.st_mode), f"{status.st_uid}:{status.st_gid}"]

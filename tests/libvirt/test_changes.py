@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.host.tap import open_tap
-from tests.libvirt.snapshots import snapshot
+from tests.libvirt.snapshots import make_base_chains, snapshot
 from virtwarden import journal
 from virtwarden.changes import (
     KINDS,
@@ -34,7 +34,6 @@ from virtwarden.changes import (
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
 from virtwarden.system import files, portfilter, users
-from virtwarden.system.netfilter import EBTABLES
 from virtwarden.system.run import run
 
 PATHS = Paths()
@@ -71,9 +70,7 @@ def ground(images: Path) -> Iterator[Ground]:
     files.private_directory(PATHS.claims)
     files.private_directory(PATHS.filters)
     files.private_directory(PATHS.shared)
-    # ebtables makes its base chains when it is first used, and leaves them.
-    run(EBTABLES, "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
-    run(EBTABLES, "-t", "nat", "-D", "PREROUTING", "-j", "RETURN")
+    make_base_chains()
     for program in ("iptables", "ip6tables"):
         for what in ("-A", "-D"):
             for chain in ("INPUT", "OUTPUT"):

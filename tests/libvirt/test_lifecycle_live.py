@@ -13,7 +13,7 @@ import pytest
 from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
-from tests.libvirt.snapshots import snapshot
+from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import (
     ENFORCING,
     LEFT_ALONE,
@@ -320,7 +320,7 @@ class TestAtOnce:
     def test_twelve_first_starts_give_twelve_guarded_vms_and_leave_nothing(
         self, warden: Warden, images: Path, bridge: str
     ) -> None:
-        run("ebtables", "-t", "nat", "-L")
+        make_base_chains()
         base = qcow2(images / "base.qcow2")
         names = [f"crowd{number:02}" for number in range(12)]
         for number, name in enumerate(names):

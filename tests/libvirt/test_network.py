@@ -21,6 +21,7 @@ from tests.host.frames import (
     vlan,
 )
 from tests.host.libvirt import Libvirt
+from tests.libvirt.snapshots import make_base_chains
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, set_policy
 from tests.libvirt.wire import Wire, plain, wire
 from virtwarden import journal
@@ -177,8 +178,7 @@ def test_two_vms_are_each_held_to_their_own_address(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_rule_is_left_after_the_stop(warden: Warden, bridge: str, backend: str) -> None:
-    # ebtables makes its base chains when it is first used, and leaves them.
-    run("ebtables", "-t", "nat", "-L")
+    make_base_chains()
     before = rules()
     set_policy(policy(backend))
     warden.started("one", nics=[Nic(OWN, bridge)])

@@ -25,7 +25,7 @@ from tests.host.libvirt import Libvirt
 from tests.host.syslog import Syslog
 from tests.host.tap import open_tap
 from tests.libvirt import faults
-from tests.libvirt.snapshots import snapshot
+from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import (
     ENFORCING,
     LEFT_ALONE,
@@ -97,8 +97,7 @@ def only_guest(libvirt: Libvirt) -> Iterator[Guest]:
     images.mkdir(mode=0o711)
     set_policy(ENFORCING)
     warden = Warden(libvirt)
-    # ebtables makes its base chains when it is first used, and leaves them.
-    run("ebtables", "-t", "nat", "-L")
+    make_base_chains()
     with network.bridge("br-undo") as bridge:
         warden.started(Guest.name, **parts(images, bridge))
         uuid = warden.status(Guest.name)["uuid"]
@@ -381,6 +380,7 @@ class TestReboot:
             guest.warden.libvirt.kill()
         guest.warden.libvirt.restart()
         # /run as it is once a domain was started, and libvirt's state without what it forgot.
+        make_base_chains()
         guest.warden.libvirt.start(guest.name)
         guest.warden.libvirt.destroy(guest.name)
         for directory in PATHS.libvirt_state.rglob("domain-*"):
