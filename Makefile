@@ -31,7 +31,7 @@ test-unit: ## fast and pure
 	$(PYTHON) -B -m pytest tests/unit
 
 test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/libvirt
+	$(PYTHON) -B -m tests.libvirt
 
 fuzz: build/fuzz/.done ## the parsers that face attackers and mistakes; FUZZ_SECONDS=60 each
 	for parser in xml policy; do \
