@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from virtwarden.system import files, mac, netfilter, portfilter, users, vnc
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
+_PORT_TOOLS = {"nftables": Path(portfilter.NFT), "iptables": Path(portfilter.IPTABLES)}
 _TOOLS = {"nftables": Path(netfilter.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
 
 
@@ -91,16 +93,20 @@ class HostFacts:
         return claims_on(self.paths, device, number)
 
     def backend_works(self, name: str) -> bool:
-        """See Facts. A yes is believed until the next boot: asking takes 10 ms."""
-        tool = files.version_of(_TOOLS[name])
-        note = self.paths.run / f"{name}-works"
+        """See Facts."""
+        return self._believed(f"{name}-works", _TOOLS[name], netfilter.BACKENDS[name].works)
+
+    def _believed(self, name: str, program: Path, works: Callable[[], bool]) -> bool:
+        """Whether it works; a yes is believed until the next boot: asking takes 10 ms."""
+        tool = files.version_of(program)
+        note = self.paths.run / name
         if tool and files.read_if_there(note) == tool:
             return True
-        works = netfilter.BACKENDS[name].works()
-        if works:
-            files.passable_directory(self.paths.run)
-            files.write_atomically(note, tool.encode(), 0o600)
-        return works
+        if not works():
+            return False
+        files.passable_directory(self.paths.run)
+        files.write_atomically(note, tool.encode(), 0o600)
+        return True
 
     def is_tap(self, device: str) -> bool:
         """See Facts."""
@@ -112,7 +118,8 @@ class HostFacts:
 
     def port_backend_works(self, name: str) -> bool:
         """See Facts."""
-        return portfilter.BACKENDS[name].works()
+        backend = portfilter.BACKENDS[name]
+        return self._believed(f"{name}-limits-ports", _PORT_TOOLS[name], backend.works)
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         """See Facts."""

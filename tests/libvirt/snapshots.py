@@ -18,7 +18,9 @@ LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/console-ca",
     "/run/virt-warden/ebtables-works",
+    "/run/virt-warden/iptables-limits-ports",
     "/run/virt-warden/keys",
+    "/run/virt-warden/nftables-limits-ports",
     "/run/virt-warden/nftables-works",
     "/run/virt-warden/policy.json",
 )

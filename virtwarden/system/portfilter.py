@@ -17,7 +17,8 @@ from virtwarden.errors import CommandError, HostError
 from virtwarden.system.run import run
 
 NFT = "/usr/sbin/nft"
-_XTABLES = {4: "/usr/sbin/iptables", 6: "/usr/sbin/ip6tables"}
+IPTABLES = "/usr/sbin/iptables"
+_XTABLES = {4: IPTABLES, 6: "/usr/sbin/ip6tables"}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROOT = 0
 # A chain's name has 28 characters at most (iptables-extensions: XT_EXTENSION_MAXNAMELEN).
