@@ -348,6 +348,26 @@ def test_a_shared_file_comes_back_with_the_last_domain(ground: Ground, first_to_
     assert ground.state() == state
 
 
+def test_domains_that_start_and_stop_at_once_keep_each_others_acl_entries(ground: Ground) -> None:
+    granted = [GrantAccess(*ground.file(ground.directory), u.name, 1) for u in (USER, OTHER_USER)]
+    children = []
+    for change in granted:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                for _ in range(300):
+                    before = _done(change)
+                    assert change.capture(PATHS)["permissions"] == 1
+                    change.undo(PATHS, before)
+                    assert change.capture(PATHS)["permissions"] is None
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
 def test_a_claim_on_a_file_that_another_domain_writes_is_refused(ground: Ground) -> None:
     claim = EXAMPLES[Claim](ground)
     assert isinstance(claim, Claim)

@@ -91,7 +91,11 @@ class SetAccess:
 
 @dataclass(frozen=True)
 class GrantAccess:
-    """An entry for the domain's user in the ACL of a file or directory; acl(5)."""
+    """An entry for the domain's user in the ACL of a file or directory; acl(5).
+
+    An ACL is read and written as a whole, and domains that start at once share directories: each
+    takes its turn, or one would write the other's entry away.
+    """
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = True
@@ -119,7 +123,10 @@ class GrantAccess:
 
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
-        with files.held(self.path, self.device, self.number) as handle:
+        with (
+            files.locked(paths.shared),
+            files.held(self.path, self.device, self.number) as handle,
+        ):
             try:
                 files.acl_grant(handle, before["uid"], self._granted(before))
             except OSError as error:
@@ -131,7 +138,10 @@ class GrantAccess:
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
         try:
-            with files.held(self.path, self.device, self.number, before["boot"]) as handle:
+            with (
+                files.locked(paths.shared),
+                files.held(self.path, self.device, self.number, before["boot"]) as handle,
+            ):
                 return self._take_back(handle, before)
         except HostError as gone:
             return f"{gone.what}: its ACL is left as it is"
