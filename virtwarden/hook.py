@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, TextIO
 
 from virtwarden import log
@@ -27,6 +28,7 @@ class _Call:
     stdout: BinaryIO
     paths: Paths
     is_wanted: Callable[[], bool]
+    dismiss: Callable[[], None]
 
 
 def main(
@@ -36,6 +38,7 @@ def main(
     stderr: TextIO,
     paths: Paths | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
+    dismiss: Callable[[], None] = lambda: None,
 ) -> int:
     """Answer libvirt's call `NAME OP SUBOP EXTRA`, with the domain's XML on stdin.
 
@@ -44,9 +47,11 @@ def main(
 
     `is_wanted` is asked once the domain is held and nothing is done yet. Where the process that
     libvirt called has died, libvirt may long have gone on with the domain: nothing is done then.
+    `dismiss` is called where the exit code is 0 and what is left to be done is for the log alone,
+    with the domain still held: whoever can let libvirt go on at that moment, may.
     """
     name, op = (*arguments, "", "")[:2]
-    call = _Call(name, op, stdin, stdout, paths or Paths(), is_wanted)
+    call = _Call(name, op, stdin, stdout, paths or Paths(), is_wanted, dismiss)
     try:
         if op == "release":
             _release(call)
@@ -110,7 +115,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
     steps: Mapping[str, tuple[Op, Callable[[Case], None]]] = {
         "prepare": (Op.PREPARE, lifecycle.prepare),
         "start": (Op.START, lifecycle.start),
-        "started": (Op.STARTED, lifecycle.started),
+        "started": (Op.STARTED, partial(lifecycle.started, dismiss=call.dismiss)),
         "reconnect": (Op.STARTED, lifecycle.reconnect),
     }
     step, act = steps[call.op]

@@ -7,7 +7,7 @@ step holds the domain's journal (journal.locked).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from virtwarden import journal, log
@@ -45,9 +45,14 @@ def start(case: Case) -> None:
     _raise_guards(case)
 
 
-def started(case: Case) -> None:
-    """QEMU runs: take back what libvirt gave away on the way, then check every promise."""
-    breaches = _take_back(case) + verify(case)
+def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
+    """QEMU runs: take back what libvirt gave away on the way, then check every promise.
+
+    What the check finds is for the log: `dismiss` is called when nobody has to wait any more.
+    """
+    breaches = _take_back(case)
+    dismiss()
+    breaches += verify(case)
     verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
     journal.perform(case.paths, case.domain.uuid, [verdict])
     _report(case, breaches)

@@ -69,8 +69,8 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hook:
     monkeypatch.setattr(hook, "last_good", partial(policy.last_good, owner=ME))
     monkeypatch.setattr(facts, "HostFacts", lambda paths: FakeHost())
 
-    def spy(name: str) -> Callable[[Case], None]:
-        def step(case: Case) -> None:
+    def spy(name: str) -> Callable[..., None]:
+        def step(case: Case, **_: Any) -> None:
             made.calls.append(name)
             made.cases.append(case)
 
@@ -157,7 +157,7 @@ def test_nothing_else_is_ever_said_on_stdout(called: Hook, op: str) -> None:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, op: str, error: BaseException) -> None:
-    def step(*_: Any) -> None:
+    def step(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(lifecycle, op, step)

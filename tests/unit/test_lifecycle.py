@@ -286,6 +286,16 @@ def verdict(case: Case) -> list[str]:
     return list(json.loads((Path(case.cell) / "breaches.json").read_text()))
 
 
+def test_whoever_waits_is_dismissed_when_all_is_taken_back_and_before_it_is_checked(
+    world: World, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "verify", lambda case, process: world.done.append("verify") or [])
+    lifecycle.started(replace(case, op=Op.STARTED), lambda: world.done.append("dismiss"))
+    taken_back = [act for act in world.done if act.startswith("apply")]
+    assert world.done.index("dismiss") > world.done.index(taken_back[-1])
+    assert world.done.index("dismiss") < world.done.index("verify")
+
+
 def test_a_start_without_a_breach_is_one_line_in_the_log(
     case: Case, world: World, logged: list[str]
 ) -> None:

@@ -40,6 +40,7 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> Acted:
         stderr: TextIO,
         paths: Paths,
         is_wanted: Callable[[], bool],
+        dismiss: Callable[[], None],
     ) -> int:
         calls.append((arguments, stdin.read(), is_wanted()))
         stdout.write(b"<answered/>")
@@ -130,7 +131,7 @@ def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
     wanted = []
 
     def main(*arguments: Any) -> int:
-        is_wanted = arguments[-1]
+        is_wanted = arguments[-2]
         wanted.append(is_wanted())
         taken.set()
         while is_wanted():
@@ -148,6 +149,27 @@ def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
         wire.send(dying, wire.TAKE)
         taken.wait()
     assert wanted == [True]
+
+
+def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    done = []
+
+    def main(*arguments: Any) -> int:
+        dismiss = arguments[-1]
+        dismiss()
+        answered.wait()
+        done.append("verified")
+        return 0
+
+    monkeypatch.setattr(hook, "main", main)
+    with served(path, lambda connection: answer(connection, Paths())):
+        assert door.ask(str(path), ["web01", "started"], XML) == (0, b"", b"")
+        assert done == []
+        answered.set()
+    assert done == ["verified"]
 
 
 def offering(*then: bytes) -> Callable[[socket.socket], None]:

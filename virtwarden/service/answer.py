@@ -20,12 +20,18 @@ def answer(connection: socket.socket, paths: Paths) -> None:
     except (OSError, EOFError, ValueError):
         return  # it hung up, did not go on, or is not one of ours: it knows that we do not act
     stdout, stderr = io.BytesIO(), io.StringIO()
-    code = hook.main(
-        arguments, io.BytesIO(xml), stdout, stderr, paths, lambda: _still_waits(connection)
-    )
-    said = stderr.getvalue().encode(errors="backslashreplace")
-    with suppress(OSError):  # it died: libvirt knows, and has the rest undone
-        wire.send(connection, b"%d" % code, stdout.getvalue(), said)
+
+    def reply(code: int = 0) -> None:
+        said = stderr.getvalue().encode(errors="backslashreplace")
+        # It died: libvirt knows, and has the rest undone. Or it was dismissed before.
+        with suppress(OSError):
+            wire.send(connection, b"%d" % code, stdout.getvalue(), said)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def is_wanted() -> bool:
+        return _still_waits(connection)
+
+    reply(hook.main(arguments, io.BytesIO(xml), stdout, stderr, paths, is_wanted, reply))
 
 
 def _call(connection: socket.socket) -> tuple[list[str], bytes]:
