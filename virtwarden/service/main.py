@@ -7,8 +7,9 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from virtwarden import log, wire
@@ -17,6 +18,7 @@ from virtwarden.paths import Paths
 from virtwarden.service.answer import answer
 from virtwarden.service.notify import notify
 from virtwarden.service.warm import warm_up
+from virtwarden.service.workers import Workers, fork
 from virtwarden.system import files
 
 _ROOT_ONLY = 0o177
@@ -34,10 +36,12 @@ def run(paths: Paths) -> int:
     gc.freeze()  # what is there by now stays, and is shared with every fork
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:
-            watching = _fork(lambda: _watch(paths), [listener, signals])
+            watching = fork(lambda: _watch(paths), [listener, signals])
+            workers = Workers(partial(answer, paths=paths), [listener, signals])
             notify("READY=1")
-            code = _serve(paths, listener, signals, watching)
+            code = _serve(listener, signals, workers, watching)
         notify("STOPPING=1")
+        workers.dismiss()
         os.kill(watching, signal.SIGTERM)
         _await_children()
     return code
@@ -91,9 +95,9 @@ def _watch(paths: Paths) -> None:
     watcher.watch(paths)
 
 
-def _serve(paths: Paths, listener: socket.socket, signals: socket.socket, watching: int) -> int:
+def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, watching: int) -> int:
     while True:
-        ready, _, _ = select.select([listener, signals], [], [])
+        ready = _readable([listener, signals, *workers.busy])
         if signals in ready:
             came = signals.recv(4096)
             if watching in _reap():
@@ -101,17 +105,24 @@ def _serve(paths: Paths, listener: socket.socket, signals: socket.socket, watchi
                 return 1
             if signal.SIGTERM in came or signal.SIGINT in came:
                 return 0
+        for channel in workers.busy.copy():
+            if channel in ready:
+                workers.take_back(channel)
         if listener in ready:
-            _accept(paths, listener, signals)
+            _accept(listener, workers)
 
 
-def _accept(paths: Paths, listener: socket.socket, signals: socket.socket) -> None:
-    """Have one call answered by a process of its own.
+def _readable(sockets: list[socket.socket]) -> set[socket.socket]:
+    """Wait until some of them can be read; select(2) knows no descriptor above 1023."""
+    poller = select.poll()
+    for one in sockets:
+        poller.register(one, select.POLLIN)
+    ready = {handle for handle, _ in poller.poll()}
+    return {one for one in sockets if one.fileno() in ready}
 
-    Calls come at the same time, and what one leaves behind in its process must not be there for
-    the next: a fork of a process that has all imported takes a millisecond. Where that fails, the
-    hook is hung up on, and does its work by itself.
-    """
+
+def _accept(listener: socket.socket, workers: Workers) -> None:
+    """Have one call answered. Where that cannot be, the hook is hung up on, and does it itself."""
     try:
         connection, _ = listener.accept()
     except OSError:
@@ -119,31 +130,12 @@ def _accept(paths: Paths, listener: socket.socket, signals: socket.socket) -> No
     with connection:
         uid = wire.peer_uid(connection)
         if uid != 0:
-            log.event(log.Level.WARNING, "stranger", uid=uid, at=paths.hook_socket)
+            log.event(log.Level.WARNING, "stranger", uid=uid)
             return
         try:
-            _fork(lambda: answer(connection, paths), [listener, signals])
+            workers.give(connection)
         except OSError as error:
             log.event(log.Level.WARNING, "busy", reason=error)
-
-
-def _fork(act: Callable[[], object], not_its: list[socket.socket]) -> int:
-    """Run a function in a process of its own; gives its pid."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        # A signal to the child is not one to us. It lets SIGTERM pass and does what it is at.
-        signal.set_wakeup_fd(-1)
-        for kept in not_its:
-            kept.close()
-        act()
-        code = 0
-    except Exception as error:  # noqa: BLE001 - there is nobody else to catch it
-        log.event(log.Level.ERROR, "failed", reason=repr(error))
-    finally:
-        os._exit(code)
 
 
 def _reap() -> set[int]:

@@ -1,0 +1,109 @@
+"""The processes that answer the hook's calls, one call at a time each.
+
+Calls come at once, and one may wait long, so no two share a process at a time. A process that is
+done takes the next call: one forked for each call would spend as long again on touching, for the
+first time, all that it shares with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from virtwarden import log
+
+_CALL, _DONE = b"c", b"d"
+# What many starts at once needed more of, ends when they are over.
+_IDLE_AT_MOST = 4
+# What a call left behind in its process is not there for ever.
+_CALLS_OF_ONE = 200
+
+
+def fork(act: Callable[[], object], not_its: list[socket.socket]) -> int:
+    """Run a function in a process of its own, without these sockets; gives its pid."""
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(act, not_its)
+    return child
+
+
+def _run_and_exit(act: Callable[[], object], not_its: list[socket.socket]) -> NoReturn:
+    code = 1
+    try:
+        # A signal to the child is not one to us. It lets SIGTERM pass and does what it is at.
+        signal.set_wakeup_fd(-1)
+        for kept in not_its:
+            kept.close()
+        act()
+        code = 0
+    except Exception as error:  # noqa: BLE001 - there is nobody else to catch it
+        log.event(log.Level.ERROR, "failed", reason=repr(error))
+    finally:
+        os._exit(code)
+
+
+class Workers:
+    """Processes that serve connections; each is known by our end of the channel to it."""
+
+    def __init__(
+        self, serve: Callable[[socket.socket], object], not_theirs: list[socket.socket]
+    ) -> None:
+        self._serve = serve
+        self._not_theirs = not_theirs
+        self._idle: list[socket.socket] = []
+        self.busy: list[socket.socket] = []
+        """Channels that can be read when their worker is done, or dead."""
+
+    def give(self, connection: socket.socket) -> None:
+        """Have a connection served. Raises OSError where no process can be had for it."""
+        while self._idle:
+            if self._hand_over(self._idle.pop(), connection):
+                return
+        self._hand_over(self._made(connection), connection)
+
+    def take_back(self, channel: socket.socket) -> None:
+        """A worker's channel can be read."""
+        self.busy.remove(channel)
+        said = b""
+        with suppress(OSError):
+            said = channel.recv(1)
+        if said == _DONE and len(self._idle) < _IDLE_AT_MOST:
+            self._idle.append(channel)
+        else:
+            channel.close()
+
+    def dismiss(self) -> None:
+        """Have each end when it is done with what it is at."""
+        for channel in (*self._idle, *self.busy):
+            channel.close()
+
+    def _hand_over(self, channel: socket.socket, connection: socket.socket) -> bool:
+        try:
+            socket.send_fds(channel, [_CALL], [connection.fileno()])
+        except OSError:  # it died meanwhile
+            channel.close()
+            return False
+        self.busy.append(channel)
+        return True
+
+    def _made(self, connection: socket.socket) -> socket.socket:
+        ours, its = socket.socketpair()
+        with its:
+            not_its = [*self._not_theirs, *self._idle, *self.busy, ours, connection]
+            fork(lambda: self._work(its), not_its)
+        return ours
+
+    def _work(self, channel: socket.socket) -> None:
+        with suppress(OSError):  # the service has ended
+            for more in reversed(range(_CALLS_OF_ONE)):
+                _, handles, _, _ = socket.recv_fds(channel, 1, 1, socket.MSG_CMSG_CLOEXEC)
+                if not handles:
+                    return
+                with socket.socket(fileno=handles[0]) as connection:
+                    self._serve(connection)
+                if more:
+                    channel.sendall(_DONE)
