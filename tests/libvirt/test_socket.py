@@ -111,7 +111,9 @@ def _open_files(pid: int) -> set[str]:
 
 
 def records() -> list[Any]:
-    return [(type(r.change).__name__, r.before) for r in journal.records(PATHS, UUID)]
+    """What is done for the domain; the service may still be checking it, with the domain held."""
+    with journal.locked(PATHS, UUID):
+        return [(type(r.change).__name__, r.before) for r in journal.records(PATHS, UUID)]
 
 
 def test_the_service_answers_all_of_a_domains_life(
