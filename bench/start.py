@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from uuid import NAMESPACE_DNS, uuid5
+
+import libvirt as libvirt_python
 
 from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
@@ -22,8 +25,12 @@ from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.network import bridge
 from tests.host.service import service
 from tests.libvirt.warden import set_policy
+from virtwarden.enrolment import enrol_xml
+from virtwarden.paths import Paths
 
+_PATHS = Paths()
 _IMAGES = Path("/srv/bench")
+_KNOWN_UIDS = 80_000
 _HOOK = Path("/etc/libvirt/hooks/qemu")
 _SOCKET = Path("/run/virt-warden/hook.sock")
 _EMPTY_HOOK = "#!/usr/bin/python3 -IS\n"
@@ -53,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, and print a table of medians and ratios."""
     options = _parser().parse_args(arguments)
     with _host() as (libvirt, bridge_name):
+        _know(options.known)
         ways = _ways()
         for number, way in enumerate(ways, 1):
             _define(libvirt, way, number, bridge_name)
@@ -70,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench.start", description=__doc__)
     help_runs = f"starts of each way (default: {_DEFAULT_RUNS})"
     parser.add_argument("--runs", type=_positive, default=_DEFAULT_RUNS, help=help_runs)
+    help_known = "enrolled VMs that the host knows beside them, all of which ran once"
+    parser.add_argument("--known", type=int, default=0, help=help_known)
     return parser
 
 
@@ -84,10 +94,28 @@ def _positive(text: str) -> int:
 def _host() -> Iterator[tuple[Libvirt, str]]:
     # libvirtd looks only when it starts whether there is a hook: install() puts one there.
     install()
-    set_policy('managed = ["guarded", "served"]\n')
+    set_policy('managed = ["guarded", "served", "known-*"]\n')
     _IMAGES.mkdir()
     with libvirtd() as libvirt, bridge("br0") as bridge_name, service():
         yield libvirt, bridge_name
+
+
+def _know(number: int) -> None:
+    """Have the host know many VMs, each with a user and a journal of its own."""
+    names = [f"known-{n}" for n in range(number)]
+    uuids = {name: str(uuid5(NAMESPACE_DNS, name)) for name in names}
+    with Path("/etc/passwd").open("a") as passwd, Path("/etc/group").open("a") as group:
+        for uid, name in enumerate(names, _KNOWN_UIDS):
+            comment = f"virt-warden domain {uuids[name]}"
+            passwd.write(f"vmw-{name}:x:{uid}:{uid}:{comment}:/nonexistent:/usr/sbin/nologin\n")
+            group.write(f"vmw-{name}:x:{uid}:\n")
+    connection = libvirt_python.open("qemu:///system")
+    for name in names:
+        _PATHS.domain_state(uuids[name]).mkdir(parents=True)
+        disk = Disk(_IMAGES / "known.qcow2", format="raw")
+        xml = domain_xml(name, uuid=uuids[name], disks=[disk]).encode()
+        connection.defineXML(enrol_xml(xml, "vmw-", _PATHS).decode())
+    connection.close()
 
 
 def _ways() -> list[Way]:
