@@ -15,6 +15,8 @@ from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
 _PORT_TOOLS = {"nftables": Path(portfilter.NFT), "iptables": Path(portfilter.IPTABLES)}
+# cgroups(7): there wherever the unified hierarchy is mounted.
+_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 _TOOLS = {"nftables": Path(netfilter.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
 
 
@@ -47,6 +49,9 @@ class Facts(Protocol):
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         """What the kernel does not do of such a promise; empty where all is."""
+
+    def has_cgroups(self) -> bool:
+        """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
 
     def mac_model(self) -> str:
         """`apparmor` or `selinux`, whichever the kernel enforces; empty where neither."""
@@ -124,6 +129,10 @@ class HostFacts:
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         """See Facts."""
         return portfilter.BACKENDS[backend].missing(promise)
+
+    def has_cgroups(self) -> bool:
+        """See Facts."""
+        return _CGROUPS.exists()
 
     def mac_model(self) -> str:
         """See Facts."""

@@ -14,6 +14,7 @@ from tests.host.images import qcow2, raw
 from tests.host.syslog import Syslog
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import Warden, as_user, set_policy
+from virtwarden.guards.sandbox import ENVIRONMENT
 from virtwarden.paths import Paths
 from virtwarden.system import users
 
@@ -37,6 +38,7 @@ def test_a_vm_runs_as_its_own_user_with_no_capability(warden: Warden, images: Pa
     assert qemu.capabilities == 0
     assert qemu.no_new_privileges
     assert (qemu.core_limit, qemu.umask) == ("0", 0o077)
+    assert qemu.environment <= ENVIRONMENT
     assert qemu.executable == "/usr/bin/qemu-system-x86_64"
     assert warden.status("web01")["breaches"] == []
 

@@ -54,6 +54,7 @@ class FakeHost:
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     mac: str = ""
+    cgroups: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
     lost_port_rules: dict[str, str] = field(default_factory=dict)
@@ -152,6 +153,9 @@ class FakeHost:
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         return (host, port) in self.plain_websockets
 
+    def has_cgroups(self) -> bool:
+        return self.cgroups
+
     def mac_model(self) -> str:
         return self.mac
 
@@ -198,6 +202,7 @@ def process_of(account: Account, **more: Any) -> Process:
         core_limit="0",
         umask=0o077,
         label="",
+        environment=frozenset({"HOME", "LC_ALL", "PATH"}),
     )
     return replace(kept, **more)
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import runpy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import xmls
-from fake_host import UID, FakeHost, account_of, case_of, process_of, refusal, refusals, rules
+from fake_host import (
+    REPOSITORY,
+    UID,
+    FakeHost,
+    account_of,
+    case_of,
+    process_of,
+    refusal,
+    refusals,
+    rules,
+)
 
 from virtwarden.changes import EndProcesses, WriteFile
 from virtwarden.guards import sandbox
@@ -112,6 +124,7 @@ def test_a_process_as_the_wrapper_leaves_it_keeps_the_promise() -> None:
         ({"no_new_privileges": False}, "could gain privileges"),
         ({"seccomp": False}, "may make any system call"),
         ({"core_limit": "unlimited"}, "may dump its guest's memory"),
+        ({"environment": frozenset({"PATH", "LD_PRELOAD"})}, "variable 'LD_PRELOAD'"),
         ({"umask": 0o022}, "makes files that others may read (umask 022)"),
         ({"executable": "/usr/bin/python3.11"}, "the process runs /usr/bin/python3.11"),
         ({"executable": "/usr/bin/qemu-system-x86_64 (deleted)"}, "(deleted)"),
@@ -123,3 +136,31 @@ def test_whatever_is_looser_breaks_it(broken: dict[str, Any], sentence: str) -> 
     assert sentence in breach
     excepted = case(op=Op.STARTED, exceptions=frozenset({"emulator"}))
     assert sandbox.verify(excepted, process) == []
+
+
+def test_what_the_wrapper_lets_through_is_what_the_promise_allows() -> None:
+    wrapper = runpy.run_path(str(REPOSITORY / "wrapper" / "qemu_system.py"))
+    assert wrapper["ENVIRONMENT"] == sandbox.ENVIRONMENT
+
+
+def test_variables_that_the_policy_lets_a_domain_pass_break_no_promise() -> None:
+    process = process_of(account_of("vmw-web01", xmls.UUID), environment=frozenset({"QEMU_X"}))
+    excepted = case(op=Op.STARTED, exceptions=frozenset({"qemu-commandline"}))
+    assert sandbox.verify(excepted, process) == []
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "kept"),
+    [
+        (r"/machine.slice/machine-qemu\x2d1\x2dweb01.scope/libvirt/emulator", True),
+        ("/machine/qemu-1-web01.libvirt-qemu/emulator", True),
+        ("/system.slice/libvirtd.service", False),
+        ("", False),
+    ],
+)
+def test_where_there_are_cgroups_a_vm_has_its_own(cgroup: str, *, kept: bool) -> None:
+    process = process_of(account_of("vmw-web01", xmls.UUID), cgroup=cgroup)
+    without = case(op=Op.STARTED)
+    assert sandbox.verify(without, process) == []
+    breaches = sandbox.verify(replace(without, facts=FakeHost(cgroups=True)), process)
+    assert breaches == [] if kept else "not in one of its own" in breaches[0]

@@ -9,6 +9,15 @@ from virtwarden.guards.base import Case, Op, shown
 from virtwarden.system.process import Process
 
 NAME = "sandbox"
+# What libvirt sets for QEMU and the wrapper lets through.
+ENVIRONMENT = frozenset(
+    (
+        *("HOME", "LC_ALL", "LOGNAME", "PATH", "SASL_CONF_PATH", "SDL_AUDIODRIVER", "TMPDIR"),
+        *("TZ", "USER", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    )
+)
+# In which libvirt puts domains, by systemd-machined (machine.slice) or by itself (machine).
+_MACHINES = "/machine"
 
 
 def review(case: Case) -> list[Refusal]:
@@ -67,6 +76,17 @@ def verify(case: Case, process: Process) -> list[str]:
         breaches.append(f"QEMU may dump its guest's memory (core limit {process.core_limit})")
     if process.umask != 0o077:
         breaches.append(f"QEMU makes files that others may read (umask {process.umask:03o})")
+    if "qemu-commandline" not in case.rules.exceptions:
+        breaches += [
+            f"QEMU was given the environment variable {name!r}"
+            for name in sorted(process.environment - ENVIRONMENT)
+        ]
+    if case.facts.has_cgroups() and _MACHINES not in process.cgroup:
+        breaches.append(
+            f"QEMU may use any device node, and memory and tasks without end: it is in the cgroup"
+            f" {process.cgroup or '/'}, not in one of its own (cgroup_controllers in"
+            " /etc/libvirt/qemu.conf)"
+        )
     expected = ticket.emulator_path(case.domain.arch)
     if process.executable != expected:
         breaches.append(f"the process runs {process.executable}, not {expected}")

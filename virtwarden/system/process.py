@@ -10,7 +10,10 @@ from virtwarden.errors import HostError
 
 @dataclass(frozen=True)
 class Process:
-    """What /proc says of one process; `uids` and `gids` are real, effective, saved, file system."""
+    """What /proc says of one process; `uids` and `gids` are real, effective, saved, file system.
+
+    `environment` is the names of its variables alone: a value may be a secret.
+    """
 
     pid: int
     executable: str
@@ -25,6 +28,7 @@ class Process:
     core_limit: str
     umask: int
     label: str
+    environment: frozenset[str]
 
 
 # prctl(2), PR_GET_SECCOMP
@@ -56,6 +60,7 @@ def read(pid: int) -> Process:
             core_limit=_core_limit((directory / "limits").read_text()),
             umask=int(status["Umask"], 8),
             label=_label(directory / "attr" / "current"),
+            environment=_names((directory / "environ").read_bytes()),
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
@@ -67,6 +72,11 @@ def _label(file: Path) -> str:
         return file.read_text().strip("\0\n")
     except OSError:
         return ""
+
+
+def _names(environ: bytes) -> frozenset[str]:
+    words = environ.split(b"\0")
+    return frozenset(word.partition(b"=")[0].decode(errors="replace") for word in words if word)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
