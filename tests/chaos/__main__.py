@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.chaos.deeds import DEEDS, Deed, Host
+from tests.chaos.deeds import DEEDS, Deed, Host, Served
 from tests.host import network
 from tests.host.command import CommandFailedError, run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
@@ -48,9 +48,10 @@ def main() -> int:
         libvirtd() as libvirt,
         network.bridge("br-chaos") as bridge,
         _domains(libvirt, bridge) as names,
+        closing(Served()) as served,
     ):
         before = _state()
-        done = _let_loose(Host(libvirt, names), options)
+        done = _let_loose(Host(libvirt, served, names), options)
         wrong = [*_settle(libvirt, names), *_difference(before, _state())]
     print(", ".join(f"{count} {name}" for name, count in sorted(done.items())))
     for line in wrong:
@@ -117,6 +118,9 @@ def _settle(libvirt: Libvirt, names: tuple[str, ...]) -> Iterator[str]:
                 yield f"{name} does not start any more: {failure}"
     for standing in json.loads(run("virt-warden", "status", "--json", check=False).stdout):
         yield from (f"{standing['name']}: {breach}" for breach in standing["breaches"])
+    for item in json.loads(run("virt-warden", "audit", "--json", check=False).stdout)["items"]:
+        if item["subject"] in names and item["state"] != "good":
+            yield f"{item['subject']}: {item['id']}: {item['seen']}"
     for name in names:
         libvirt.virsh("destroy", name, check=False)
     until(lambda: not list(PATHS.state.glob("domains/*/run.journal")))

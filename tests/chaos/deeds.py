@@ -6,13 +6,14 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from tests.host.command import run
 from tests.host.libvirt import Libvirt
+from tests.host.service import service
 from tests.libvirt.warden import ENFORCING, PATHS, set_policy
 
 _HOOK = b"/etc/libvirt/hooks/qemu"
@@ -20,11 +21,33 @@ _BROKEN = ("managed = [", 'mode = "enforced"\n', "\0")
 _GOOD = (ENFORCING, f'{ENFORCING}[network]\nbackend = "ebtables"\n', f"{ENFORCING}# edited\n")
 
 
+class Served:
+    """virt-warden.service, which comes back when it is killed, as systemd would have it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._stack = ExitStack()
+        self._running = self._stack.enter_context(service())
+
+    def kill(self) -> None:
+        """End it in the middle of its work, and start it again."""
+        with self._lock:
+            self._running.signal(signal.SIGKILL)
+            self._running.wait()
+            self._stack.close()
+            self._running = self._stack.enter_context(service())
+
+    def close(self) -> None:
+        """Stop it."""
+        self._stack.close()
+
+
 @dataclass
 class Host:
     """Where the chaos takes place; libvirtd is killed and brought back by one deed at a time."""
 
     libvirt: Libvirt
+    served: Served
     names: tuple[str, ...]
     daemon: Lock = field(default_factory=Lock)
 
@@ -75,6 +98,11 @@ def restart_libvirtd(host: Host, chance: random.Random) -> None:
     """Restart libvirtd, as an upgrade does."""
     with host.daemon:
         host.libvirt.restart()
+
+
+def kill_service(host: Host, chance: random.Random) -> None:
+    """End the service that answers hooks, and bring it back."""
+    host.served.kill()
 
 
 def edit_policy(host: Host, chance: random.Random) -> None:
@@ -133,6 +161,7 @@ DEEDS: dict[Deed, int] = {
     kill_qemu: 12,
     kill_hook: 12,
     kill_libvirtd: 2,
+    kill_service: 4,
     restart_libvirtd: 2,
     edit_policy: 5,
     break_policy: 4,
