@@ -46,6 +46,11 @@ class TestStatus:
         account = users.account("vmw-running")
         assert account is not None
         assert running.pop("console_until") > datetime.now(UTC).date().isoformat()
+        process = running.pop("process")
+        assert process["uids and gids"] == str(account.uid)
+        assert (process["capabilities"], process["privileges"]) == ("none", "none to gain")
+        assert (process["core dumps"], process["umask"]) == ("none", "077")
+        assert process["system calls"] == "filtered by seccomp"
         assert running == {
             "name": "running",
             "uuid": warden.libvirt.virsh("domuuid", "running").stdout.strip(),
@@ -78,6 +83,14 @@ class TestStatus:
         uid, pid = str(qemu.uids[0]), str(qemu.pid)
         assert told["running"] == ["running", "enforcing", "vmw-running", uid, pid, "all"]
         assert told["bare"] == ["off", "enforcing", "not", "enrolled", "-", "-", "-"]
+
+    def test_of_a_domain_that_is_named_what_holds_its_process_is_told(self, warden: Warden) -> None:
+        qemu = warden.started("running")
+        told = warden.command("status", "running").stdout
+        assert f"running, process {qemu.pid}:" in told
+        lines = [line.split("  ", 2)[1:] for line in told.splitlines() if line.startswith("  ")]
+        assert ["system calls", "    filtered by seccomp"] in lines
+        assert "process" not in warden.command("status").stdout
 
     def test_a_domain_that_ran_before_it_was_enrolled_is_a_breach_until_it_starts_anew(
         self, warden: Warden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,18 +13,21 @@ import libvirt
 from virtwarden import journal, lifecycle
 from virtwarden.cli.cases import next_case, running_case
 from virtwarden.cli.connection import connected, find, persistent
+from virtwarden.cli.processes import confinement
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.system import certificates
+from virtwarden.words import printable
 
 
 @dataclass(frozen=True)
 class Standing:
     """One domain. `guards` are those that are raised; `breaches` the promises that are broken.
 
+    `process` is what holds its QEMU, as the kernel says; empty where none runs.
     `console_ca` is the certificate by which viewers know its console, where it has one with TLS.
     """
 
@@ -39,6 +43,7 @@ class Standing:
     console_until: str | None
     guards: tuple[str, ...]
     breaches: tuple[str, ...]
+    process: Mapping[str, str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +69,8 @@ def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
         print(json.dumps([asdict(standing) for standing in standings], indent=2))
     else:
         _print_table(standings)
+        for standing in standings if names else ():
+            _print_process(standing)
     return int(any(standing.breaches for standing in standings))
 
 
@@ -85,6 +92,7 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         console_until=_console_until(case) if runs else None,
         guards=(),
         breaches=(),
+        process={},
     )
     if not runs:
         return replace(standing, breaches=_left_over(paths, domain.UUIDString()))
@@ -97,9 +105,11 @@ def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standi
         breaches = ()
     broken = {breach.partition(":")[0] for breach in breaches}
     guards = [guard.NAME for guard in lifecycle.GUARDS if guard.NAME not in broken]
+    pid = _pid(case)
     return replace(
         standing,
-        pid=_pid(case),
+        pid=pid,
+        process=confinement(case, pid),
         guards=tuple(guards) if raised else (),
         breaches=breaches,
     )
@@ -163,6 +173,13 @@ def _print_table(standings: list[Standing]) -> None:
         print(f"The first console certificate runs out on {ends[0]} (virt-warden pki renew).")
     for known_by in sorted({standing.console_ca for standing in standings if standing.console_ca}):
         print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
+
+
+def _print_process(standing: Standing) -> None:
+    if standing.process:
+        print(f"\n{standing.name}, process {standing.pid}:")
+    for what, seen in standing.process.items():
+        print(f"  {what:<18}{printable(seen)}")
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
