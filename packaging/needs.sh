@@ -3,6 +3,9 @@
 set -eu
 packages="
  acl
+ clevis
+ clevis-luks
+ cryptsetup-bin
  debhelper
  dh-python
  dpkg-dev
@@ -35,6 +38,7 @@ packages="
  python3-pytest
  python3-scapy
  python3-sh
+ python3-libnbd
  python3-systemd
  python3-venv
  qemu-system-x86
@@ -43,6 +47,9 @@ packages="
  shellcheck
  swtpm
  swtpm-tools
+ socat
+ strace
+ tang
  util-linux
  virtinst
 "

@@ -67,6 +67,10 @@ class Disk:
         "source[@startupPolicy='optional' or @startupPolicy='requisite']"
     )
     relabel_off: bool = present(f"source/{_RELABEL_OFF}")
+    discard: str = text("driver/@discard")
+    encryption: str = text("source/encryption/@format | encryption/@format")
+    secret_uuid: str = text("source/encryption/secret/@uuid | encryption/secret/@uuid")
+    secret_usage: str = text("source/encryption/secret/@usage | encryption/secret/@usage")
     backing: Backing | None = child("backingStore")
 
     @property
@@ -208,6 +212,10 @@ class Domain:
         "os/loader | os/nvram/@template | devices/*/rom/@file | devices/disk//config/@file"
     )
     other_paths: tuple[str, ...] = texts(PATHS_BESIDE_DEVICES)
+    memory_source: str = text("memoryBacking/source/@type")
+    huge_pages: bool = present("memoryBacking/hugepages")
+    on_crash: str = text("on_crash")
+    watchdogs: tuple[str, ...] = texts("devices/watchdog/@action")
     has_emulated_tpm: bool = present("devices/tpm/backend[@type='emulator']")
     passes_arguments: bool = present("qemu:commandline/* | qemu:override/* | qemu:capabilities/*")
     enrolment: bool = present("metadata/warden:enrolment")

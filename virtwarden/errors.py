@@ -41,7 +41,15 @@ class HostError(WardenError):
 
 
 class CommandError(HostError):
-    """An outside command failed, or did not end in time."""
+    """An outside command failed, or did not end in time.
+
+    `code` is its exit code, `said` the last line that it wrote on stderr.
+    """
+
+    def __init__(self, what: str, *, code: int, said: str, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.code = code
+        self.said = said
 
 
 class JournalError(WardenError):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
-from virtwarden.system import files, mac, netfilter, portfilter, users, vnc
+from virtwarden.system import files, mac, mapper, netfilter, portfilter, users, vnc
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
@@ -34,6 +34,12 @@ class Facts(Protocol):
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         """The running domains' claims on one file."""
+
+    def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
+        """The disks of a domain that are on their way into a LUKS container, by their targets."""
+
+    def maps(self) -> tuple[mapper.Map, ...]:
+        """What the device mapper has open, LUKS containers among it."""
 
     def backend_works(self, name: str) -> bool:
         """Whether this way of filtering works here."""
@@ -96,6 +102,19 @@ class HostFacts:
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         """See Facts."""
         return claims_on(self.paths, device, number)
+
+    def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
+        """See Facts."""
+        if not (self.paths.state / "adoptions").exists():
+            return ()
+        from virtwarden import adoption
+
+        found = adoption.unfinished(self.paths, domain)
+        return tuple(state.target for state in found if state.phase is not adoption.Phase.DONE)
+
+    def maps(self) -> tuple[mapper.Map, ...]:
+        """See Facts."""
+        return mapper.maps(self.paths.block_devices)
 
     def backend_works(self, name: str) -> bool:
         """See Facts."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, TextIO
 
 from virtwarden import log
-from virtwarden.errors import DomainError, PolicyError, WardenError
+from virtwarden.errors import DomainError, PolicyError, Refusal, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
@@ -16,6 +17,7 @@ from virtwarden.words import printable
 # A refusal at these steps keeps the domain from starting; later ones come too late for that.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,15 @@ def main(
     except WardenError as error:
         return _fail(name, op, str(error), stderr)
     except Exception as error:  # noqa: BLE001 - a bug of ours must end in a line, not in a trace
-        fix = "report this; meanwhile: virt-warden unenrol, and managed = [] in the policy"
-        return _fail(name, op, f"internal error: {error!r}; to mend: {fix}", stderr)
+        return _fail(name, op, _unexpected(error), stderr)
     return 0
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"the host's disk does not take it: {error}; to mend: df -h /run /var; findmnt /var"
+    fix = "report this; meanwhile: virt-warden unenrol, and managed = [] in the policy"
+    return f"internal error: {error!r}; to mend: {fix}"
 
 
 def _release(call: _Call) -> None:
@@ -86,6 +94,8 @@ def _guard(call: _Call) -> None:
         return
     rules = policy.rules_for(call.name)
     if call.op in ("migrate", "restore"):
+        if call.op == "restore":
+            _refuse_saved_memory(call.name, rules)
         _enrol_in_passing(call, rules)
     else:
         _take_step(call, rules)
@@ -123,6 +133,26 @@ def _take_step(call: _Call, rules: Rules) -> None:
     with journal.locked(call.paths, case.domain.uuid):
         if call.is_wanted():
             act(case)
+
+
+def _refuse_saved_memory(name: str, rules: Rules) -> None:
+    """What `virsh save` and `managedsave` wrote holds the guest's memory, and keys, in the clear.
+
+    libvirt asks no hook before it writes it: this is the first that one can say of it.
+    """
+    if rules.encryption == "optional" or rules.mode is Mode.DISABLED:
+        return
+    from virtwarden.guards.base import shown
+
+    refusal = Refusal(
+        "it was saved with its memory in the clear, which its encrypted disks should not be",
+        where=rules.where("storage.encryption"),
+        fix=f"let it boot anew, as after a power cut: virsh managedsave-remove {shown(name)}; or"
+        ' encryption = "optional" until it runs',
+    )
+    if rules.mode is Mode.ENFORCING:
+        raise refusal
+    log.event(log.Level.WARNING, "would-refuse", domain=name, reason=refusal)
 
 
 def _enrol_in_passing(call: _Call, rules: Rules) -> None:

@@ -168,10 +168,10 @@ def _append(handle: int, line: str) -> None:
         written = os.write(handle, content)
     except OSError as error:
         raise JournalError(
-            f"the journal cannot be written: {error.strerror}", fix="df /var/lib/virt-warden"
+            f"the journal cannot be written: {error.strerror}", fix="df -h /var/lib/virt-warden"
         ) from None
     if written != len(content):
-        raise JournalError("the journal's disk is full", fix="df /var/lib/virt-warden")
+        raise JournalError("the journal's disk is full", fix="df -h /var/lib/virt-warden")
 
 
 def _record(entry: dict[str, Any]) -> Record:

@@ -23,6 +23,8 @@ class Paths:
     daemon_pids: Path = Path("/run")
     apparmor: Path = Path("/etc/apparmor.d")
     share: Path = Path("/usr/share/virt-warden")
+    udev_rules: Path = Path("/run/udev/rules.d")
+    block_devices: Path = Path("/sys/block")
 
     @property
     def policy_cache(self) -> Path:
@@ -83,6 +85,11 @@ class Paths:
     def shared(self) -> Path:
         """What files that several domains share were like before the first of them started."""
         return self.state / "shared"
+
+    @property
+    def luks(self) -> Path:
+        """When each LUKS container was last closed."""
+        return self.state / "luks"
 
     @property
     def console_ca(self) -> Path:

@@ -18,6 +18,7 @@ class Use:
     `shared`: several domains may use it at once, so that no domain's user may own it.
     `taken_by_libvirt`: libvirt gives it to the domain's user at each start all the same.
     `must_exist`: nobody makes it on the way to the start.
+    `given`: the domain's own user may own it; else none of a VM may.
     """
 
     what: str
@@ -27,6 +28,7 @@ class Use:
     shareable: bool = False
     taken_by_libvirt: bool = False
     must_exist: bool = True
+    given: bool = True
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:

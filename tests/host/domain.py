@@ -17,7 +17,10 @@ _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev", "dir": "dir"}
 
 @dataclass(frozen=True)
 class Disk:
-    """One disk; the bus follows from the target's name."""
+    """One disk; the bus follows from the target's name.
+
+    One with a `secret`, a UUID, is one that QEMU decrypts.
+    """
 
     path: Path | str
     target: str = "vda"
@@ -26,6 +29,7 @@ class Disk:
     shareable: bool = False
     device: str = "disk"
     kind: str = "file"
+    secret: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,14 @@ def _disk(disk: Disk) -> Any:
         E.target(dev=disk.target, bus=_BUSES[disk.target[:2]]),
         *([E.readonly()] if disk.readonly else []),
         *([E.shareable()] if disk.shareable else []),
+        *([_encryption(disk.secret)] if disk.secret else []),
         type=disk.kind,
         device=disk.device,
     )
+
+
+def _encryption(secret: str) -> Any:
+    return E.encryption(E.secret(type="passphrase", uuid=secret), format="luks")
 
 
 def _nic(nic: Nic) -> Any:

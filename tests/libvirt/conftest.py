@@ -16,12 +16,15 @@ import pytest
 
 from tests.host import network
 from tests.host.command import run
+from tests.host.images import luks
 from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
+from tests.host.mapper import device_mapper
 from tests.host.namespace import require_private_host
 from tests.host.service import Service
 from tests.host.service import service as running_service
 from tests.host.syslog import Syslog, syslog_socket
+from tests.libvirt.vault import KEY, Vault, key_file, opened
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, set_policy
 
 # Where QEMU, as whatever user, may search; pytest's own tmp_path is root's alone.
@@ -66,6 +69,16 @@ def service(warden: Warden, syslog: Syslog) -> Iterator[Service]:
 
 
 @pytest.fixture
+def vault(warden: Warden, images: Path, dm: None) -> Iterator[Vault]:
+    """A domain's encrypted disk, which is closed again at the test's end."""
+    made = Vault(warden, luks(images / "web01.luks", KEY), key_file(images / "key"))
+    made.say()
+    yield made
+    warden.libvirt.remove_domains()
+    assert opened() == []
+
+
+@pytest.fixture
 def bridge() -> Iterator[str]:
     """A bridge of the test's own."""
     with network.bridge(f"br-test{next(_bridge_numbers)}") as name:
@@ -77,6 +90,13 @@ def syslog() -> Iterator[Syslog]:
     """What is sent to the system log during the test."""
     with syslog_socket() as log:
         yield log
+
+
+@pytest.fixture(scope="module")
+def dm() -> Iterator[None]:
+    """A device mapper, in which cryptsetup opens containers."""
+    with device_mapper():
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.host.images import luks
 from tests.host.tap import open_tap
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from virtwarden import journal
@@ -25,6 +26,8 @@ from virtwarden.changes import (
     IssueCertificate,
     LockShared,
     MakeDirectory,
+    NodeRule,
+    OpenLuks,
     RestrictPorts,
     Scope,
     SetAccess,
@@ -33,7 +36,8 @@ from virtwarden.changes import (
 )
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
-from virtwarden.system import files, portfilter, users
+from virtwarden.system import files, mapper, portfilter, users
+from virtwarden.system.mapper import NODES
 from virtwarden.system.run import run
 
 PATHS = Paths()
@@ -41,6 +45,7 @@ DOMAIN = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
 USER = CreateUser("vmw-changes", DOMAIN, (70000, 70999), ("kvm",))
 OTHER_USER = CreateUser("vmw-other", OTHER, (70000, 70999), ("kvm",))
+KEY = "a key that is nobody's to read"
 MAC = "52:54:00:00:00:01"
 
 
@@ -57,11 +62,12 @@ class Ground:
         return str(path), found.st_dev, found.st_ino
 
     def state(self) -> dict[str, str]:
-        return snapshot([self.directory, PATHS.run, PATHS.shared])
+        trees = [self.directory, PATHS.run, PATHS.shared, PATHS.udev_rules, NODES]
+        return snapshot(trees) | {"maps": repr(mapper.maps(PATHS.block_devices))}
 
 
 @pytest.fixture
-def ground(images: Path) -> Iterator[Ground]:
+def ground(images: Path, dm: None) -> Iterator[Ground]:
     image = images / "disk.img"
     image.write_bytes(b"disk")
     image.chmod(0o644)
@@ -71,6 +77,8 @@ def ground(images: Path) -> Iterator[Ground]:
     files.private_directory(PATHS.filters)
     files.private_directory(PATHS.shared)
     make_base_chains()
+    files.private_directory(PATHS.run / "luks")
+    PATHS.udev_rules.mkdir(parents=True, exist_ok=True)
     for program in ("iptables", "ip6tables"):
         for what in ("-A", "-D"):
             for chain in ("INPUT", "OUTPUT"):
@@ -97,6 +105,23 @@ def _cell(ground: Ground) -> str:
     return str(directory)
 
 
+def _container(ground: Ground) -> OpenLuks:
+    container = luks(ground.directory / "container", KEY)
+    key = ground.directory / "key"
+    key.write_text(KEY)
+    key.chmod(0o400)
+    return OpenLuks(
+        *ground.file(container),
+        mapper="vmw-changes-vda",
+        key_kind="file",
+        key_value=str(key),
+        purpose="Passphrase for disk vda of web01",
+        user=USER.name,
+        readonly=False,
+        discard=False,
+    )
+
+
 EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     CreateUser: lambda _: replace(USER, name="vmw-new", domain=DOMAIN[::-1]),
     EndProcesses: lambda _: EndProcesses(USER.name),
@@ -105,6 +130,8 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     LockShared: lambda g: LockShared(*g.file(g.image), DOMAIN),
     TakeBack: lambda g: TakeBack(*g.file(_given_away(g))),
     MakeDirectory: lambda g: MakeDirectory(_cell(g), USER.name),
+    NodeRule: lambda _: NodeRule("vmw-changes-vda", USER.name),
+    OpenLuks: _container,
     WriteFile: lambda g: WriteFile(str(g.directory / "ticket.json"), "{}", USER.name),
     IssueCertificate: lambda g: IssueCertificate(
         str(g.directory / "tls"), USER.name, DOMAIN, ("localhost", "127.0.0.1")

@@ -341,7 +341,11 @@ def test_an_emulator_that_is_not_the_wrapper_is_refused(warden: Warden) -> None:
 def test_a_start_says_what_it_did_in_one_line(warden: Warden, syslog: Syslog) -> None:
     warden.started("web01")
     line = syslog.wait_for("event=verified")
-    for word in ("domain=web01", "user=vmw-web01", "guards=identity,storage,network"):
+    for word in (
+        "domain=web01",
+        "user=vmw-web01",
+        "guards=identity,luks,encryption,storage,network",
+    ):
         assert word in line
 
 

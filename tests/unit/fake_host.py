@@ -20,6 +20,7 @@ from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, portfilter, vnc
 from virtwarden.system.files import Found, Inode
+from virtwarden.system.mapper import Map
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
 
@@ -58,6 +59,8 @@ class FakeHost:
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
     lost_port_rules: dict[str, str] = field(default_factory=dict)
+    opened: list[Map] = field(default_factory=list)
+    half_adopted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -123,6 +126,12 @@ class FakeHost:
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         return tuple(c for c in self.claims if (c.device, c.number) == (device, number))
+
+    def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
+        return self.half_adopted
+
+    def maps(self) -> tuple[Map, ...]:
+        return tuple(self.opened)
 
     def backend_works(self, name: str) -> bool:
         return name in self.backends

@@ -507,9 +507,3 @@ def test_a_locked_base_keeps_it(host: FakeHost) -> None:
     host.file(DISK, 0o600, uid=UID, gid=UID)
     host.file(BASE, 0o440, writers=())
     assert verified(host, xmls.disk(form="qcow2", inside=xmls.base(BASE))) == []
-
-
-def test_encryption_that_nothing_does_yet_is_refused_and_not_passed_over(host: FakeHost) -> None:
-    assert refusals(storage, case(host, encryption="optional")) == []
-    line = refusal(storage, case(host, encryption="required"))
-    assert "encrypted disks, which this version cannot open yet" in line

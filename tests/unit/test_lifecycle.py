@@ -23,7 +23,10 @@ from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 
-ORDER = ["identity", "storage", "network", "console", "host", "mac", "sandbox"]
+ORDER = [
+    *("identity", "luks", "encryption", "storage", "network", "console", "host", "mac"),
+    "sandbox",
+]
 MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
 
 
@@ -201,7 +204,7 @@ def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
 ) -> None:
     refuse(monkeypatch, storage, network)
     lifecycle.prepare(under(case, Mode.PERMISSIVE))
-    assert applied(world) == ["identity", "console", "host", "mac", "sandbox"]
+    assert applied(world) == [name for name in ORDER if name not in ("storage", "network")]
     told = [line for line in logged if "event=would-refuse" in line]
     assert len(told) == 2
     assert all("domain=web01" in line and "to mend: mend it" in line for line in told)
@@ -267,7 +270,7 @@ def test_disabled_does_the_indispensable_and_says_nothing(
 ) -> None:
     refuse(monkeypatch, storage, network, console, host)
     lifecycle.prepare(under(case, Mode.DISABLED))
-    assert applied(world) == ["identity", "sandbox"]
+    assert applied(world) == ["identity", "luks", "sandbox"]
     assert logged == []
 
 

@@ -91,7 +91,7 @@ def test_a_profile_that_the_kernel_will_not_take_is_as_before_and_told(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(profile: Path) -> None:
-        raise CommandError(f"{profile}: syntax error", fix="run it by hand")
+        raise CommandError(f"{profile}: syntax error", fix="run it by hand", code=1, said="")
 
     monkeypatch.setattr(apparmor, "_load", refuse)
     local(paths, PROFILE).write_text("mine\n")

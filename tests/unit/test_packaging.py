@@ -38,6 +38,7 @@ PACKAGE_OF = {
     "pam": "python3-pampy",
     "posix1e": "python3-pylibacl",
     "sh": "python3-sh",
+    "nbd": "python3-libnbd",
     "systemd": "python3-systemd",
 }
 

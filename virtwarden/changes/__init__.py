@@ -8,6 +8,7 @@ from virtwarden.changes.base import Before, Change, Scope, values
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
 from virtwarden.changes.filters import InstallFilter
+from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.shared import LockShared, TakeBack
 
@@ -23,6 +24,8 @@ KINDS: dict[str, type[Change]] = {
         LockShared,
         MakeDirectory,
         RestrictPorts,
+        NodeRule,
+        OpenLuks,
         SetAccess,
         TakeBack,
         WriteFile,
@@ -41,6 +44,8 @@ __all__ = [
     "IssueCertificate",
     "LockShared",
     "MakeDirectory",
+    "NodeRule",
+    "OpenLuks",
     "RestrictPorts",
     "Scope",
     "SetAccess",

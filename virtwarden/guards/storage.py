@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import stat
 
-from virtwarden.changes import Change, Claim, GrantAccess, LockShared, SetAccess, TakeBack
-from virtwarden.changes.claims import conflict
+from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack
+from virtwarden.containers import plain_uses
 from virtwarden.domain import Disk
-from virtwarden.errors import HostError, Refusal
+from virtwarden.errors import Refusal
+from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op, shown
-from virtwarden.reach import part_of_the_host, search_grants, swapper
+from virtwarden.reach import search_grants
 from virtwarden.system.files import Inode
+from virtwarden.system.mapper import identity
 from virtwarden.system.process import Process
-from virtwarden.uses import FILE_KINDS, Use, uses
+from virtwarden.uses import FILE_KINDS, Use
 
 NAME = "storage"
 
@@ -27,25 +29,12 @@ def review(case: Case) -> list[Refusal]:
     """See Guard."""
     if case.op is not Op.PREPARE:
         return []
-    refusals = _review_shared_directories(case) + _review_encryption(case)
+    refusals = _review_shared_directories(case)
     for disk in case.domain.disks:
         refusals += _review_disk(case, disk)
-    for use in uses(case.domain):
-        refusals += _review_use(case, use)
+    for use in plain_uses(case.domain, case.rules):
+        refusals += files.review(case, use)
     return refusals or _review_twice(case)
-
-
-def _review_encryption(case: Case) -> list[Refusal]:
-    """Nothing opens a container yet: what the policy asks for must not seem to be done."""
-    if case.rules.encryption == "optional" and not case.rules.disks:
-        return []
-    return [
-        case.refusal(
-            "the policy asks for encrypted disks, which this version cannot open yet",
-            where=case.rules.where("storage.encryption"),
-            fix='encryption = "optional", and no [domain.disks], for this domain',
-        )
-    ]
 
 
 def _review_shared_directories(case: Case) -> list[Refusal]:
@@ -122,11 +111,11 @@ def _review_twice(case: Case) -> list[Refusal]:
     the domain's user by the other."""
     refusals = []
     first: dict[tuple[int, int], Use] = {}
-    for use in uses(case.domain):
+    for use in plain_uses(case.domain, case.rules):
         leaf = case.facts.look(use.path).leaf
         if leaf is None:
             continue
-        other = first.setdefault(_file(leaf), use)
+        other = first.setdefault(identity(leaf), use)
         if other is not use and (use.write or other.write or use.shared != other.shared):
             refusals.append(
                 case.refusal(
@@ -138,105 +127,14 @@ def _review_twice(case: Case) -> list[Refusal]:
     return refusals
 
 
-def _file(inode: Inode) -> tuple[int, int]:
-    """What tells a file from all others; one device may have many nodes."""
-    return (inode.rdev, 0) if stat.S_ISBLK(inode.mode) else inode.identity
-
-
-def _review_use(case: Case, use: Use) -> list[Refusal]:
-    where = f"{use.what} ({use.path})"
-    edit = f"virsh edit {shown(case.domain.name)}"
-    try:
-        found = case.facts.look(use.path)
-    except HostError as error:
-        return [case.refusal(error.what, where=where, fix=error.fix or edit)]
-    hosts = part_of_the_host(use.path, case.paths, write=use.write)
-    if hosts:
-        return [
-            case.refusal(
-                f"what is in {hosts} is the host's own",
-                where=where,
-                fix=f"copy or move it to /var/lib/libvirt/images, then: {edit}",
-            )
-        ]
-    if found.symlink:
-        return [
-            case.refusal(
-                f"{found.symlink} is a symlink", where=where, fix=f"name {found.real}: {edit}"
-            )
-        ]
-    enemy = swapper(found.directories, case.rules.uid_range, case.vm_groups)
-    if enemy:
-        return [
-            case.refusal(
-                f"it could be swapped: {enemy}",
-                where=where,
-                fix="move it into a directory that root owns, such as /var/lib/libvirt/images",
-            )
-        ]
-    if found.leaf is None:
-        if not use.must_exist:
-            return []
-        return [case.refusal("it is not there", where=where, fix=f"make it, or {edit}")]
-    return _review_inode(case, use, found.leaf, where)
-
-
-def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusal]:
-    if not (stat.S_ISREG(inode.mode) or stat.S_ISBLK(inode.mode)):
-        return [
-            case.refusal(
-                "it is neither a regular file nor a block device",
-                where=where,
-                fix=f"virsh edit {shown(case.domain.name)}",
-            )
-        ]
-    if stat.S_ISREG(inode.mode) and inode.links > 1:
-        return [
-            case.refusal(
-                f"it has {inode.links} names: who holds another one holds the same file",
-                where=where,
-                fix=f"find the others (find -xdev -samefile {use.path}) and remove them, or give"
-                " this domain a copy of its own",
-            )
-        ]
-    claim = _claim(case, use, inode)
-    refusal = conflict(claim, case.facts.claims_on(claim.device, claim.number))
-    if refusal is not None:
-        return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
-    lowest, highest = case.rules.uid_range
-    own = case.account.uid if case.account else -1
-    if lowest <= inode.uid <= highest and inode.uid != own:
-        return [
-            case.refusal(
-                f"it belongs to another VM's user (uid {inode.uid})",
-                where=where,
-                fix=f"virt-warden recover; if it still does: chown root: {use.path}",
-            )
-        ]
-    return []
-
-
-def _claim(case: Case, use: Use, inode: Inode) -> Claim:
-    device, number = _file(inode)
-    return Claim(
-        path=use.path,
-        device=device,
-        number=number,
-        domain=case.domain.uuid,
-        name=case.domain.name,
-        write=use.write,
-        shareable=use.shareable,
-    )
-
-
 def plan(case: Case) -> list[Change]:
     """See Guard."""
     changes: list[Change] = []
     if case.op is Op.PREPARE:
-        for use in uses(case.domain):
+        for use in plain_uses(case.domain, case.rules):
             changes += _prepare(case, use)
     if case.op is Op.STARTED:
-        for use in uses(case.domain):
+        for use in plain_uses(case.domain, case.rules):
             leaf = case.facts.look(use.path).leaf
             if use.taken_by_libvirt and leaf is not None:
                 changes.append(TakeBack(use.path, leaf.device, leaf.number))
@@ -249,7 +147,7 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     if found.leaf is None:
         return changes
     file = (use.path, found.leaf.device, found.leaf.number)
-    changes.append(_claim(case, use, found.leaf))
+    changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
         return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
     permissions = _READ | (_WRITE if use.write else 0)
@@ -263,7 +161,7 @@ def _prepare(case: Case, use: Use) -> list[Change]:
 def verify(case: Case, process: Process) -> list[str]:
     """See Guard."""
     breaches = []
-    for use in uses(case.domain):
+    for use in plain_uses(case.domain, case.rules):
         leaf = case.facts.look(use.path).leaf
         if leaf is not None:
             breaches += _verify_inode(case, use, leaf)

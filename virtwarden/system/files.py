@@ -175,21 +175,29 @@ def passable_directory(path: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory alone, made where it is missing; others wait for their turn (flock(2))."""
-    handle = _lock(directory)
+def locked(directory: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold a directory alone, made where it is missing; others wait for their turn (flock(2)).
+
+    Gives the descriptor with the lock: a child that inherits it holds it too. Who will not wait
+    gets BlockingIOError where another one holds it.
+    """
+    handle = _lock(directory, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        yield
+        yield handle
     finally:
         os.close(handle)
 
 
-def _lock(directory: Path) -> int:
+def _lock(directory: Path, how: int) -> int:
     while True:
         private_directory(directory)
         with suppress(FileNotFoundError):
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, how)
+            except OSError:
+                os.close(handle)
+                raise
             # Whoever held it before may have removed it: the lock is then on nothing.
             if directory.exists() and os.path.samestat(os.fstat(handle), directory.lstat()):
                 return handle

@@ -22,6 +22,15 @@ class Image:
     is_device: bool
 
 
+def is_plain(path: str) -> bool:
+    """Whether a qcow2 image holds one disk and all of it: no snapshot, no data in another file.
+
+    Raises CommandError.
+    """
+    header = json.loads(run(QEMU_IMG, "info", "--output=json", "-f", "qcow2", path))
+    return not header.get("snapshots") and "data-file" not in header["format-specific"]["data"]
+
+
 def backing(path: str, image_format: str) -> Image | None:
     """What an image of this format is based on, or None where it stands alone.
 

@@ -1,0 +1,194 @@
+"""Changes that open a disk's LUKS container for as long as its domain runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from virtwarden.changes.access import user_named
+from virtwarden.changes.base import Before, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import cryptsetup, files, keys, mapper
+from virtwarden.system.run import run
+
+_UDEVADM = "/usr/bin/udevadm"
+_OWNER_ALONE = 0o600
+
+
+@dataclass(frozen=True)
+class NodeRule:
+    """A rule of udev's for the node of one container that is about to be opened.
+
+    udev sets owner, group and mode of a device node anew at each of its events (udev(7)): a chown
+    alone would not last. Its other rules would read what the guest wrote as if it were the host's:
+    make links of its labels, activate its volume groups, and so keep the container from closing.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    mapper: str
+    user: str
+
+    def describe(self) -> str:
+        """See Change."""
+        return (
+            f"have udev leave /dev/mapper/{self.mapper} to {self.user or 'root'} alone, and unread"
+        )
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {"uid": user_named(self.user).uid if self.user else 0}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        if not paths.udev_rules.parent.is_dir():
+            return  # a host without udev: the device mapper's own library makes the nodes
+        paths.udev_rules.mkdir(mode=0o755, exist_ok=True)
+        files.write_atomically(self._file(paths), self._rule(before["uid"]).encode(), 0o644)
+        if (paths.udev_rules.parent / "control").exists():
+            run(_UDEVADM, "control", "--reload")
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change. udev sees by itself that a rule is gone; this one is of nothing by now."""
+        with suppress(FileNotFoundError):
+            self._file(paths).unlink()
+        return ""
+
+    def _file(self, paths: Paths) -> Path:
+        # After 55-dm.rules, which names the device, and before all that would look into it.
+        return paths.udev_rules / f"56-{self.mapper}.rules"
+
+    def _rule(self, uid: int) -> str:
+        ours = f'OWNER:="{uid}", GROUP:="{uid}", MODE:="{_OWNER_ALONE:04o}", OPTIONS:="nowatch"'
+        unread = "".join(
+            f', ENV{{{flag}}}:="1"'
+            for flag in (
+                "DM_UDEV_DISABLE_DISK_RULES_FLAG",
+                "DM_UDEV_DISABLE_OTHER_RULES_FLAG",
+                "UDISKS_IGNORE",
+            )
+        )
+        return f'SUBSYSTEM=="block", ENV{{DM_NAME}}=="{self.mapper}", {ours}{unread}\n'
+
+
+@dataclass(frozen=True)
+class OpenLuks:
+    """A LUKS container, decrypted by the kernel as /dev/mapper/NAME, which one user may open.
+
+    `device` and `number` tell the container from all other files and block devices.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    container: str
+    device: int
+    number: int
+    mapper: str
+    key_kind: str
+    key_value: str | int
+    purpose: str
+    user: str
+    readonly: bool
+    discard: bool
+
+    @property
+    def place(self) -> keys.Place:
+        """Where its key is."""
+        return keys.Place(self.key_kind, self.key_value, self.container, self.purpose)
+
+    def describe(self) -> str:
+        """See Change."""
+        how = "read only" if self.readonly else "with discards" if self.discard else "no discards"
+        return (
+            f"open {self.container} as /dev/mapper/{self.mapper} ({how}; {self.place}), for"
+            f" {self.user or 'root'} alone"
+        )
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        with files.held(self.container, self.device, self.number) as handle:
+            found = os.fstat(handle)
+        return {
+            "existed": mapper.find(paths.block_devices, self.mapper) is not None,
+            "lies_on": list(mapper.identity_of(found)),
+            "boot": files.boot_id(),
+            "at": int(time.time()),
+        }
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change. Raises HostError where the key cannot be got or does not open it."""
+        if before["existed"]:
+            raise HostError(
+                f"/dev/mapper/{self.mapper} is open already",
+                fix=f"see what it is: cryptsetup status {self.mapper}",
+            )
+        owner = user_named(self.user) if self.user else None
+        key = keys.fetch(self.place)
+        with (
+            files.locked(self._lock(paths)) as lock,
+            files.held(self.container, self.device, self.number),
+        ):
+            cryptsetup.open_container(
+                self.container,
+                self.mapper,
+                key,
+                readonly=self.readonly,
+                discard=self.discard,
+                inherited=[lock],
+            )
+        self._give(paths, (owner.uid, owner.gid) if owner else (0, 0))
+
+    def _give(self, paths: Paths, owner: tuple[int, int]) -> None:
+        opened = mapper.find(paths.block_devices, self.mapper)
+        node = files.look(str(mapper.NODES / self.mapper)).leaf
+        if opened is None or node is None or mapper.identity(node) != (opened.number, 0):
+            raise HostError(
+                f"/dev/mapper/{self.mapper} is not there, though cryptsetup opened it",
+                fix="see whether udev works: systemctl status systemd-udevd",
+            )
+        with files.held(node.path, *node.identity) as handle:
+            os.chown(files.by_descriptor(handle), *owner)
+            files.by_descriptor(handle).chmod(_OWNER_ALONE)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change. Raises HostError where it does not close."""
+        if before["existed"] or before["boot"] != files.boot_id():
+            return ""
+        # A cryptsetup that a killed hook left behind holds the lock until it has ended.
+        with files.locked(self._lock(paths)):
+            found = mapper.find(paths.block_devices, self.mapper)
+            ours = found is not None and tuple(before["lies_on"]) in found.below
+            if ours:
+                cryptsetup.close(self.mapper)
+                _note_closed(paths, self.mapper)
+            self._lock(paths).rmdir()
+        if found is not None and not ours:
+            return f"{found.node} is another container by now: left open"
+        return ""
+
+    def is_open(self, paths: Paths) -> bool:
+        """Whether there is a map of this name."""
+        return mapper.find(paths.block_devices, self.mapper) is not None
+
+    def _lock(self, paths: Paths) -> Path:
+        return paths.run / "luks" / self.mapper
+
+
+def closed_at(paths: Paths, name: str) -> int | None:
+    """When this container was last closed by us, in seconds since 1970, or None."""
+    try:
+        return int((paths.luks / name).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _note_closed(paths: Paths, name: str) -> None:
+    files.private_directory(paths.luks)
+    files.write_atomically(paths.luks / name, str(int(time.time())).encode(), 0o600)

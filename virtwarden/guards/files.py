@@ -1,0 +1,102 @@
+"""What may be wrong with a host file that a domain is to use, whichever guard asks."""
+
+from __future__ import annotations
+
+import stat
+
+from virtwarden.changes import Claim
+from virtwarden.changes.claims import conflict
+from virtwarden.errors import HostError, Refusal
+from virtwarden.guards.base import Case, shown
+from virtwarden.reach import part_of_the_host, swapper
+from virtwarden.system.files import Inode
+from virtwarden.system.mapper import identity
+from virtwarden.uses import Use
+
+
+def review(case: Case, use: Use) -> list[Refusal]:
+    """Why a file, or the way to it, cannot be used; empty where it can."""
+    where = f"{use.what} ({use.path})"
+    edit = f"virsh edit {shown(case.domain.name)}"
+    try:
+        found = case.facts.look(use.path)
+    except HostError as error:
+        return [case.refusal(error.what, where=where, fix=error.fix or edit)]
+    hosts = part_of_the_host(use.path, case.paths, write=use.write)
+    if hosts:
+        return [
+            case.refusal(
+                f"what is in {hosts} is the host's own",
+                where=where,
+                fix=f"copy or move it to /var/lib/libvirt/images, then: {edit}",
+            )
+        ]
+    if found.symlink:
+        return [
+            case.refusal(
+                f"{found.symlink} is a symlink", where=where, fix=f"name {found.real}: {edit}"
+            )
+        ]
+    enemy = swapper(found.directories, case.rules.uid_range, case.vm_groups)
+    if enemy:
+        return [
+            case.refusal(
+                f"it could be swapped: {enemy}",
+                where=where,
+                fix="move it into a directory that root owns, such as /var/lib/libvirt/images",
+            )
+        ]
+    if found.leaf is None:
+        if not use.must_exist:
+            return []
+        return [case.refusal("it is not there", where=where, fix=f"make it, or {edit}")]
+    return _review_inode(case, use, found.leaf, where)
+
+
+def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusal]:
+    if not (stat.S_ISREG(inode.mode) or stat.S_ISBLK(inode.mode)):
+        return [
+            case.refusal(
+                "it is neither a regular file nor a block device",
+                where=where,
+                fix=f"virsh edit {shown(case.domain.name)}",
+            )
+        ]
+    if stat.S_ISREG(inode.mode) and inode.links > 1:
+        return [
+            case.refusal(
+                f"it has {inode.links} names: who holds another one holds the same file",
+                where=where,
+                fix=f"find the others (find -xdev -samefile {use.path}) and remove them, or give"
+                " this domain a copy of its own",
+            )
+        ]
+    refusal = conflict(claim(case, use, inode), case.facts.claims_on(*identity(inode)))
+    if refusal is not None:
+        return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
+    lowest, highest = case.rules.uid_range
+    own = case.account.uid if case.account and use.given else -1
+    if lowest <= inode.uid <= highest and inode.uid != own:
+        return [
+            case.refusal(
+                f"it belongs to {'another' if use.given else 'a'} VM's user (uid {inode.uid})",
+                where=where,
+                fix=f"virt-warden recover; if it still does: chown root: {use.path}",
+            )
+        ]
+    return []
+
+
+def claim(case: Case, use: Use, inode: Inode) -> Claim:
+    """That this domain uses this file until it stops."""
+    # One device may have many nodes: the device itself is what is claimed.
+    device, number = identity(inode)
+    return Claim(
+        path=use.path,
+        device=device,
+        number=number,
+        domain=case.domain.uuid,
+        name=case.domain.name,
+        write=use.write,
+        shareable=use.shareable,
+    )

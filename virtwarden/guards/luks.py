@@ -1,0 +1,235 @@
+"""A VM's encrypted disks are open while it runs, to it alone, and at no other time."""
+
+from __future__ import annotations
+
+import itertools
+import stat
+
+from virtwarden.changes import Change, NodeRule, OpenLuks
+from virtwarden.containers import PREFIX, Container, containers, plain_uses
+from virtwarden.errors import HostError, Refusal
+from virtwarden.guards import files
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system import keys, mapper
+from virtwarden.system.process import Process
+from virtwarden.uses import Use
+
+NAME = "luks"
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    if case.op is not Op.PREPARE:
+        return []
+    refusals = _review_adoptions(case)
+    for container in containers(case.domain, case.rules):
+        refusals += (
+            _review_xml(case, container)
+            or _review_key(case, container)
+            or files.review(case, _use(container))
+            or _review_open(case, container)
+        )
+    return [*(refusals or _review_twins(case)), *_review_foreign_nodes(case)]
+
+
+def _review_adoptions(case: Case) -> list[Refusal]:
+    """What is written to a disk while it is copied would be lost with it."""
+    return [
+        case.refusal(
+            "it is only half in its LUKS container",
+            where=f"disk {target}",
+            fix=f"virt-warden luks adopt {shown(case.domain.name)} {target}, which goes on where it"
+            " left off, or --abort",
+        )
+        for target in case.facts.unfinished_adoptions(case.domain.uuid)
+    ]
+
+
+def _review_foreign_nodes(case: Case) -> list[Refusal]:
+    """No domain reaches what is decrypted for another one, by whichever name."""
+    opened = {(found.number, 0) for found in case.facts.maps() if found.name.startswith(PREFIX)}
+    reviewed = {container.disk.path for container in containers(case.domain, case.rules)}
+    return [
+        case.refusal(
+            "the policy names no LUKS container for it",
+            where=f"{use.what} ({use.path})",
+            fix="say which it is, below [[domain]] in /etc/virt-warden/policy.toml:"
+            " [domain.disks.TARGET] luks = …, or name another file:"
+            f" virsh edit {shown(case.domain.name)}",
+        )
+        for use in plain_uses(case.domain, case.rules)
+        if use.path not in reviewed
+        and (use.path.startswith(str(mapper.NODES / PREFIX)) or _identity(case, use.path) in opened)
+    ]
+
+
+def _identity(case: Case, path: str) -> mapper.Identity | None:
+    try:
+        leaf = case.facts.look(path).leaf
+    except HostError:
+        return None
+    return mapper.identity(leaf) if leaf else None
+
+
+def _review_twins(case: Case) -> list[Refusal]:
+    """A container, and a name, is for one disk."""
+    found = containers(case.domain, case.rules)
+    refusals = []
+    for first, second in itertools.combinations(found, 2):
+        if first.mapper == second.mapper or _identity(case, first.path) == _identity(
+            case, second.path
+        ):
+            refusals.append(
+                case.refusal(
+                    f"disk {first.disk.target} has the same container, or the same name for it",
+                    where=case.rules.where(f"disks.{second.disk.target}.luks"),
+                    fix="give each disk a container and a name of its own in the policy",
+                )
+            )
+    return refusals
+
+
+def _review_xml(case: Case, container: Container) -> list[Refusal]:
+    disk = container.disk
+    where = f"disk {disk.target}"
+    edit = f"virsh edit {shown(case.domain.name)}"
+    if (disk.kind, disk.path) != ("block", container.node):
+        said = f"{disk.path or 'nothing'} (type {disk.kind})"
+        rule = case.rules.where(f"disks.{disk.target}.luks")
+        return [
+            case.refusal(
+                f"its XML names {said}, but its container, {container.path} ({rule}), is opened as"
+                f" {container.node}",
+                where=where,
+                fix=f"virt-warden luks adopt {shown(case.domain.name)} {disk.target}, to have it"
+                f" moved there; or {edit}: <disk type='block'>, <source dev='{container.node}'/>;"
+                f" or take [domain.disks.{disk.target}] out of the policy",
+            )
+        ]
+    if disk.shareable:
+        return [
+            case.refusal(
+                "a LUKS container is open for one domain alone",
+                where=where,
+                fix=f"{edit}: take <shareable/> out",
+            )
+        ]
+    return []
+
+
+def _review_key(case: Case, container: Container) -> list[Refusal]:
+    place = container.place
+    target = container.disk.target
+    if place is None:
+        return [
+            case.refusal(
+                f"the policy says nothing of the key of {container.path}",
+                where=case.rules.where(f"disks.{target}.luks"),
+                fix="add key.file, key.credential, key.clevis or key.ask (docs/luks.md)",
+            )
+        ]
+    if not place.file:
+        return []
+    try:
+        wrong = keys.complaint(place, case.facts.look(place.file))
+    except HostError as error:
+        wrong = error
+    if wrong is None:
+        return []
+    return [case.refusal(wrong.what, where=wrong.where or place.file, fix=wrong.fix)]
+
+
+def _review_open(case: Case, container: Container) -> list[Refusal]:
+    leaf = case.facts.look(container.path).leaf
+    if leaf is None:
+        return []
+    for found in case.facts.maps():
+        if mapper.identity(leaf) in found.below:
+            return [
+                case.refusal(
+                    f"it is open already, as {found.node}",
+                    where=f"{container.what} ({container.path})",
+                    fix=f"see who uses it (fuser -v {found.node}), then: cryptsetup close"
+                    f" {found.name}",
+                )
+            ]
+        if found.name == container.mapper:
+            return [
+                case.refusal(
+                    f"another container is open as {found.node}",
+                    where=f"{container.what} ({container.path})",
+                    fix=f"cryptsetup close {found.name}, or give this one another name: mapper = …"
+                    f" ({case.rules.where(f'disks.{container.disk.target}.luks')})",
+                )
+            ]
+    return []
+
+
+def _use(container: Container) -> Use:
+    return Use(
+        what=container.what, path=container.path, write=not container.disk.readonly, given=False
+    )
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard."""
+    if case.op is not Op.PREPARE:
+        return []
+    changes: list[Change] = []
+    for container in containers(case.domain, case.rules):
+        changes += _open(case, container)
+    return changes
+
+
+def _open(case: Case, container: Container) -> list[Change]:
+    leaf, place = case.facts.look(container.path).leaf, container.place
+    if leaf is None or place is None:
+        return []
+    return [
+        files.claim(case, _use(container), leaf),
+        NodeRule(container.mapper, case.user),
+        OpenLuks(
+            container=container.path,
+            device=leaf.device,
+            number=leaf.number,
+            mapper=container.mapper,
+            key_kind=place.kind,
+            key_value=place.value,
+            purpose=place.purpose,
+            user=case.user,
+            readonly=container.disk.readonly,
+            discard=container.disk.discard == "unmap",
+        ),
+    ]
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    breaches = []
+    opened = {found.name: found for found in case.facts.maps()}
+    for container in containers(case.domain, case.rules):
+        found = opened.get(container.mapper)
+        if found is None:
+            breaches.append(f"{container.path} is not open as {container.node}")
+        else:
+            breaches += _verify_open(case, container, found)
+    return breaches
+
+
+def _verify_open(case: Case, container: Container, found: mapper.Map) -> list[str]:
+    breaches = []
+    leaf, node = case.facts.look(container.path).leaf, case.facts.look(container.node).leaf
+    if leaf is None or mapper.identity(leaf) not in found.below:
+        breaches.append(f"{container.node} is not {container.path}")
+    if container.disk.readonly and not found.readonly:
+        breaches.append(f"{container.node} can be written, though its disk is read-only")
+    if node is None:
+        return [*breaches, f"{container.node} is not there"]
+    own = case.account.uid if case.account else -1
+    if node.uid != own:
+        breaches.append(f"{container.node} belongs to uid {node.uid}, not to {case.user}")
+    if node.mode & _OTHERS:
+        breaches.append(f"{container.node} is open to others (mode {node.permissions:04o})")
+    return breaches
