@@ -13,22 +13,42 @@ from dataclasses import replace
 from virtwarden import journal, log
 from virtwarden.changes import Change, Scope, WriteFile
 from virtwarden.errors import Refusal, WardenError
-from virtwarden.guards import console, host, identity, mac, network, sandbox, storage
+from virtwarden.guards import (
+    console,
+    encryption,
+    host,
+    identity,
+    luks,
+    mac,
+    network,
+    sandbox,
+    storage,
+)
 from virtwarden.guards.base import Case, Guard, Op, shown
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 from virtwarden.system import process
 
-# identity comes first: it makes the user to whom the others give things. sandbox comes last: its
-# ticket tells what the others did.
-GUARDS: tuple[Guard, ...] = (identity, storage, network, console, host, mac, sandbox)
+# identity comes first: it makes the user to whom the others give things. luks opens disks before
+# storage looks at the others. sandbox comes last: its ticket tells what the others did.
+GUARDS: tuple[Guard, ...] = (
+    identity,
+    luks,
+    encryption,
+    storage,
+    network,
+    console,
+    host,
+    mac,
+    sandbox,
+)
 
 # The wrapper will not become QEMU without its ticket, and QEMU not without the certificates that
 # the ticket names, whatever these guards would refuse.
 _NEEDED_BY_THE_WRAPPER: tuple[Guard, ...] = (console, sandbox)
 
 # What is needed for an enrolled domain to start at all, whether or not anything is to be guarded.
-_INDISPENSABLE: tuple[Guard, ...] = (identity, sandbox)
+_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, sandbox)
 
 
 def prepare(case: Case) -> None:

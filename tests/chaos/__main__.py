@@ -119,7 +119,8 @@ def _settle(libvirt: Libvirt, names: tuple[str, ...]) -> Iterator[str]:
     for standing in json.loads(run("virt-warden", "status", "--json", check=False).stdout):
         yield from (f"{standing['name']}: {breach}" for breach in standing["breaches"])
     for item in json.loads(run("virt-warden", "audit", "--json", check=False).stdout)["items"]:
-        if item["subject"] in names and item["state"] != "good":
+        grave = item["severity"] in ("high", "critical")
+        if item["subject"] in names and grave and item["state"] != "good":
             yield f"{item['subject']}: {item['id']}: {item['seen']}"
     for name in names:
         libvirt.virsh("destroy", name, check=False)

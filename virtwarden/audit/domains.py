@@ -9,6 +9,7 @@ from virtwarden import lifecycle
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.encryption import in_the_clear
 from virtwarden.policy import Mode
 from virtwarden.uses import uses
 
@@ -77,10 +78,10 @@ SPOOFING = Check(
 )
 ENCRYPTION = Check(
     "vm.encryption",
-    Severity.MEDIUM,
+    Severity.LOW,
     "Its disks are encrypted at rest",
     "A disk that is stolen, sent in for repair or copied by a backup can be read.",
-    "docs/luks.md",
+    "name a container for each in the policy, then: virt-warden luks adopt (docs/luks.md)",
 )
 _DENIABLE = ("mac_spoofing", "arp_spoofing", "vlan_tags", "untapped")
 
@@ -154,6 +155,8 @@ def _allowed(case: Case) -> Iterator[Item]:
     )
     allowed = [key for key in _DENIABLE if getattr(rules, key) == "allow"]
     yield SPOOFING.judged(not allowed, f"allowed: {', '.join(allowed) or 'nothing'}", name)
+    clear = ", ".join(disk.target for disk in in_the_clear(case))
+    yield ENCRYPTION.judged(not clear, f"in the clear: {clear or 'none'}", name)
     if any(display.kind == "vnc" for display in case.domain.displays):
         off = [key for key in ("tls", "password") if getattr(rules, key) != "required"]
         yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)

@@ -1,0 +1,75 @@
+"""Where the policy wants it so, nothing of a VM's disks or memory is stored in the clear."""
+
+from __future__ import annotations
+
+from virtwarden.changes import Change
+from virtwarden.containers import containers, encrypted_by_qemu
+from virtwarden.domain import Disk
+from virtwarden.errors import Refusal
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system.process import Process
+
+NAME = "encryption"
+
+
+def review(case: Case) -> list[Refusal]:
+    """See Guard."""
+    if case.op is not Op.PREPARE or case.rules.encryption == "optional":
+        return []
+    return [
+        *(_refusal(case, disk) for disk in in_the_clear(case)),
+        *_review_memory(case),
+    ]
+
+
+def in_the_clear(case: Case) -> list[Disk]:
+    """The disks that the domain writes and nothing encrypts."""
+    within = {container.disk.target for container in containers(case.domain, case.rules)}
+    return [
+        disk
+        for disk in case.domain.disks
+        if disk.has_source
+        and not disk.readonly
+        and disk.target not in within
+        and not encrypted_by_qemu(disk)
+    ]
+
+
+def _refusal(case: Case, disk: Disk) -> Refusal:
+    name = shown(case.domain.name)
+    return case.refusal(
+        f"disk {disk.target} ({disk.path or f'of type {disk.kind}'}) is not encrypted",
+        where=case.rules.where("storage.encryption"),
+        fix=f"virt-warden luks adopt {name} {disk.target} (first name its new container in the"
+        f" policy: [domain.disks.{disk.target}]), or have QEMU encrypt it (virsh edit {name}:"
+        " <encryption format='luks'>, docs/luks.md)",
+    )
+
+
+def _review_memory(case: Case) -> list[Refusal]:
+    """What libvirt would write of the guest's memory by itself; docs/luks.md has the rest."""
+    found = []
+    if case.domain.memory_source == "file" and not case.domain.huge_pages:
+        found.append("keeps its memory in a file (<memoryBacking><source type='file'/>)")
+    if case.domain.on_crash.startswith("coredump"):
+        found.append("writes its memory to a file when it crashes (<on_crash>coredump-…)")
+    if "dump" in case.domain.watchdogs:
+        found.append("writes its memory to a file when it hangs (<watchdog action='dump'>)")
+    return [
+        case.refusal(
+            f"it {what}, in the clear",
+            where=case.rules.where("storage.encryption"),
+            fix=f"take that out: virsh edit {shown(case.domain.name)}",
+        )
+        for what in found
+    ]
+
+
+def plan(case: Case) -> list[Change]:
+    """See Guard. There is nothing to do: luks opens what is encrypted."""
+    return []
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    """See Guard."""
+    return []
