@@ -13,11 +13,16 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain audit log pki remote console recover policy package service virt-install --help --version" ;;
+        1:*) words_of="enrol unenrol status explain audit log pki remote console luks recover policy package service virt-install --help --version" ;;
         2:policy) words_of="check --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
         2:remote) words_of="check setup undo --help" ;;
+        2:luks) words_of="status format adopt load --help" ;;
+        *:luks)
+            words_of="--json --size --force --abort --remove-old --all --help"
+            [[ $cur == -* ]] || words_of="$(_virt_warden_domains)"
+            ;;
         *:policy | *:package) words_of="--help" ;;
         *:remote) words_of="ssh tls sasl --allow --yes --help" ;;
         *:pki)

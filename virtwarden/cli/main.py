@@ -24,6 +24,7 @@ COMMANDS = {
     "remote": "how libvirt is managed from elsewhere: checked, set up, put back",
     "console": "a password for one look at a domain's console, for those whom the policy names",
     "recover": "undo what is left of domains that do not run any more",
+    "luks": "encrypted disks: make and fill them, load their keys, see how they stand",
     "policy": "the policy files",
     "package": "what installation and removal do to the host beyond placing files",
     "service": "what virt-warden.service runs",
@@ -68,9 +69,12 @@ def _module(words: Sequence[str]) -> Command:
 
     No other is imported: `policy check` must work where libvirt does not.
     """
-    name = next((word for word in words if word in COMMANDS), "policy")
-    module: Command = importlib.import_module(f"virtwarden.cli.{name.replace('-', '_')}")
+    module: Command = importlib.import_module(f"virtwarden.cli.{_name(words).replace('-', '_')}")
     return module
+
+
+def _name(words: Sequence[str]) -> str:
+    return next((word for word in words if word in COMMANDS), "policy")
 
 
 def _parser(words: Sequence[str], command: Command) -> argparse.ArgumentParser:
@@ -81,6 +85,6 @@ def _parser(words: Sequence[str], command: Command) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
         subparser = commands.add_parser(name, help=purpose, description=purpose)
-        if name in words:
+        if name == _name(words):
             command.arguments(subparser)
     return parser

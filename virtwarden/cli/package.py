@@ -13,7 +13,7 @@ from virtwarden.cli.connection import connected, for_each, persistent
 from virtwarden.cli.recover import recover_one
 from virtwarden.cli.unenrol import restore
 from virtwarden.errors import HostError, WardenError
-from virtwarden.package import apparmor, daemon, farewell, hookfile
+from virtwarden.package import apparmor, daemon, farewell, hookfile, luks
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths
 
@@ -49,6 +49,8 @@ def remove(paths: Paths) -> int:
     """Before the files go. Gives 1, with all in place as before, where a domain stays enrolled."""
     if _unenrol(paths) != 0:
         return 1
+    for line in luks.by_hand(paths):
+        print(line)
     stopped = [uuid for uuid in journal.known_domains(paths) if not farewell.runs(uuid)]
     for uuid in stopped:
         recover_one(paths, uuid, lambda: True)

@@ -9,7 +9,7 @@ from functools import partial
 
 import libvirt
 
-from virtwarden import journal, recovery
+from virtwarden import adoption, journal, recovery
 from virtwarden.cli.connection import connected, find, rests
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
@@ -34,6 +34,8 @@ def recover(paths: Paths, names: list[str]) -> int:
             if names and not rests(connection, domain):
                 print(f"{domain} runs: nothing to recover")
             failed |= not recover_one(paths, domain, partial(rests, connection, domain))
+    for undone in adoption.recover(paths) if not names else ():
+        print(undone)
     return int(failed)
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import libvirt
 
 from virtwarden import journal, lifecycle
+from virtwarden.changes import OpenLuks
 from virtwarden.cli.cases import next_case, running_case
 from virtwarden.cli.connection import connected, find, persistent
 from virtwarden.cli.processes import confinement
+from virtwarden.cli.table import print_table
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
@@ -147,6 +149,7 @@ def _left_over(paths: Paths, domain: str) -> tuple[str, ...]:
     return tuple(
         f"left over from its last run: {record.change.describe()} (virt-warden recover {domain})"
         for record in left
+        if not (isinstance(record.change, OpenLuks) and not record.change.is_open(paths))
     )
 
 
@@ -159,12 +162,7 @@ def _pid(case: Case) -> int | None:
 
 def _print_table(standings: list[Standing]) -> None:
     heads = ("DOMAIN", "STATE", "MODE", "USER", "UID", "PID", "GUARDS")
-    rows = [heads, *(_row(standing) for standing in standings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+    print_table([heads, *(_row(standing) for standing in standings)])
     for standing in standings:
         for breach in standing.breaches:
             print(f"! {standing.name}: {breach}")

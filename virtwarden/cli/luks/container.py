@@ -1,0 +1,111 @@
+"""What `luks format` and `luks adopt` have in common: a new container for a disk of a domain."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+
+from virtwarden import volumes
+from virtwarden.changes import OpenLuks
+from virtwarden.changes.claims import claims_on
+from virtwarden.containers import key_place, mapper_name, purpose
+from virtwarden.domain import Domain
+from virtwarden.errors import HostError
+from virtwarden.guards.base import shown
+from virtwarden.paths import Paths
+from virtwarden.policy import DiskRules, Rules
+from virtwarden.system import files, mapper
+from virtwarden.system.keys import HEADER, Place, Secret
+from virtwarden.system.mapper import NODES, identity
+
+_SHORTEST_PASSPHRASE = 12
+
+
+def rules_of(rules: Rules, domain: Domain, target: str) -> DiskRules:
+    """What the policy says of a disk's container and key. Raises HostError where it does not."""
+    said = rules.disks.get(target, DiskRules())
+    if said.luks and said.key:
+        return said
+    raise HostError(
+        f"the policy does not say where the container of disk {target} of {domain.name} is, or its"
+        " key",
+        fix=f"in /etc/virt-warden/policy.toml: [[domain]] match = {shown(domain.name)!r},"
+        f" [domain.disks.{target}] luks = …, key.file = … (docs/luks.md)",
+    )
+
+
+def node(said: DiskRules, domain: Domain, target: str) -> str:
+    """What the domain's XML will name."""
+    return str(NODES / (said.mapper or mapper_name(domain, target)))
+
+
+def place_of(said: DiskRules, domain: Domain, target: str) -> Place:
+    """Where the disk's key is."""
+    place = key_place(said.key, said.luks, purpose(domain, target))
+    if place is None:
+        raise HostError(f"the policy says nothing of the key of disk {target}")
+    return place
+
+
+def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
+    """See whether a container can be made of what is there. Raises HostError."""
+    leaf = files.look(place.container).leaf
+    if leaf is not None:
+        claims = claims_on(paths, *identity(leaf))
+        volumes.must_be_unused(place.container, mapper.maps(paths.block_devices), claims)
+        volumes.must_fit(place.container, usable, blank=blank)
+
+
+def make(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
+    """A new container of so many usable bytes, its recovery passphrase shown. Raises HostError."""
+    check(paths, place, usable, blank=blank)
+    volumes.make_room(place.container, usable)
+    recovery = volumes.recovery_passphrase()
+    volumes.encrypt(place.container, volumes.new_key(place, _ask), recovery)
+    _show(place.container, recovery)
+    if place.value == HEADER:
+        print(
+            f"Now have clevis open it, with that passphrase: clevis luks bind -d {place.container}"
+            " tang '{\"url\": …}' (or tpm2 '{}')"
+        )
+
+
+def opening(place: Place, name: str, user: str = "") -> OpenLuks:
+    """The change that opens a container for ourselves."""
+    leaf = files.look(place.container).leaf
+    if leaf is None:
+        raise HostError("it is not there", where=place.container)
+    return OpenLuks(
+        container=place.container,
+        device=leaf.device,
+        number=leaf.number,
+        mapper=name,
+        key_kind=place.kind,
+        key_value=place.value,
+        purpose=place.purpose,
+        user=user,
+        readonly=False,
+        discard=False,
+    )
+
+
+def _show(container: str, recovery: Secret) -> None:
+    print(f"The recovery passphrase of {container}, which opens it when its key is lost:\n")
+    print(f"    {recovery.reveal().decode()}\n")
+    print("It is shown this once. Write it down, and keep it away from this host.", flush=True)
+
+
+def _ask(purpose: str) -> Secret:
+    """A new passphrase, typed twice, or a line of standard input where that is no terminal."""
+    if not os.isatty(sys.stdin.fileno()):
+        passphrase = sys.stdin.readline().rstrip("\n")
+    else:
+        passphrase = getpass.getpass(f"New {purpose.lower()}: ")
+        if passphrase != getpass.getpass("Once more: "):
+            raise HostError("the two are not the same", fix="again")
+    if len(passphrase) < _SHORTEST_PASSPHRASE:
+        raise HostError(
+            f"a passphrase needs {_SHORTEST_PASSPHRASE} letters", fix="take a longer one"
+        )
+    return Secret(passphrase.encode())
