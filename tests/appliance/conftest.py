@@ -55,14 +55,14 @@ def guarded_image(plain_image: Image, package: Path) -> Image:
 @pytest.fixture(scope="module")
 def plain(request: pytest.FixtureRequest, plain_image: Image) -> Iterator[Host]:
     """A host without virt-warden, one for the module."""
-    with _watched(request, plain_image, Hardware()) as host:
+    with watched(request, plain_image, Hardware()) as host:
         yield host
 
 
 @pytest.fixture(scope="module")
 def guarded(request: pytest.FixtureRequest, guarded_image: Image) -> Iterator[Host]:
     """A host with virt-warden, one for the module."""
-    with _watched(request, guarded_image, Hardware()) as host:
+    with watched(request, guarded_image, Hardware()) as host:
         yield host
 
 
@@ -80,7 +80,7 @@ def boot(request: pytest.FixtureRequest) -> Iterator[Boot]:
 
         def boot(kind: str, **hardware: Any) -> Host:
             image: Image = request.getfixturevalue(f"{kind}_image")
-            return running.enter_context(_watched(request, image, Hardware(**hardware)))
+            return running.enter_context(watched(request, image, Hardware(**hardware)))
 
         yield boot
 
@@ -99,7 +99,7 @@ def cable() -> Iterator[Callable[[], Cable]]:
 
 
 @contextmanager
-def _watched(request: pytest.FixtureRequest, image: Image, hardware: Hardware) -> Iterator[Host]:
+def watched(request: pytest.FixtureRequest, image: Image, hardware: Hardware) -> Iterator[Host]:
     """Boot a host of which the reports of failures tell, as long as it runs."""
     running = request.config.stash[_HOSTS]
     with booted(image, hardware) as host:

@@ -19,14 +19,17 @@ _HOST = """
 """
 
 # What the scenarios themselves work with.
-_TOOLS = " python3 busybox-static cpio tcpdump cryptsetup-bin ipxe"
+_TOOLS = """
+    python3 busybox-static cpio tcpdump cryptsetup-bin ipxe
+    lvm2 clevis-luks clevis-tpm2 tang
+"""
 
 # What our package may ask apt for: it lies in the archive, and is not installed.
 _ARCHIVE = """
     acl nftables ebtables cryptsetup-bin passwd
     python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
     python3-cryptography python3-pylibacl python3-augeas python3-systemd python3-apt
-    python3-cracklib virtinst debsecan
+    python3-cracklib python3-libnbd virtinst debsecan
 """
 
 
