@@ -27,8 +27,10 @@ def audit(warden: Warden) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_a_vm_in_its_cell_is_good_in_every_item(warden: Warden, images: Path) -> None:
     warden.started("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
-    found = {item["state"] for (_, subject), item in audit(warden).items() if subject == "web01"}
-    assert found == {"good"}
+    found = {id_: item for (id_, subject), item in audit(warden).items() if subject == "web01"}
+    in_the_clear = found.pop("vm.encryption")
+    assert (in_the_clear["state"], in_the_clear["seen"]) == ("bad", "in the clear: vda")
+    assert {item["state"] for item in found.values()} == {"good"}
 
 
 def test_a_promise_that_is_broken_is_critical(warden: Warden, images: Path) -> None:

@@ -46,7 +46,7 @@ def command(container: Container) -> str:
         return f"clevis luks unlock -d {path} -n {name}"
     file = shown(place.file)
     if place.kind == "file":
-        return f"cryptsetup open {read_only}--key-file {file} {path} {name}"
+        return f"cryptsetup open {read_only}--key-file={file} {path} {name}"
     decrypt = (
         f"systemd-creds decrypt {file} -"
         if place.kind == "credential"

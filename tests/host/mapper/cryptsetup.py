@@ -36,11 +36,12 @@ def main(arguments: list[str]) -> int:
         arguments = [*arguments, *CHEAP]
     if action != "open" or "--test-passphrase" in flags:
         os.execv(REAL, [REAL, *arguments])  # noqa: S606
-    return open_container(*words, readonly="--readonly" in flags)
+    (key_file,) = [flag.partition("=")[2] for flag in flags if flag.startswith("--key-file=")]
+    key = sys.stdin.buffer.read() if key_file == "-" else Path(key_file).read_bytes()
+    return open_container(*words, key, readonly="--readonly" in flags)
 
 
-def open_container(container: str, name: str, *, readonly: bool) -> int:
-    key = sys.stdin.buffer.read()
+def open_container(container: str, name: str, key: bytes, *, readonly: bool) -> int:
     test = [REAL, "open", "--type", "luks", "--test-passphrase", "--key-file=-", container]
     code = subprocess.run(test, input=key, check=False).returncode
     if code != 0:
