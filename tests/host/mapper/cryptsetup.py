@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
         os.execv(REAL, [REAL, *arguments])  # noqa: S606
     (key_file,) = [flag.partition("=")[2] for flag in flags if flag.startswith("--key-file=")]
     key = sys.stdin.buffer.read() if key_file == "-" else Path(key_file).read_bytes()
-    return open_container(*words, key, readonly="--readonly" in flags)
+    container, name = words
+    return open_container(container, name, key, readonly="--readonly" in flags)
 
 
 def open_container(container: str, name: str, key: bytes, *, readonly: bool) -> int:
