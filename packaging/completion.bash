@@ -32,7 +32,7 @@ _virt_warden()
                     return
                     ;;
             esac
-            words_of="consoles remote --json --now --out --passphrase-file --sealed --signer --help"
+            words_of="consoles remote --json --now --nss --out --passphrase-file --sealed --signer --help"
             [[ ${words[2]} != renew || $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
         *:virt-install) words_of="" ;;

@@ -15,6 +15,7 @@ packages="
  iproute2
  ipxe
  libsasl2-modules
+ libnss3-tools
  libvirt-clients
  libvirt-daemon-config-nwfilter
  libvirt-daemon-system

@@ -164,6 +164,45 @@ def test_no_key_of_an_authority_is_on_the_disk_in_the_clear(
     assert as_user("vmw-web01", unsealed.read_bytes) == "PermissionError"
 
 
+class TestNss:
+    @pytest.fixture
+    def kept_in_nss(self, warden: Warden, passphrase: list[str]) -> Iterator[Warden]:
+        """An authority whose making was cut off once before."""
+        cut_off = REMOTE_CA / "nss"
+        cut_off.mkdir(parents=True)
+        (cut_off / "key4.db").write_bytes(b"half")
+        warden.command("pki", "init", "--nss", "remote", *passphrase)
+        yield warden
+        run("rm", "-rf", str(REMOTE_CA), "/etc/pki/CA", "/etc/pki/libvirt")
+
+    def test_a_key_in_an_nss_database_signs_and_lies_nowhere_else(
+        self, kept_in_nss: Warden, passphrase: list[str]
+    ) -> None:
+        kept_in_nss.command("pki", "server", "localhost", *passphrase)
+        run("virt-pki-validate")
+        listed = run("certutil", "-K", "-d", f"sql:{REMOTE_CA}/nss", "-f", passphrase[1]).stdout
+        assert "ec" in listed
+        assert "remote" in listed
+        assert not list(REMOTE_CA.glob("ca-key.*"))
+        for file in (REMOTE_CA / "nss").iterdir():
+            assert file.stat().st_mode & 0o077 == 0
+            assert b"PRIVATE KEY" not in file.read_bytes()
+
+    def test_another_passphrase_gives_no_key(self, kept_in_nss: Warden, tmp_path: Path) -> None:
+        file = tmp_path / "wrong"
+        file.write_text("another passphrase")
+        file.chmod(0o600)
+        done = kept_in_nss.command("pki", "server", "--passphrase-file", str(file), check=False)
+        assert done.returncode == 1
+        assert "the key cannot be had" in done.stderr
+        assert "certutil -K -d sql:" in done.stderr
+
+    def test_it_cannot_be_sealed_as_well(self, warden: Warden) -> None:
+        done = warden.command("pki", "init", "--nss", "--sealed", "remote", check=False)
+        assert "an NSS database has a passphrase" in done.stderr
+        assert not REMOTE_CA.exists()
+
+
 def test_a_consoles_certificate_is_renewed_under_the_running_vm(warden: Warden) -> None:
     qemu = warden.started("web01", vnc=Vnc())
     tls = PATHS.cell(warden.status("web01")["uuid"]) / "tls"

@@ -16,7 +16,7 @@ from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.pki import authority, consoles, remote
 from virtwarden.pki.authority import Authority
-from virtwarden.pki.keys import Asks, kind
+from virtwarden.pki.keys import Asks, Rest, kind
 
 _SHORTEST_PASSPHRASE = 12
 
@@ -33,6 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="no passphrase: the key is sealed to this host (systemd-creds, by its TPM2 if any)",
     )
     _passphrase(how)
+    init.add_argument(
+        "--nss", action="store_true", help="the key into an NSS database, under the passphrase"
+    )
     server = actions.add_parser("server", help="give this host its certificate for qemu+tls://")
     server.add_argument("names", nargs="*", metavar="NAME", help="DNS names and IP addresses")
     _passphrase(server)
@@ -94,14 +97,16 @@ def _authority(options: argparse.Namespace, paths: Paths) -> Authority:
 
 
 def _init(options: argparse.Namespace, paths: Paths) -> int:
-    passphrase = b"" if options.sealed else _new_passphrase(options)
+    if options.sealed and options.nss:
+        raise HostError("an NSS database has a passphrase", fix="--nss without --sealed")
+    rest = Rest(b"" if options.sealed else _new_passphrase(options), in_nss=options.nss)
     if options.authority == consoles.NAME:
-        consoles.found(paths, passphrase)
+        consoles.found(paths, rest)
     else:
-        authority.found(remote.of(paths), passphrase)
+        authority.found(remote.of(paths), rest)
     found = _authority(options, paths)
     print(f"The authority {found.name} is in {found.directory}, its key: {kind(found.directory)}.")
-    if passphrase:
+    if rest.passphrase:
         print("Nobody can bring the passphrase back. Keep it where you keep root's.")
     return 0
 

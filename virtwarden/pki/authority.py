@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtwarden.errors import HostError
 from virtwarden.pki import keys
-from virtwarden.pki.keys import Asks
+from virtwarden.pki.keys import Asks, Rest
 from virtwarden.system import certificates, files
 from virtwarden.system.certificates import DAY, Issuer, Purpose
 
@@ -30,6 +30,7 @@ AUTHORITY_LIFE = 3650 * DAY
 # A list that has run out makes GnuTLS refuse everyone: it is made anew with each change, and lasts
 # for as long as nothing changes.
 _CRL_LIFE = 3650 * DAY
+_SEALED = Rest()
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Authority:
             ) from None
 
 
-def found(authority: Authority, passphrase: bytes = b"") -> None:
+def found(authority: Authority, rest: Rest = _SEALED) -> None:
     """Make the authority. The certificate comes last: where it is, all is.
 
     Raises HostError where it is there already: what it issued would be worth nothing.
@@ -80,9 +81,9 @@ def found(authority: Authority, passphrase: bytes = b"") -> None:
                 fix="to begin anew, move that directory away; every certificate of it dies then",
             )
         key = certificates.new_key()
-        keys.store(authority.directory, authority.name, key, passphrase)
         title = f"virt-warden {authority.name} of {os.uname().nodename}"
         certificate = certificates.found(title, key, AUTHORITY_LIFE)
+        keys.store(authority.directory, authority.name, key, certificate, rest)
         _publish_revocations(authority, Issuer(certificate, key), [])
         content = certificates.pem(certificate)
         files.write_atomically(authority.directory / CERTIFICATE, content, 0o644, durable=True)

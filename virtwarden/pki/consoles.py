@@ -12,7 +12,7 @@ from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.pki import authority, keys
 from virtwarden.pki.authority import Authority
-from virtwarden.pki.keys import Asks, nobody
+from virtwarden.pki.keys import Asks, Rest, nobody
 from virtwarden.system import certificates, credentials, files
 from virtwarden.system.certificates import DAY, Issuer, Purpose
 
@@ -43,10 +43,10 @@ def of(paths: Paths) -> Authority:
     return Authority(NAME, paths.console_ca)
 
 
-def found(paths: Paths, passphrase: bytes = b"") -> None:
+def found(paths: Paths, rest: Rest) -> None:
     """Make the authority and its signer. Raises HostError where it is there already."""
-    authority.found(of(paths), passphrase)
-    renew_signer(paths, lambda _: passphrase)
+    authority.found(of(paths), rest)
+    renew_signer(paths, lambda _: rest.passphrase)
 
 
 def renew_signer(paths: Paths, asks: Asks) -> None:

@@ -1,15 +1,17 @@
-"""How an authority's key rests: behind a passphrase, or sealed to this host."""
+"""How an authority's key rests: behind a passphrase, in an NSS database, or sealed to this host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtwarden.errors import HostError
-from virtwarden.system import certificates, credentials, files
+from virtwarden.system import certificates, credentials, files, nss
 
 if TYPE_CHECKING:
+    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import (
         EllipticCurvePrivateKey as PrivateKey,
     )
@@ -17,13 +19,25 @@ if TYPE_CHECKING:
 Asks = Callable[[str], bytes]
 """Gives the passphrase of the authority of this name, which an admin is asked for."""
 
-_ENCRYPTED, _SEALED = "ca-key.pem", "ca-key.cred"
+_ENCRYPTED, _SEALED, _NSS = "ca-key.pem", "ca-key.cred", "nss"
 
 
-def store(directory: Path, name: str, key: PrivateKey, passphrase: bytes = b"") -> None:
-    """Put a key to rest: encrypted where there is a passphrase, else sealed to this host."""
-    if passphrase:
-        content = certificates.pem_key(key, passphrase)
+@dataclass(frozen=True)
+class Rest:
+    """How a key is to rest: under a passphrase, in a file or an NSS database, or else sealed."""
+
+    passphrase: bytes = b""
+    in_nss: bool = False
+
+
+def store(
+    directory: Path, name: str, key: PrivateKey, certificate: x509.Certificate, rest: Rest
+) -> None:
+    """Put a key, of which this is the certificate, to rest."""
+    if rest.in_nss:
+        nss.store(directory / _NSS, name, key, certificate, rest.passphrase)
+    elif rest.passphrase:
+        content = certificates.pem_key(key, rest.passphrase)
         files.write_atomically(directory / _ENCRYPTED, content, 0o600, durable=True)
     else:
         credentials.seal(directory / _SEALED, name, certificates.pem_key(key).decode())
@@ -34,6 +48,8 @@ def load(directory: Path, name: str, asks: Asks) -> PrivateKey:
     encrypted = directory / _ENCRYPTED
     if encrypted.exists():
         return certificates.load_key(encrypted.read_bytes(), str(encrypted), asks(name))
+    if (directory / _NSS).exists():
+        return nss.load(directory / _NSS, name, asks(name))
     sealed = directory / _SEALED
     if not sealed.exists():
         raise HostError(
@@ -48,6 +64,8 @@ def kind(directory: Path) -> str:
     """How the key rests, in words."""
     if (directory / _ENCRYPTED).exists():
         return "passphrase"
+    if (directory / _NSS).exists():
+        return "NSS database"
     return "sealed to this host" if (directory / _SEALED).exists() else "no key here"
 
 
