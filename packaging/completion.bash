@@ -13,8 +13,9 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain audit log pki remote console luks recover policy package service virt-install --help --version" ;;
+        1:*) words_of="enrol unenrol status explain check audit log pki remote console luks recover policy network package service virt-install --help --version" ;;
         2:policy) words_of="check --help" ;;
+        2:network) words_of="admit restore --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
         2:remote) words_of="check setup undo --help" ;;
@@ -24,6 +25,7 @@ _virt_warden()
             [[ $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
         *:policy | *:package) words_of="--help" ;;
+        *:network) words_of="$(_virt_warden_domains) --help" ;;
         *:remote) words_of="ssh tls sasl --allow --yes --help" ;;
         *:pki)
             case $prev in

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from virtwarden import gate
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
-from virtwarden.system import files, mac, mapper, netfilter, portfilter, users, vnc
+from virtwarden.system import (
+    bridges,
+    files,
+    mac,
+    mapper,
+    netfilter,
+    portfilter,
+    taps,
+    users,
+    vnc,
+)
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
@@ -44,6 +55,9 @@ class Facts(Protocol):
     def backend_works(self, name: str) -> bool:
         """Whether this way of filtering works here."""
 
+    def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """What of a promise this way of filtering cannot keep; empty where it keeps all."""
+
     def is_tap(self, device: str) -> bool:
         """Whether a network interface is a tap, whose frames can be filtered."""
 
@@ -64,6 +78,18 @@ class Facts(Protocol):
 
     def selinux_label(self, path: str) -> str:
         """The label of a file, or an empty string."""
+
+    def bridge_of(self, interface: str) -> str:
+        """The bridge that an interface is a port of; empty where it is none's."""
+
+    def is_vlan_aware(self, bridge: str) -> bool:
+        """Whether a bridge keeps VLANs apart."""
+
+    def port(self, interface: str) -> bridges.Port:
+        """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
+        """What is not as it should be with the gate, and which of these taps it shuts out."""
 
     def host_names(self) -> tuple[str, ...]:
         """The names under which viewers may reach this host."""
@@ -132,9 +158,13 @@ class HostFacts:
         files.write_atomically(note, tool.encode(), 0o600)
         return True
 
+    def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """See Facts."""
+        return netfilter.BACKENDS[backend].cannot(promise)
+
     def is_tap(self, device: str) -> bool:
         """See Facts."""
-        return Path("/sys/class/net", device, "tun_flags").exists()
+        return taps.find(device) is not None
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""
@@ -160,6 +190,22 @@ class HostFacts:
     def selinux_label(self, path: str) -> str:
         """See Facts."""
         return mac.selinux_label(path)
+
+    def bridge_of(self, interface: str) -> str:
+        """See Facts."""
+        return bridges.bridge_of(interface)
+
+    def is_vlan_aware(self, bridge: str) -> bool:
+        """See Facts."""
+        return bridges.is_vlan_aware(bridge)
+
+    def port(self, interface: str) -> bridges.Port:
+        """See Facts."""
+        return bridges.port(interface)
+
+    def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
+        """See Facts."""
+        return gate.missing(self.paths, names)
 
     def host_names(self) -> tuple[str, ...]:
         """See Facts."""

@@ -75,11 +75,14 @@ def _unexpected(error: Exception) -> str:
 
 def _release(call: _Call) -> None:
     """Needs no policy: what was done is undone, whatever the policy says by now."""
-    from virtwarden import journal
+    from virtwarden import gate, journal
     from virtwarden.domain import read
+    from virtwarden.system.taps import Tap
 
     domain = read(_input(call.stdin))
     if not call.paths.domain_state(domain.uuid).exists():
+        # An index says more than a name, but by now libvirt has removed the taps.
+        gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
         return
     from virtwarden import lifecycle
 
@@ -91,6 +94,7 @@ def _release(call: _Call) -> None:
 def _guard(call: _Call) -> None:
     policy = _policy(call.paths, call.name)
     if not policy.manages(call.name):
+        _let_pass(call)
         return
     rules = policy.rules_for(call.name)
     if call.op in ("migrate", "restore"):
@@ -99,6 +103,16 @@ def _guard(call: _Call) -> None:
         _enrol_in_passing(call, rules)
     else:
         _take_step(call, rules)
+
+
+def _let_pass(call: _Call) -> None:
+    """A domain that is not managed is left alone; yet the gate would not know its taps."""
+    from virtwarden import gate
+
+    if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
+        from virtwarden.domain import read
+
+        gate.admit(call.paths, [nic.tap for nic in read(_input(call.stdin)).nics if nic.tap])
 
 
 def _policy(paths: Paths, name: str) -> Policy:

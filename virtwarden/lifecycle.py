@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from virtwarden import journal, log
+from virtwarden import gate, journal, log
 from virtwarden.changes import Change, Scope, WriteFile
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
@@ -23,6 +23,7 @@ from virtwarden.guards import (
     network,
     sandbox,
     storage,
+    zones,
 )
 from virtwarden.guards.base import Case, Guard, Op, shown
 from virtwarden.paths import Paths
@@ -30,12 +31,14 @@ from virtwarden.policy import Mode
 from virtwarden.system import process
 
 # identity comes first: it makes the user to whom the others give things. luks opens disks before
-# storage looks at the others. sandbox comes last: its ticket tells what the others did.
+# storage looks at the others. zones comes before network, which lets a tap in once it is where it
+# belongs. sandbox comes last: its ticket tells what the others did.
 GUARDS: tuple[Guard, ...] = (
     identity,
     luks,
     encryption,
     storage,
+    zones,
     network,
     console,
     host,
@@ -43,12 +46,16 @@ GUARDS: tuple[Guard, ...] = (
     sandbox,
 )
 
-# The wrapper will not become QEMU without its ticket, and QEMU not without the certificates that
-# the ticket names, whatever these guards would refuse.
-_NEEDED_BY_THE_WRAPPER: tuple[Guard, ...] = (console, sandbox)
+# What is needed for an enrolled domain to start at all, and to be heard beyond its taps, whether or
+# not anything is to be guarded.
+_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, network, sandbox)
 
-# What is needed for an enrolled domain to start at all, whether or not anything is to be guarded.
-_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, sandbox)
+# The wrapper will not become QEMU without its ticket, and QEMU not without the certificates that
+# the ticket names, and the gate lets no tap in by itself, whatever these guards would refuse.
+_UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
+
+# Those who are asked again when a NIC is plugged in.
+_OF_NICS: tuple[Guard, ...] = (zones, network)
 
 
 def prepare(case: Case) -> None:
@@ -94,6 +101,42 @@ def reconnect(case: Case) -> None:
     _report(case, verify(case))
 
 
+def plugged(case: Case) -> list[str]:
+    """A NIC was plugged into the running domain, of which libvirt told no hook: let it in.
+
+    All of the domain's NICs are filtered by the policy as it is now, and those taps that the gate
+    had shut out are let in; gives their names. Raises Refusal where the policy has something
+    against any of them: then those stay shut out.
+    """
+    case = replace(case, op=Op.START)
+    taps = [nic.tap for nic in case.domain.nics if nic.tap]
+    waiting = [tap.name for tap in gate.shut_out(case.paths, taps)]
+    # Once QEMU is gone, nobody might come to undo what is done for it.
+    if not waiting or not _runs(case):
+        return []
+    refusals = [refusal for guard in _OF_NICS for refusal in guard.review(case)]
+    if case.rules.mode is Mode.ENFORCING:
+        _refuse(case, refusals)
+    for refusal in refusals if case.rules.mode is Mode.PERMISSIVE else ():
+        _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
+    journal.perform(case.paths, case.domain.uuid, plan(case, _willing_of_nics(case, refusals)))
+    _log(case, log.Level.NOTICE, "let-in", taps=",".join(waiting))
+    return waiting
+
+
+def _runs(case: Case) -> bool:
+    try:
+        process.read(_pid(case))
+    except (WardenError, OSError, ValueError):
+        return False
+    return True
+
+
+def _willing_of_nics(case: Case, refusals: list[Refusal]) -> tuple[Guard, ...]:
+    all_of_them = case.rules.mode is Mode.ENFORCING or not refusals
+    return _OF_NICS if all_of_them and case.rules.mode is not Mode.DISABLED else (network,)
+
+
 def release(paths: Paths, domain: str, name: str) -> None:
     """The domain is gone: undo all. Harmless where nothing was done or all is undone."""
     _undo(paths, domain, name)
@@ -118,9 +161,9 @@ def willing(case: Case, refusals: Mapping[Guard, list[Refusal]]) -> list[Guard]:
         return [*GUARDS]
     asked = _INDISPENSABLE if case.rules.mode is Mode.DISABLED else GUARDS
     if refusals[identity]:
-        # With no user of its own, there is nobody to give anything to.
-        return [network] if network in asked and not refusals[network] else []
-    return [guard for guard in asked if guard in _NEEDED_BY_THE_WRAPPER or not refusals[guard]]
+        # With no user of its own, there is nobody to give anything to; its taps are there.
+        asked = tuple(guard for guard in asked if guard in _OF_NICS)
+    return [guard for guard in asked if guard in _UNDETERRED or not refusals[guard]]
 
 
 def verify(case: Case) -> list[str]:

@@ -28,6 +28,7 @@ EVENTS = {
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
     "not-enrolled": "cd6ea61626a14d8c940f371214086c66",
+    "let-in": "a6d342fda787437f9cbc2e9e2dc733fe",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
     "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
     "undone": "42e59cf1c68d4da89478fc61dcabf682",

@@ -43,7 +43,7 @@ class Paths:
 
     @property
     def filters(self) -> Path:
-        """Which running domain's frames each tap is filtered for."""
+        """What each tap's frames are held to, and for which running domain."""
         return self.run / "filters"
 
     @property
@@ -60,6 +60,16 @@ class Paths:
     def console_attempts(self) -> Path:
         """Whose attempts to get one failed lately."""
         return self.run / "console-attempts"
+
+    @property
+    def bridges(self) -> Path:
+        """Which bridges were told to learn less, and for which running domains."""
+        return self.run / "bridges"
+
+    @property
+    def gate(self) -> Path:
+        """For which running domains the gate is up."""
+        return self.run / "gate"
 
     @property
     def ledger(self) -> Path:

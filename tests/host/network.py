@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from tests.host.command import run
 from tests.host.frames import tagged
@@ -59,13 +60,23 @@ def veth_port(bridge: str) -> Iterator[str]:
 
 
 class Sniffer:
-    """Hears every frame that arrives at an interface, and sends frames from it."""
+    """Hears every frame that arrives at an interface, and sends frames from it.
 
-    def __init__(self, interface: str) -> None:
+    With `outgoing`, it hears what the host sends out of the interface instead.
+    """
+
+    def __init__(self, interface: str, *, outgoing: bool = False) -> None:
         require_private_host()
+        self._outgoing = outgoing
         self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._packets.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._packets.bind((interface, _ETH_P_ALL))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def send(self, frame: bytes) -> None:
         """Send a frame as it is."""
@@ -91,6 +102,16 @@ class Sniffer:
         came = "\n".join(frame.hex(" ") for frame in arrived) or "nothing"
         raise TimeoutError(f"no frame with {marker!r} came in {timeout} s, but:\n{came}")
 
+    def waiting(self) -> list[bytes]:
+        """Give back the frames that are there already."""
+        arrived: list[bytes] = []
+        self._packets.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                frame = self._next_frame()
+                arrived += [frame] if frame is not None else []
+        return arrived
+
     def close(self) -> None:
         """Stop listening."""
         self._packets.close()
@@ -99,7 +120,7 @@ class Sniffer:
         frame, ancillary, _flags, address = self._packets.recvmsg(
             _LONGEST_FRAME, socket.CMSG_SPACE(_AUXDATA.size)
         )
-        if address[2] == _PACKET_OUTGOING:
+        if (address[2] == _PACKET_OUTGOING) is not self._outgoing:
             return None
         # The kernel takes an 802.1q tag out of the frame and tells of it apart.
         for level, kind, data in ancillary:

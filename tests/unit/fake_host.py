@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from virtwarden.policy.plain import READERS
 from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, portfilter, vnc
+from virtwarden.system.bridges import Port
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.mapper import Map
 from virtwarden.system.process import Process
@@ -61,6 +63,10 @@ class FakeHost:
     lost_port_rules: dict[str, str] = field(default_factory=dict)
     opened: list[Map] = field(default_factory=list)
     half_adopted: tuple[str, ...] = ()
+    bridges: dict[str, str] = field(default_factory=dict)
+    vlan_aware: tuple[str, ...] = ()
+    ports: dict[str, Port] = field(default_factory=dict)
+    shut_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -138,6 +144,21 @@ class FakeHost:
 
     def is_tap(self, device: str) -> bool:
         return device in self.taps
+
+    def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
+        return netfilter.BACKENDS[backend].cannot(promise)
+
+    def bridge_of(self, interface: str) -> str:
+        return self.bridges.get(interface, "")
+
+    def is_vlan_aware(self, bridge: str) -> bool:
+        return bridge in self.vlan_aware
+
+    def port(self, interface: str) -> Port:
+        return self.ports.get(interface, Port())
+
+    def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
+        return [f"tap {name} is shut out" for name in names if name in self.shut_out]
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         return self.lost_rules.get(promise.tap, "")

@@ -8,10 +8,12 @@ import pytest
 import xmls
 from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusals, rules
 
-from virtwarden.changes import InstallFilter
+from virtwarden.changes import AdmitTaps, InstallFilters
 from virtwarden.errors import Refusal
 from virtwarden.guards import network
 from virtwarden.guards.base import Case, Op
+from virtwarden.policy import Mode, NicRules
+from virtwarden.system.netfilter import TapFilter
 
 OPEN = {"mac_spoofing": "allow", "arp_spoofing": "allow", "vlan_tags": "allow"}
 UNTAPPED = ["user", "direct", "hostdev", "vhostuser", "vdpa", "udp", "mcast", "server", "client"]
@@ -26,8 +28,14 @@ def case(host: FakeHost, devices: str, op: Op = Op.START, **more: Any) -> Case:
     return case_of(xmls.domain(devices), rules(**more), host, op)
 
 
-def filters(found: Case) -> list[InstallFilter]:
-    return [change for change in network.plan(found) if isinstance(change, InstallFilter)]
+def filters(found: Case) -> tuple[TapFilter, ...]:
+    return installed(found).filters
+
+
+def installed(found: Case) -> InstallFilters:
+    (change,) = network.plan(found)
+    assert isinstance(change, InstallFilters)
+    return change
 
 
 # Attacks
@@ -77,6 +85,23 @@ def test_a_backend_that_fails_between_prepare_and_start_refuses_the_start(host: 
     assert "neither nftables nor ebtables works" in breach
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"vlan_tags": "allow"}, "cannot look behind the VLAN tags"),
+        ({"link_protocols": "deny"}, "cannot see the LLDP"),
+        ({"nics": {"0": NicRules(("192.0.2.1",))}}, "cannot read whose address"),
+    ],
+)
+def test_what_a_backend_cannot_do_is_refused_where_the_policy_names_that_backend(
+    host: FakeHost, more: dict[str, Any], words: str
+) -> None:
+    line = refusal(network, case(host, xmls.nic(), Op.PREPARE, backend="ebtables", **more))
+    assert words in line
+    assert "nftables" in line
+    assert refusals(network, case(host, xmls.nic(), Op.PREPARE, **more)) == []
+
+
 # Honest passage
 
 
@@ -113,8 +138,42 @@ def test_the_backend_is_the_policys_or_the_first_that_works(
     host: FakeHost, works: tuple[str, ...], wanted: str, taken: str
 ) -> None:
     host.backends = works
-    (found,) = filters(case(host, xmls.nic(), backend=wanted))
-    assert (found.backend, found.tap, found.mac) == (taken, "vnet0", "52:54:00:00:00:01")
+    change = installed(case(host, xmls.nic(), backend=wanted))
+    (found,) = change.filters
+    assert (change.backend, found.tap, found.mac) == (taken, "vnet0", "52:54:00:00:00:01")
+
+
+@pytest.mark.parametrize(
+    ("works", "gate"), [(("nftables", "ebtables"), "nftables"), (("ebtables",), "ebtables")]
+)
+def test_the_gate_is_nftables_wherever_that_works(
+    host: FakeHost, works: tuple[str, ...], gate: str
+) -> None:
+    host.backends = works
+    assert installed(case(host, xmls.nic(), backend="ebtables")).gate == gate
+
+
+def test_the_gate_is_up_for_a_domain_without_a_nic_too(host: FakeHost) -> None:
+    assert installed(case(host, "")).filters == ()
+
+
+def test_a_nic_is_held_to_the_addresses_of_its_mac_or_else_of_its_place(host: FakeHost) -> None:
+    nics = {
+        "52:54:00:00:00:01": NicRules(("192.0.2.1",)),
+        "0": NicRules(("192.0.2.9",)),
+        "1": NicRules(("192.0.2.2", "2001:db8::2")),
+    }
+    two = xmls.nic("52:54:00:00:00:01".upper()) + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1")
+    found = [each.addresses for each in filters(case(host, two, nics=nics))]
+    assert found == [("192.0.2.1",), ("192.0.2.2", "2001:db8::2")]
+
+
+def test_taps_of_a_domain_that_is_not_guarded_are_let_in(host: FakeHost) -> None:
+    for op in (Op.START, Op.STARTED):
+        assert network.plan(case(host, xmls.nic(), op, mode=Mode.DISABLED)) == [
+            AdmitTaps(("vnet0",))
+        ]
+    assert network.plan(case(host, "", mode=Mode.DISABLED)) == []
 
 
 def test_each_nic_is_held_to_its_own_address(host: FakeHost) -> None:
@@ -147,4 +206,5 @@ def test_rules_that_the_kernel_lost_break_the_promise(host: FakeHost) -> None:
     process = process_of(account_of("vmw-web01", xmls.UUID))
     assert network.verify(own, process) == []
     host.lost_rules["vnet0"] = "vnet0 has no rules"
-    assert network.verify(own, process) == ["vnet0 has no rules"]
+    host.shut_out = ("vnet0",)
+    assert network.verify(own, process) == ["vnet0 has no rules", "tap vnet0 is shut out"]

@@ -24,7 +24,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 
 ORDER = [
-    *("identity", "luks", "encryption", "storage", "network", "console", "host", "mac"),
+    *("identity", "luks", "encryption", "storage", "zones", "network", "console", "host", "mac"),
     "sandbox",
 ]
 MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
@@ -202,16 +202,16 @@ def test_enforcing_what_a_former_life_left_for_good_refuses_the_start(
 def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    refuse(monkeypatch, storage, network)
+    refuse(monkeypatch, storage, host)
     lifecycle.prepare(under(case, Mode.PERMISSIVE))
-    assert applied(world) == [name for name in ORDER if name not in ("storage", "network")]
+    assert applied(world) == [name for name in ORDER if name not in ("storage", "host")]
     told = [line for line in logged if "event=would-refuse" in line]
     assert len(told) == 2
     assert all("domain=web01" in line and "to mend: mend it" in line for line in told)
 
 
-@pytest.mark.parametrize("guard", [console, sandbox], ids=lambda guard: guard.NAME)
-def test_permissive_the_wrapper_gets_what_it_needs_all_the_same(
+@pytest.mark.parametrize("guard", [network, console, sandbox], ids=lambda guard: guard.NAME)
+def test_permissive_wrapper_and_gate_get_what_they_need_all_the_same(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, guard: ModuleType
 ) -> None:
     refuse(monkeypatch, guard)
@@ -224,7 +224,7 @@ def test_permissive_without_a_user_of_its_own_only_the_network_is_guarded(
 ) -> None:
     refuse(monkeypatch, identity)
     lifecycle.prepare(under(case, Mode.PERMISSIVE))
-    assert applied(world) == ["network"]
+    assert applied(world) == ["zones", "network"]
 
 
 @pytest.mark.parametrize("failing", ORDER)
@@ -270,16 +270,16 @@ def test_disabled_does_the_indispensable_and_says_nothing(
 ) -> None:
     refuse(monkeypatch, storage, network, console, host)
     lifecycle.prepare(under(case, Mode.DISABLED))
-    assert applied(world) == ["identity", "luks", "sandbox"]
+    assert applied(world) == ["identity", "luks", "network", "sandbox"]
     assert logged == []
 
 
-def test_disabled_a_domain_that_is_not_enrolled_is_left_alone(
+def test_disabled_a_domain_that_is_not_enrolled_is_left_alone_but_for_the_gate(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, identity)
     lifecycle.prepare(under(case, Mode.DISABLED))
-    assert world.done == []
+    assert applied(world) == ["network"]
 
 
 # Started, reconnect

@@ -5,9 +5,10 @@ from __future__ import annotations
 from virtwarden.changes.access import GrantAccess, SetAccess
 from virtwarden.changes.accounts import CreateUser, EndProcesses
 from virtwarden.changes.base import Before, Change, Scope, values
+from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
-from virtwarden.changes.filters import InstallFilter
+from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.shared import LockShared, TakeBack
@@ -15,11 +16,12 @@ from virtwarden.changes.shared import LockShared, TakeBack
 KINDS: dict[str, type[Change]] = {
     kind.__name__: kind
     for kind in (
+        AdmitTaps,
         Claim,
         CreateUser,
         EndProcesses,
         GrantAccess,
-        InstallFilter,
+        InstallFilters,
         IssueCertificate,
         LockShared,
         MakeDirectory,
@@ -27,6 +29,7 @@ KINDS: dict[str, type[Change]] = {
         NodeRule,
         OpenLuks,
         SetAccess,
+        SetBridgePort,
         TakeBack,
         WriteFile,
     )
@@ -34,13 +37,14 @@ KINDS: dict[str, type[Change]] = {
 
 __all__ = [
     "KINDS",
+    "AdmitTaps",
     "Before",
     "Change",
     "Claim",
     "CreateUser",
     "EndProcesses",
     "GrantAccess",
-    "InstallFilter",
+    "InstallFilters",
     "IssueCertificate",
     "LockShared",
     "MakeDirectory",
@@ -49,6 +53,7 @@ __all__ = [
     "RestrictPorts",
     "Scope",
     "SetAccess",
+    "SetBridgePort",
     "TakeBack",
     "WriteFile",
     "values",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
@@ -48,4 +48,4 @@ class Change(Protocol):
 
 def values(change: Change) -> dict[str, Any]:
     """A change's fields, for the journal."""
-    return {field.name: getattr(change, field.name) for field in fields(change)}  # type: ignore[arg-type]
+    return asdict(change)  # type: ignore[call-overload,no-any-return]

@@ -1,23 +1,22 @@
-"""The change that keeps a tap's frames honest."""
+"""The changes that keep a domain's frames honest."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
+from virtwarden import gate
 from virtwarden.changes.base import Before, Scope
 from virtwarden.paths import Paths
-from virtwarden.system import files, netfilter
+from virtwarden.system.netfilter import TapFilter, rules_of
+from virtwarden.system.taps import Tap
 
 
 @dataclass(frozen=True)
-class InstallFilter:
-    """Frames that a tap's guest sends in another's name are dropped in the kernel.
+class InstallFilters:
+    """What a domain's taps send in another's name is dropped, and the gate shuts out other taps.
 
-    A tap's name is used again as soon as its QEMU has ended, perhaps before this domain's release
-    has come: whose filter a tap has is written down, and a filter that is another's is left.
+    Where the domain has no tap, one may still be plugged in: the gate is up for it all the same.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -25,35 +24,22 @@ class InstallFilter:
 
     domain: str
     backend: str
-    tap: str
-    mac: str
-    deny_mac_spoofing: bool
-    deny_arp_spoofing: bool
-    deny_vlan_tags: bool
+    gate: str
+    foreign: tuple[str, ...]
+    filters: tuple[TapFilter, ...]
 
-    @property
-    def promise(self) -> netfilter.TapFilter:
-        """What the kernel must hold this tap to."""
-        return netfilter.TapFilter(
-            self.tap,
-            self.mac,
-            self.deny_mac_spoofing,
-            self.deny_arp_spoofing,
-            self.deny_vlan_tags,
-        )
+    def __post_init__(self) -> None:
+        """A journal gives the filters back as what JSON makes of them."""
+        filters = (f if isinstance(f, TapFilter) else TapFilter(**f) for f in self.filters)
+        object.__setattr__(self, "filters", tuple(filters))
 
     def describe(self) -> str:
         """See Change."""
-        denied = [
-            what
-            for what, wanted in (
-                (f"source MAC other than {self.mac}", self.deny_mac_spoofing),
-                (f"ARP sender other than {self.mac}", self.deny_arp_spoofing),
-                ("VLAN tag", self.deny_vlan_tags),
-            )
-            if wanted
+        each = [
+            *(f"from {f.tap} with {_dropped(f)} ({self.backend})" for f in self.filters),
+            f"from a tap that was not let in ({self.gate})",
         ]
-        return f"drop what comes from {self.tap} with {', '.join(denied)} ({self.backend})"
+        return f"drop what comes {'; '.join(each)}"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -61,29 +47,40 @@ class InstallFilter:
 
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
-        with files.locked(paths.filters):
-            former = _owner(self._note(paths))
-            if former is not None and former["backend"] != self.backend:
-                netfilter.BACKENDS[former["backend"]].remove(self.tap)
-            ours = json.dumps({"domain": self.domain, "backend": self.backend})
-            files.write_atomically(self._note(paths), ours.encode(), 0o600)
-            netfilter.BACKENDS[self.backend].install(self.promise)
+        gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
-        with files.locked(paths.filters):
-            owner = _owner(self._note(paths))
-            if owner is not None and owner["domain"] == self.domain:
-                netfilter.BACKENDS[self.backend].remove(self.tap)
-                self._note(paths).unlink()
+        gate.uninstall(paths, self.domain, [each.tap for each in self.filters])
         return ""
 
-    def _note(self, paths: Paths) -> Path:
-        return paths.filters / self.tap
+
+def _dropped(promise: TapFilter) -> str:
+    return ", ".join(dict.fromkeys(rule.drops for rule in rules_of(promise))) or "nothing amiss"
 
 
-def _owner(note: Path) -> dict[str, str] | None:
-    try:
-        return dict(json.loads(note.read_text()))
-    except FileNotFoundError:
-        return None
+@dataclass(frozen=True)
+class AdmitTaps:
+    """Taps of a domain that is not guarded are let in, where the gate is up for others."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    taps: tuple[str, ...]
+
+    def describe(self) -> str:
+        """See Change."""
+        return f"let what comes from {', '.join(self.taps)} pass unfiltered"
+
+    def capture(self, paths: Paths) -> Before:
+        """See Change."""
+        return {"taps": [[tap.name, tap.index] for tap in gate.shut_out(paths, self.taps)]}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """See Change."""
+        gate.admit(paths, self.taps)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """See Change."""
+        gate.dismiss(paths, [Tap(name, index) for name, index in before["taps"]])
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import libvirt
@@ -33,14 +34,22 @@ def at_start(case: Case) -> Case:
     """
     domain = replace(
         case.domain,
-        nics=tuple(replace(nic, tap=nic.tap or "its-tap") for nic in case.domain.nics),
+        nics=tuple(
+            replace(nic, tap=nic.tap or _stand_in(place))
+            for place, nic in enumerate(case.domain.nics)
+        ),
         displays=tuple(
             replace(display, port="0" if display.port in ("", "-1") else display.port)
             for display in case.domain.displays
         ),
     )
-    facts = _FactsAtStart(case.paths, case.domain.uuid)
+    bridges = {nic.tap: nic.bridge for nic in domain.nics}
+    facts = _FactsAtStart(case.paths, case.domain.uuid, bridges)
     return replace(case, op=Op.START, domain=domain, facts=facts)
+
+
+def _stand_in(place: int) -> str:
+    return f"its-tap-{place}" if place else "its-tap"
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class _FactsAtStart(HostFacts):
     """This host, with what `prepare` and libvirt will have made by then."""
 
     domain: str
+    bridges: Mapping[str, str]
 
     def account(self, name: str) -> Account | None:
         """See Facts."""
@@ -56,6 +66,10 @@ class _FactsAtStart(HostFacts):
     def is_tap(self, device: str) -> bool:
         """See Facts."""
         return bool(device)
+
+    def bridge_of(self, interface: str) -> str:
+        """See Facts."""
+        return self.bridges.get(interface, "")
 
 
 def _case(paths: Paths, policy: Policy, domain: Domain, op: Op) -> Case:

@@ -18,6 +18,7 @@ COMMANDS = {
     "unenrol": "make domains again what they were",
     "status": "how each domain stands; 1 if a promise is broken",
     "explain": "the rules of a domain, where each comes from, and what a start would do",
+    "check": "what the policy asks for that this host, or a domain on it, cannot keep",
     "audit": "how the host and every domain stand against the threat model",
     "log": "what befell a domain: starts, refusals, breaches, out of the systemd journal",
     "pki": "the authorities of consoles and of remote administration, and their certificates",
@@ -29,6 +30,7 @@ COMMANDS = {
     "package": "what installation and removal do to the host beyond placing files",
     "service": "what virt-warden.service runs",
     "virt-install": "virt-install(1), whose domains are under guard from their first boot",
+    "network": "the gate and the filters, and the network of the host itself",
 }
 """Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""
 

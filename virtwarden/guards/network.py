@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from virtwarden.changes import Change, InstallFilter
+from virtwarden.changes import AdmitTaps, Change, InstallFilters
 from virtwarden.domain import Nic
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case, Op, shown
+from virtwarden.policy import Mode
+from virtwarden.system.netfilter import TapFilter, rules_of
 from virtwarden.system.process import Process
 
 NAME = "network"
 
 _TAPPED = ("bridge", "network", "ethernet")
 _BACKENDS = ("nftables", "ebtables")
+_STAND_IN = "its-tap"
 
 
 def review(case: Case) -> list[Refusal]:
     """See Guard."""
     refusals = [refusal for nic in case.domain.nics for refusal in _review_nic(case, nic)]
-    if case.op is Op.PREPARE and _filtered(case) and not _backend(case):
-        refusals.append(_no_backend(case))
+    if case.op is Op.PREPARE:
+        refusals += _review_backend(case)
     return refusals
 
 
@@ -40,6 +43,22 @@ def _has_tap(case: Case, nic: Nic) -> bool:
     if nic.kind not in _TAPPED:
         return False
     return case.op is Op.PREPARE or (bool(nic.tap) and case.facts.is_tap(nic.tap))
+
+
+def _review_backend(case: Case) -> list[Refusal]:
+    backend = _backend(case)
+    if not backend:
+        return [_no_backend(case)] if _needs_one(case) else []
+    reasons = (case.facts.cannot_keep(backend, each) for each in _promises(case))
+    return [
+        case.refusal(
+            f"{backend} cannot {reason}",
+            where=case.rules.where("network.backend"),
+            fix='set backend = "auto" or "nftables" for this domain, or allow what it cannot see'
+            f" (virt-warden explain {shown(case.domain.name)})",
+        )
+        for reason in dict.fromkeys(filter(None, reasons))
+    ]
 
 
 def _no_backend(case: Case) -> Refusal:
@@ -65,45 +84,76 @@ def _backend(case: Case) -> str:
     return next((name for name in wanted if case.facts.backend_works(name)), "")
 
 
-def _filtered(case: Case) -> bool:
+def _needs_one(case: Case) -> bool:
     """Whether there is anything to filter at all."""
-    rules = case.rules
-    denied = "deny" in (rules.mac_spoofing, rules.arp_spoofing, rules.vlan_tags)
-    return denied and any(_has_tap(case, nic) for nic in case.domain.nics)
+    return any(rules_of(each) for each in _promises(case))
 
 
-def plan(case: Case) -> list[Change]:
-    """See Guard."""
-    return [*_filters(case)] if case.op is Op.START else []
-
-
-def _filters(case: Case) -> list[InstallFilter]:
-    """Raises Refusal where what worked at `prepare` works no more: asking twice takes time."""
-    if not _filtered(case):
-        return []
-    backend = _backend(case)
-    if not backend:
-        raise _no_backend(case)
+def _promises(case: Case) -> list[TapFilter]:
+    """What each NIC's frames are held to; a tap that is not there yet goes by a stand-in."""
     return [
-        InstallFilter(
-            domain=case.domain.uuid,
-            backend=backend,
-            tap=nic.tap,
+        TapFilter(
+            tap=nic.tap or _STAND_IN,
             mac=nic.mac.lower(),
             deny_mac_spoofing=case.rules.mac_spoofing == "deny",
             deny_arp_spoofing=case.rules.arp_spoofing == "deny",
             deny_vlan_tags=case.rules.vlan_tags == "deny",
+            deny_neighbour_spoofing=case.rules.neighbour_spoofing == "deny",
+            deny_dhcp_server=case.rules.dhcp_server == "deny",
+            deny_router_advertisements=case.rules.router_advertisements == "deny",
+            deny_link_protocols=case.rules.link_protocols == "deny",
+            broadcast_limit=case.rules.broadcast_limit,
+            multicast_limit=case.rules.multicast_limit,
+            addresses=case.rules.nic(nic.mac, place).addresses,
         )
-        for nic in case.domain.nics
+        for place, nic in enumerate(case.domain.nics)
         if _has_tap(case, nic)
     ]
 
 
+def plan(case: Case) -> list[Change]:
+    """See Guard; it is asked whatever the domain's mode and `review` say.
+
+    A tap that nobody lets in is shut out where the gate is up for other domains.
+    """
+    taps = tuple(nic.tap for nic in case.domain.nics if nic.tap and _has_tap(case, nic))
+    if case.rules.mode is Mode.DISABLED:
+        return [AdmitTaps(taps)] if taps and case.op is not Op.PREPARE else []
+    return [*_filters(case)] if case.op is Op.START else []
+
+
+def _filters(case: Case) -> list[InstallFilters]:
+    """Raises Refusal where what worked at `prepare` works no more: asking twice takes time."""
+    backend = _backend(case)
+    promises = tuple(_promises(case))
+    if not backend and _needs_one(case):
+        raise _no_backend(case)
+    if not backend:
+        return []
+    return [
+        InstallFilters(
+            domain=case.domain.uuid,
+            backend=backend,
+            gate=_gate(case, backend),
+            foreign=case.rules.foreign_taps,
+            filters=promises,
+        )
+    ]
+
+
+def _gate(case: Case, backend: str) -> str:
+    """nftables wherever it works: its gate knows a tap by more than the name."""
+    return "nftables" if case.facts.backend_works("nftables") else backend
+
+
 def verify(case: Case, process: Process) -> list[str]:
     """See Guard."""
+    amiss: list[str] = []
     try:
-        filters = _filters(case)
+        changes = _filters(case)
     except Refusal as refusal:
         return [refusal.what]
-    missing = [case.facts.missing_rules(f.backend, f.promise) for f in filters]
-    return [sentence for sentence in missing if sentence]
+    for change in changes:
+        amiss += [case.facts.missing_rules(change.backend, each) for each in change.filters]
+        amiss += case.facts.amiss_at_gate([each.tap for each in change.filters])
+    return [sentence for sentence in amiss if sentence]

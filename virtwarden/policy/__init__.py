@@ -17,6 +17,7 @@ from virtwarden.policy.rules import (
     KeySource,
     Mode,
     Need,
+    NicRules,
     Origin,
     Policy,
     Rules,
@@ -25,6 +26,7 @@ from virtwarden.policy.rules import (
     Svirt,
     Switch,
     Waiver,
+    Zone,
 )
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "KeySource",
     "Mode",
     "Need",
+    "NicRules",
     "Origin",
     "Policy",
     "Problem",
@@ -48,6 +51,7 @@ __all__ = [
     "Svirt",
     "Switch",
     "Waiver",
+    "Zone",
     "last_good",
     "load",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtwarden.paths import Paths
-from virtwarden.policy import source
+from virtwarden.policy import references, source
 from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, trace
 from virtwarden.policy.plain import READERS, is_key, reader
 from virtwarden.policy.problems import InvalidPolicy, Problem
@@ -53,6 +53,9 @@ def compile_policy(paths: Paths, owner: int = 0) -> Policy:
         key: Setting(READERS[key](value), Origin()) for key, value in defaults(schema).items()
     }
     host, entries = merge([Layer(built_in, ()), *layers])
+    wrong = references.problems(host, entries)
+    if wrong:
+        raise InvalidPolicy(wrong)
     return Policy(host, entries, tuple(item.file for item in sources))
 
 

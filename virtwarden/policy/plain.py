@@ -98,6 +98,14 @@ READERS: Mapping[str, Reader] = {
     "landlock.tcp_bind": _ports,
     "landlock.tcp_connect": _ports,
     "managed": _texts,
+    "zone": _texts,
+    "foreign_taps": _texts,
+    "host.bond": _text,
+    "host.slaves": _texts,
+    "host.management": _text,
+    "host.management_addresses": _texts,
+    "host.management_gateway": _text,
+    "host.management_dns": _texts,
     "identity.user_prefix": _text,
     "identity.uid_range": _uid_range,
     "storage.encryption": _one_of(Encryption),
@@ -106,6 +114,12 @@ READERS: Mapping[str, Reader] = {
     "network.mac_spoofing": _one_of(Choice),
     "network.arp_spoofing": _one_of(Choice),
     "network.vlan_tags": _one_of(Choice),
+    "network.neighbour_spoofing": _one_of(Choice),
+    "network.dhcp_server": _one_of(Choice),
+    "network.router_advertisements": _one_of(Choice),
+    "network.link_protocols": _one_of(Choice),
+    "network.broadcast_limit": _number,
+    "network.multicast_limit": _number,
     "network.untapped": _one_of(Choice),
     "console.display": _one_of(Switch),
     "console.listen": _texts,
@@ -123,6 +137,8 @@ READERS: Mapping[str, Reader] = {
 NAMED_READERS: Mapping[str, Mapping[str, Reader]] = {
     "disks": {"luks": _text, "key": _key_source, "mapper": _text},
     "waivers": {"item": _text, "subject": _text, "reason": _text, "until": _text},
+    "nics": {"addresses": _texts, "zone": _text},
+    "zones": {"bridges": _texts, "networks": _texts, "vlan": _number, "peers": _one_of(Choice)},
 }
 """The keys below a name, for each table of NAMED; they have a value where somebody sets one."""
 

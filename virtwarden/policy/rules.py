@@ -82,7 +82,25 @@ class Waiver:
     until: str = ""
 
 
-NAMED: Mapping[str, type] = {"disks": DiskRules, "waivers": Waiver}
+@dataclass(frozen=True)
+class NicRules:
+    """What holds for one NIC; without `addresses`, it may use any."""
+
+    addresses: tuple[str, ...] = ()
+    zone: str = ""
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A security zone; a `vlan` of 0 is none."""
+
+    bridges: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    vlan: int = 0
+    peers: Choice = "allow"
+
+
+NAMED: Mapping[str, type] = {"disks": DiskRules, "nics": NicRules, "waivers": Waiver, "zones": Zone}
 """The tables whose keys the admin names (`disks.vda`), each with what one of them becomes."""
 
 
@@ -99,6 +117,14 @@ class Rules:
     directories: tuple[str, ...]
     tcp_bind: tuple[int, ...]
     tcp_connect: tuple[int, ...]
+    zone: tuple[str, ...]
+    foreign_taps: tuple[str, ...]
+    bond: str
+    slaves: tuple[str, ...]
+    management: str
+    management_addresses: tuple[str, ...]
+    management_gateway: str
+    management_dns: tuple[str, ...]
     user_prefix: str
     uid_range: tuple[int, int]
     encryption: Encryption
@@ -107,6 +133,12 @@ class Rules:
     mac_spoofing: Choice
     arp_spoofing: Choice
     vlan_tags: Choice
+    neighbour_spoofing: Choice
+    dhcp_server: Choice
+    router_advertisements: Choice
+    link_protocols: Choice
+    broadcast_limit: int
+    multicast_limit: int
     untapped: Choice
     display: Switch
     listen: tuple[str, ...]
@@ -120,6 +152,8 @@ class Rules:
     exceptions: frozenset[str]
     disks: Mapping[str, DiskRules]
     waivers: Mapping[str, Waiver]
+    nics: Mapping[str, NicRules]
+    zones: Mapping[str, Zone]
     origins: Mapping[str, Origin]
 
     def value(self, key: str) -> Any:
@@ -128,6 +162,10 @@ class Rules:
         if table in NAMED:
             return getattr(getattr(self, table)[steps[0]], steps[1])
         return getattr(self, key.rpartition(".")[2])
+
+    def nic(self, mac: str, place: int) -> NicRules:
+        """What holds for a NIC: by its MAC address, or else by its place among the domain's."""
+        return self.nics.get(mac.lower()) or self.nics.get(str(place)) or NicRules()
 
     def where(self, key: str) -> str:
         """Where the value of a dotted key was set: `file:line`, or `built-in default`."""

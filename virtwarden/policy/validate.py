@@ -148,6 +148,35 @@ def _not_a_network(value: str) -> str:
     return ""
 
 
+def _check_interfaces(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed; it must be an address with its prefix's length, such as"
+        " 192.0.2.5/24"
+        for value in values
+        if "/" not in value or not _parses(ipaddress.ip_interface, value)
+    ]
+
+
+def _check_hosts(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed; it must be an IP address"
+        for value in values
+        if value and not _is_address(value)
+    ]
+
+
+def _check_addresses(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed; it must be an IP address or a network such as 192.0.2.0/24"
+        for value in values
+        if not _is_network(value)
+    ]
+
+
+def _is_network(value: str) -> bool:
+    return "%" not in value and _parses(ipaddress.ip_network, value)
+
+
 def _check_path(values: list[Any]) -> list[str]:
     return [
         f"{shown(value)} is not allowed; it must be written without . .. and //"
@@ -165,8 +194,12 @@ def _check_until(values: list[Any]) -> list[str]:
 
 
 def _is_address(value: str) -> bool:
+    return _parses(ipaddress.ip_address, value)
+
+
+def _parses(read: Callable[[str], object], value: str) -> bool:
     try:
-        ipaddress.ip_address(value)
+        read(value)
     except ValueError:
         return False
     return True
@@ -176,6 +209,10 @@ _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "uid_range": _check_uid_range,
     "listen": _check_listen,
     "admin_workstations": _check_workstations,
+    "addresses": _check_addresses,
+    "management_addresses": _check_interfaces,
+    "management_gateway": _check_hosts,
+    "management_dns": _check_hosts,
     "luks": _check_path,
     "until": _check_until,
     "file": _check_path,

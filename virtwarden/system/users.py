@@ -52,6 +52,14 @@ def account_of(domain: str) -> Account | None:
     return None
 
 
+def domain_of(uid: int) -> str:
+    """The UUID of the domain that the user with this uid was made for, or an empty string."""
+    try:
+        return _domain_of(pwd.getpwuid(uid))
+    except KeyError:
+        return ""
+
+
 def _domain_of(entry: pwd.struct_passwd) -> str:
     comment = entry.pw_gecos.split(",")[0]
     return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""

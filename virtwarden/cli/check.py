@@ -1,0 +1,102 @@
+"""`virt-warden check`: what the policy asks for that this host, or a domain on it, cannot keep."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from virtwarden import lifecycle
+from virtwarden.cli.cases import next_case
+from virtwarden.cli.connection import connected, persistent
+from virtwarden.domain import Domain
+from virtwarden.guards.base import Case, shown
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode, Policy, load
+from virtwarden.system.netfilter import BACKENDS, TapFilter
+
+_OPEN_VSWITCH = Path("/sys/module/openvswitch")
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_SOME_NIC = ("vnet0", "52:54:00:00:00:00")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command. Raises PolicyError where the policy itself cannot be used."""
+    policy = load(paths)
+    with connected() as connection:
+        cases = [next_case(paths, policy, domain) for domain in persistent(connection)]
+    managed = [case for case in cases if policy.manages(case.domain.name)]
+    found = [
+        *_of_host(policy),
+        *_of_domains(managed),
+        *_of_names(policy, [case.domain for case in managed]),
+    ]
+    for line in dict.fromkeys(found):
+        print(line)
+    if not found:
+        print(f"This host keeps all that the policy asks for, for {len(managed)} managed domains.")
+    return int(bool(found))
+
+
+def _of_host(policy: Policy) -> Iterator[str]:
+    """What the gate cannot keep out, and what no backend does for a domain yet to come."""
+    works = {name: backend.works() for name, backend in BACKENDS.items()}
+    where = policy.where("network.backend")
+    if not works["nftables"]:
+        yield (
+            "the gate is ebtables': it keeps out taps that libvirt names, and no others; a NIC that"
+            " is plugged in as `--target NAME` sends unfiltered (to mend: apt install nftables)"
+        )
+    if _OPEN_VSWITCH.exists():
+        yield (
+            "Open vSwitch is here: the gate keeps nothing out of its bridges, and a NIC that is"
+            " plugged into one is filtered only once virt-warden hears of it"
+        )
+    wanted = policy.host["network.backend"].value
+    for name in BACKENDS if wanted == "auto" else (wanted,):
+        if wanted != "auto" and not works[name]:
+            yield f"{name} does not work on this host ({where})"
+        if works[name] and (wanted != "auto" or not works["nftables"]):
+            reason = BACKENDS[name].cannot(_some_filter(policy))
+            if reason:
+                yield f"{name} cannot {reason} ({where})"
+
+
+def _some_filter(policy: Policy) -> TapFilter:
+    def denied(key: str) -> bool:
+        return bool(policy.host[f"network.{key}"].value == "deny")
+
+    return TapFilter(
+        *_SOME_NIC,
+        deny_mac_spoofing=denied("mac_spoofing"),
+        deny_arp_spoofing=denied("arp_spoofing"),
+        deny_vlan_tags=denied("vlan_tags"),
+        deny_dhcp_server=denied("dhcp_server"),
+        deny_router_advertisements=denied("router_advertisements"),
+        deny_link_protocols=denied("link_protocols"),
+    )
+
+
+def _of_domains(cases: Iterable[Case]) -> Iterator[str]:
+    for case in cases:
+        refuses = {Mode.ENFORCING: "is refused", Mode.PERMISSIVE: "would be refused"}
+        if case.rules.mode in refuses:
+            for found in lifecycle.reviews(case).values():
+                for refusal in found:
+                    yield f"{shown(case.domain.name)} {refuses[case.rules.mode]}: {refusal}"
+
+
+def _of_names(policy: Policy, domains: list[Domain]) -> Iterator[str]:
+    """NICs that the policy names and no domain has: a mistake in one leaves a NIC free."""
+    there = {nic.mac.lower() for domain in domains for nic in domain.nics}
+    for entry in policy.entries:
+        for key, setting in entry.settings.items():
+            table, _, rest = key.partition(".")
+            name = rest.partition(".")[0]
+            if table == "nics" and _MAC.fullmatch(name) and name not in there:
+                yield f"{setting.origin}: no managed domain has a NIC {name}"

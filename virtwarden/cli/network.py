@@ -1,0 +1,51 @@
+"""`virt-warden network`: the gate and the filters, and the network of the host itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import libvirt
+
+from virtwarden import gate
+from virtwarden.cli import admission
+from virtwarden.cli.connection import connected, find
+from virtwarden.errors import WardenError
+from virtwarden.paths import Paths
+from virtwarden.policy import load
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """See Command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    admit = actions.add_parser(
+        "admit", help="let NICs in that were plugged into running domains, as the policy allows"
+    )
+    admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+    actions.add_parser("restore", help="put gate and filters back after the rules were flushed")
+
+
+def run(options: argparse.Namespace, paths: Paths) -> int:
+    """See Command."""
+    if options.action == "restore":
+        print(f"gate and filters stand; {gate.restore(paths)} taps are let in")
+        return 0
+    return _admit(paths, options.domains)
+
+
+def _admit(paths: Paths, names: list[str]) -> int:
+    """Let in what may be; one domain whose NICs may not does not keep the others' out."""
+    policy = load(paths)
+    failed = False
+    with connected() as connection:
+        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        for domain in [find(connection, name) for name in names] if names else active:
+            try:
+                for tap in admission.admit(paths, policy, domain):
+                    print(f"{domain.name()}: {tap} is let in")
+            except WardenError as error:
+                print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
+                failed = True
+    for tap in gate.admit_foreign(paths):
+        print(f"{tap}, which is no guarded domain's, is let in")
+    return int(failed)

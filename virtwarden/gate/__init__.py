@@ -1,0 +1,205 @@
+"""Whose frames may pass this host's bridges: the taps' filters, and the gate before all others.
+
+The gate is up while any domain runs under guard, and shuts out every tap that was not let in: those
+of guarded domains are, once their filters stand, and so are those that are nobody's to filter. What
+holds is written down for each tap, so that it can be put back where somebody flushed the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from virtwarden.errors import CommandError
+from virtwarden.gate import bridges, notes
+from virtwarden.gate.foreign import foreign_taps
+from virtwarden.gate.notes import Filtered
+from virtwarden.paths import Paths
+from virtwarden.system import files, taps
+from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
+from virtwarden.system.taps import Tap
+
+
+def is_up(paths: Paths) -> bool:
+    """Whether the gate is to be up, whatever the kernel says; costs next to nothing."""
+    return notes.is_needed(paths)
+
+
+def install(
+    paths: Paths,
+    domain: str,
+    backend: str,
+    gate: str,
+    foreign: Sequence[str],
+    filters: Sequence[TapFilter],
+) -> None:
+    """Hold a domain's taps to their filters, then let them in; all in one transaction.
+
+    The gate is raised where it is not. Raises CommandError.
+    """
+    with files.locked(paths.filters):
+        was_up = is_up(paths)
+        keeper = notes.hold(paths, domain, gate, foreign)
+        found = [f for f in (_looked_up(domain, backend, each) for each in filters) if f]
+        for each in found:
+            _end_former(paths, each)
+            notes.write(paths, each)
+        bridges.school(paths, domain, (each.tap.name for each in found))
+        if was_up and _installed(keeper, backend, found):
+            return
+        _raise(paths, keeper)
+
+
+def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None:
+    tap = taps.find(promise.tap)
+    return Filtered(tap.index, domain, backend, promise) if tap else None
+
+
+def _end_former(paths: Paths, each: Filtered) -> None:
+    """What another backend has of a tap's former filter is removed; the same one replaces it."""
+    former = notes.read(paths, each.tap.name)
+    if former is not None and former.backend != each.backend:
+        BACKENDS[former.backend].remove([each.tap.name])
+
+
+def _installed(keeper: Gate, backend: str, found: Sequence[Filtered]) -> bool:
+    """Whether all went well; where it did not because the gate was flushed, it must be raised."""
+    filters = {backend: [each.filter for each in found]}
+    try:
+        _together(keeper, filters, keeper.admission([each.tap for each in found]))
+    except CommandError:
+        if keeper.stands():
+            raise
+        return False
+    return bool(found) or keeper.stands()
+
+
+def _together(keeper: Gate, filters: dict[str, list[TapFilter]], also: str) -> None:
+    """Filters first: where the gate is another backend's, nobody is let in before they stand."""
+    for backend, promises in filters.items():
+        if backend != keeper.name and promises:
+            BACKENDS[backend].install(promises)
+    if filters.get(keeper.name):
+        BACKENDS[keeper.name].install(filters[keeper.name], also)
+    else:
+        keeper.perform(also)
+
+
+def _raise(paths: Paths, keeper: Gate) -> int:
+    written = [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
+    filters: dict[str, list[TapFilter]] = {}
+    for each in written:
+        filters.setdefault(each.backend, []).append(each.filter)
+    admitted = list(dict.fromkeys([*(each.tap for each in written), *foreign_taps()]))
+    _together(keeper, filters, keeper.raising(admitted, notes.foreign_names(paths)))
+    return len(admitted)
+
+
+def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
+    """Take a domain's filters and its part in the gate away; harmless where there are none.
+
+    A tap's name is used again as soon as its QEMU has ended, perhaps before this domain's release
+    has come: a filter that is another's by now is left.
+    """
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        notes.let_go(paths, domain)
+        written = (notes.read(paths, name) for name in names)
+        ours = [each for each in written if each and each.domain == domain]
+        if keeper is None:
+            _remove(ours)
+        else:
+            _take_out(keeper, ours, lowered=not is_up(paths))
+        for each in ours:
+            notes.erase(paths, each)
+        bridges.unschool(paths, domain)
+
+
+def _take_out(keeper: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:
+    also = keeper.lowering() if lowered else keeper.dismissal([each.tap for each in ours])
+    try:
+        _remove([each for each in ours if each.backend != keeper.name])
+        names = [each.tap.name for each in ours if each.backend == keeper.name]
+        BACKENDS[keeper.name].remove(names, also)
+    except CommandError:
+        if keeper.stands():
+            raise
+        _remove(ours)
+
+
+def _remove(ours: Iterable[Filtered]) -> None:
+    for each in ours:
+        BACKENDS[each.backend].remove([each.tap.name])
+
+
+def admit(paths: Paths, names: Iterable[str]) -> None:
+    """Let taps in that nobody guards; nothing is done where the gate is not up."""
+    if not is_up(paths):
+        return
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        found = [tap for tap in map(taps.find, names) if tap]
+        if keeper is not None and found:
+            _let_in(keeper, found)
+
+
+def _let_in(keeper: Gate, found: Sequence[Tap]) -> None:
+    try:
+        keeper.perform(keeper.admission(found))
+    except CommandError:
+        if keeper.stands():
+            raise
+
+
+def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
+    """No longer let in what `admit` let in; a tap that has the name of one by now is left alone."""
+    if not is_up(paths):
+        return
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        left = [tap for tap in gone if taps.find(tap.name) in (None, tap)]
+        if keeper is not None and left:
+            with suppress(CommandError):  # it was flushed
+                keeper.perform(keeper.dismissal(left))
+
+
+def admit_foreign(paths: Paths) -> list[str]:
+    """Let in what no guarded domain has; the names of the taps that were shut out until now."""
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        if keeper is None:
+            return []
+        found = foreign_taps()
+        waiting = keeper.shut_out(found)
+        if waiting:
+            _let_in(keeper, [tap for tap in found if tap.name in waiting])
+        return waiting
+
+
+def restore(paths: Paths) -> int:
+    """Put the gate and all filters back as they are written down; how many taps are let in."""
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        return _raise(paths, keeper) if keeper is not None else 0
+
+
+def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
+    """Which of these taps the gate keeps out."""
+    keeper = notes.keeper(paths)
+    if keeper is None:
+        return []
+    found = [tap for tap in map(taps.find, names) if tap]
+    waiting = keeper.shut_out(found)
+    return [tap for tap in found if tap.name in waiting]
+
+
+def missing(paths: Paths, names: Iterable[str]) -> list[str]:
+    """What is not as it should be with the gate, a sentence each; `names` are taps to be let in."""
+    keeper = notes.keeper(paths)
+    if keeper is None or not keeper.stands():
+        fix = "virt-warden network restore"
+        return [f"the gate is down, so that a NIC plugged in now would not be filtered ({fix})"]
+    return [
+        f"tap {tap.name} is shut out by the gate: nobody let it in (virt-warden network admit)"
+        for tap in shut_out(paths, names)
+    ]

@@ -1,0 +1,30 @@
+"""Bridges that learn nothing from frames that they do not forward, while domains under guard run.
+
+LLDP comes past every filter of a bridge's, and with a forged sender would draw another's frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from virtwarden.paths import Paths
+from virtwarden.system import bridges, files
+
+
+def school(paths: Paths, domain: str, names: Iterable[str]) -> None:
+    """Have these bridges learn less, and write down for which domain."""
+    for bridge in {bridges.bridge_of(name) for name in names} - {""}:
+        pupils = paths.bridges / bridge
+        if pupils.is_dir() or bridges.learns_from_groups(bridge):
+            files.private_directory(pupils)
+            (pupils / domain).touch(0o600)
+            bridges.set_learns_from_groups(bridge, learns=False)
+
+
+def unschool(paths: Paths, domain: str) -> None:
+    """Have bridges learn as before, once no domain is left for which they were told not to."""
+    for pupils in paths.bridges.iterdir() if paths.bridges.is_dir() else ():
+        (pupils / domain).unlink(missing_ok=True)
+        if not any(pupils.iterdir()):
+            bridges.set_learns_from_groups(pupils.name, learns=True)
+            pupils.rmdir()

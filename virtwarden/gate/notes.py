@@ -1,0 +1,104 @@
+"""What is written down of the gate and of the taps' filters, so that any process can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from virtwarden.paths import Paths
+from virtwarden.system import files
+from virtwarden.system.netfilter import GATES, Gate, TapFilter
+from virtwarden.system.taps import Tap
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A tap's filter, for which domain and by which backend."""
+
+    index: int
+    domain: str
+    backend: str
+    filter: TapFilter
+
+    @property
+    def tap(self) -> Tap:
+        """The tap as it was then."""
+        return Tap(self.filter.tap, self.index)
+
+
+def write(paths: Paths, each: Filtered) -> None:
+    """Write down a tap's filter, in place of any that it had."""
+    content = json.dumps(asdict(each)).encode()
+    files.write_atomically(paths.filters / each.tap.name, content, 0o600)
+
+
+def erase(paths: Paths, each: Filtered) -> None:
+    """Strike out a tap's filter."""
+    (paths.filters / each.tap.name).unlink(missing_ok=True)
+
+
+def read(paths: Paths, tap: str) -> Filtered | None:
+    """The filter that is written down for the tap of this name, or None."""
+    return _read(paths.filters / tap)
+
+
+def every(paths: Paths) -> list[Filtered]:
+    """All filters that are written down; as many as there are taps."""
+    notes = (_read(note) for note in sorted(paths.filters.iterdir()) if note.name[0] != ".")
+    return [each for each in notes if each]
+
+
+def _read(note: Path) -> Filtered | None:
+    try:
+        written = json.loads(note.read_text())
+    except FileNotFoundError:
+        return None
+    return Filtered(**{**written, "filter": TapFilter(**written["filter"])})
+
+
+def hold(paths: Paths, domain: str, gate: str, foreign: Sequence[str]) -> Gate:
+    """Write down that a domain needs the gate; which gate, the first of them decided."""
+    chosen = keeper(paths) or GATES[gate]
+    files.private_directory(paths.gate)
+    content = json.dumps({"gate": chosen.name, "foreign": list(foreign)})
+    files.write_atomically(paths.gate / domain, content.encode(), 0o600)
+    return chosen
+
+
+def let_go(paths: Paths, domain: str) -> None:
+    """Strike out that a domain needs the gate."""
+    (paths.gate / domain).unlink(missing_ok=True)
+
+
+def is_needed(paths: Paths) -> bool:
+    """Whether any domain needs the gate."""
+    return any(True for _ in _domains(paths))
+
+
+def keeper(paths: Paths) -> Gate | None:
+    """The gate that is to be up; None where none is."""
+    for domain in _domains(paths):
+        return GATES[str(_need(paths, domain)["gate"])]
+    return None
+
+
+def foreign_names(paths: Paths) -> list[str]:
+    """The names of taps that the policy says are nobody's."""
+    needs = (_need(paths, domain) for domain in [*_domains(paths)])
+    return list(dict.fromkeys(name for need in needs for name in need["foreign"]))
+
+
+def _domains(paths: Paths) -> Iterator[str]:
+    try:
+        with os.scandir(paths.gate) as entries:
+            yield from (entry.name for entry in entries if entry.name[0] != ".")
+    except FileNotFoundError:
+        return
+
+
+def _need(paths: Paths, domain: str) -> dict[str, Any]:
+    return dict(json.loads((paths.gate / domain).read_text()))

@@ -1,0 +1,122 @@
+"""Linux bridges and their ports (ip-link(8), bridge(8))."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtwarden.errors import HostError
+from virtwarden.system.run import run
+
+BRIDGE = "/usr/sbin/bridge"
+
+_INTERFACES = Path("/sys/class/net")
+_NO_GROUPS = "bridge/no_linklocal_learn"
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+
+
+@dataclass(frozen=True)
+class Port:
+    """How a bridge treats what comes from a port, and whom the port may reach.
+
+    `vlans` are those that it is a member of, `pvid` the one that untagged frames belong to and 0
+    none, `untagged` those whose frames leave without a tag; all are empty where the bridge is not
+    VLAN-aware. Isolated ports do not reach one another.
+    """
+
+    vlans: tuple[int, ...] = ()
+    pvid: int = 0
+    untagged: tuple[int, ...] = ()
+    isolated: bool = False
+
+    def is_access_port_of(self, vlan: int) -> bool:
+        """Whether it belongs to this VLAN alone, and tags nothing."""
+        return (self.vlans, self.pvid, self.untagged) == ((vlan,), vlan, (vlan,))
+
+
+def bridge_of(port: str) -> str:
+    """The bridge that an interface is a port of; empty where it is none's."""
+    try:
+        return (_INTERFACES / port / "brport/bridge").readlink().name
+    except OSError:
+        return ""
+
+
+def is_vlan_aware(bridge: str) -> bool:
+    """Whether a bridge keeps VLANs apart (ip-link(8), vlan_filtering)."""
+    return _setting(bridge, "bridge/vlan_filtering") == "1"
+
+
+def learns_from_groups(bridge: str) -> bool:
+    """Whether a bridge takes a sender's MAC from frames to the groups that it does not forward.
+
+    Some of them, LLDP's, come past every filter of the bridge's (net/bridge/br_input.c); nothing
+    honest needs to be learnt from any (ip-link(8), no_linklocal_learn).
+    """
+    return _setting(bridge, _NO_GROUPS) == "0"
+
+
+def set_learns_from_groups(bridge: str, *, learns: bool) -> None:
+    """Have a bridge do so, or not; harmless where it is gone."""
+    with suppress(FileNotFoundError):
+        (_INTERFACES / bridge / _NO_GROUPS).write_text("0" if learns else "1")
+
+
+def port(name: str) -> Port:
+    """How a port is set up. Raises CommandError where there is no such interface."""
+    isolated = _setting(name, "brport/isolated") == "1"
+    if not is_vlan_aware(bridge_of(name)):
+        return Port(isolated=isolated)
+    (found,) = json.loads(run(BRIDGE, "-j", "vlan", "show", "dev", _checked(name))) or [{}]
+    members = [
+        (vlan, entry.get("flags", []))
+        for entry in found.get("vlans", [])
+        for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1)
+    ]
+    return Port(
+        vlans=tuple(vlan for vlan, _ in members),
+        pvid=next((vlan for vlan, flags in members if "PVID" in flags), 0),
+        untagged=tuple(vlan for vlan, flags in members if "Egress Untagged" in flags),
+        isolated=isolated,
+    )
+
+
+def set_port(name: str, wanted: Port) -> None:
+    """Set a port up, VLANs only where its bridge knows of them. Raises HostError, CommandError."""
+    if is_vlan_aware(bridge_of(name)) and wanted.vlans:
+        _set_vlans(_checked(name), wanted)
+    place = _INTERFACES / name / "brport/isolated"
+    try:
+        place.write_text("1" if wanted.isolated else "0")
+    except OSError as error:
+        if wanted.isolated:
+            raise HostError(
+                f"port {name} cannot be isolated: {error.strerror}", fix=f"bridge link show {name}"
+            ) from None
+
+
+def _set_vlans(name: str, wanted: Port) -> None:
+    lines = [f"vlan del dev {name} vid {vlan}" for vlan in port(name).vlans]
+    for vlan in wanted.vlans:
+        flags = " pvid" if vlan == wanted.pvid else ""
+        flags += " untagged" if vlan in wanted.untagged else ""
+        lines.append(f"vlan add dev {name} vid {vlan}{flags}")
+    run(BRIDGE, "-batch", "-", stdin="\n".join([*lines, ""]))
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise HostError(f"{name!r} is no name of a network interface")
+    return name
+
+
+def _setting(interface: str, setting: str) -> str:
+    if not interface:
+        return ""
+    try:
+        return (_INTERFACES / interface / setting).read_text().strip()
+    except OSError:
+        return ""

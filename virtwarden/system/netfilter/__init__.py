@@ -1,0 +1,27 @@
+"""Anti-spoofing rules on a tap, by either of the kernel's two ways to filter a bridge port.
+
+`promise` says what is kept, `rules` by which rules, each backend how it says them, and `gate` what
+becomes of taps that have none.
+"""
+
+from __future__ import annotations
+
+from virtwarden.system.netfilter.backend import Backend
+from virtwarden.system.netfilter.ebtables import EBTABLES_RESTORE, Ebtables
+from virtwarden.system.netfilter.gate import GATES, Gate
+from virtwarden.system.netfilter.nftables import NFT, Nftables
+from virtwarden.system.netfilter.promise import TapFilter
+from virtwarden.system.netfilter.rules import rules_of
+
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Nftables(), Ebtables())}
+
+__all__ = [
+    "BACKENDS",
+    "EBTABLES_RESTORE",
+    "GATES",
+    "NFT",
+    "Backend",
+    "Gate",
+    "TapFilter",
+    "rules_of",
+]

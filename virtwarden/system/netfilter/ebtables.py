@@ -1,0 +1,244 @@
+"""The rules as ebtables has them: a chain of the tap's own for each, jumped to from the bridge's.
+
+Frames to the groups that no bridge forwards never come to PREROUTING, but go up to the host by
+INPUT, and teach the bridge their source on the way (net/bridge/br_input.c): what is asked in the
+one place is asked in the other as well. LLDP goes past both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from virtwarden.errors import CommandError
+from virtwarden.system.netfilter import rules as r
+from virtwarden.system.netfilter.backend import difference
+from virtwarden.system.netfilter.promise import Network, TapFilter
+from virtwarden.system.run import run
+
+EBTABLES = "/usr/sbin/ebtables"
+EBTABLES_RESTORE = "/usr/sbin/ebtables-restore"
+
+_LINK_GROUP = "-d 01:80:c2:00:00:00/ff:ff:ff:ff:ff:f0"
+PLACES = {"nat": ("PREROUTING", ""), "filter": ("INPUT", f"{_LINK_GROUP} ")}
+"""For each table the chain of the bridge's, and which of the frames there are ours to look at."""
+
+_PROTOCOLS = {r.IPV4: "IPv4", r.ARP: "ARP", r.RARP: "RARP", r.IPV6: "IPv6", r.LLDP: "LLDP"}
+_TRANSPORTS = {r.ICMP6: "ipv6-icmp", r.UDP: "udp"}
+_ICMP6 = {
+    r.ROUTER_SOLICITATION: "router-solicitation",
+    r.ROUTER_ADVERTISEMENT: "router-advertisement",
+    r.NEIGHBOUR_SOLICITATION: "neighbour-solicitation",
+    r.NEIGHBOUR_ADVERTISEMENT: "neighbour-advertisement",
+    r.REDIRECT: "redirect",
+}
+_TAG_WORDS = {0x8100: "802_1Q", 0x88A8: "S-TAG"}
+# What ebtables counts time in: a limit is a whole number of these for each frame.
+_TICKS_A_SECOND = 10_000
+_CANNOT: dict[type[Any], str] = {
+    r.TaggedTwice: "look behind the VLAN tags that it would let pass",
+    r.Neighbour: "read whose address neighbour discovery claims",
+    r.LinkService: "see the LLDP that a guest sends to the host",
+}
+"""The kinds of condition that it has no words for, or that stand for what it never gets to see."""
+
+
+def _arp(c: r.ArpFrom) -> list[str]:
+    # Naming any IP and any MAC address asks for their sizes.
+    address = _plain(c.address) if c.address and c.address.prefixlen else "0.0.0.0/0"
+    mac = c.mac or "00:00:00:00:00:00/00:00:00:00:00:00"
+    return [f"--arp-htype 1 --arp-ptype 0x800 --arp-ip-src {address} --arp-mac-src {mac}"]
+
+
+def _from(c: r.From) -> list[str]:
+    return [f"--{_ip(c.network.version)}-src {_plain(c.network)}" if c.network.prefixlen else ""]
+
+
+def _ports(c: r.Ports) -> list[str]:
+    ip = _ip(c.version)
+    source = f"--{ip}-sport {c.source} " if c.source else ""
+    return [f"--{ip}-proto udp {source}--{ip}-dport {c.destination}"]
+
+
+def _readable(c: r.Readable) -> list[str]:
+    first = {
+        r.ICMP6: "--ip6-proto ipv6-icmp --ip6-icmp-type 0:255/0:255",
+        r.UDP: "--ip6-proto udp --ip6-dport 0:65535",
+        # Where it does not come to the transport, no protocol is other than any.
+        0: "--ip6-proto ! 255",
+    }
+    return [first[c.protocol]]
+
+
+def _within(c: r.Within) -> list[str]:
+    rate = _TICKS_A_SECOND // (_TICKS_A_SECOND // c.a_second)
+    return [f"--limit {rate}/sec --limit-burst {c.a_second}"]
+
+
+_WORDS: dict[type[Any], Callable[[Any], list[str]]] = {
+    r.Source: lambda c: [f"-s {c.mac}"],
+    r.Destination: lambda c: [f"-d {c.mac}/{c.mask}"],
+    r.Protocol: lambda c: [f"-p {_PROTOCOLS[c.ethertype]}"],
+    r.Tagged: lambda _: [f"-p {_TAG_WORDS.get(tag, f'{tag:#x}')}" for tag in r.TAGS],
+    r.LinkService: lambda c: [f"-p Length --802_3-sap {c.sap:#x}"],
+    r.Wrapped: lambda c: [f"-p Length --802_3-sap 0xaa --802_3-type {c.ethertype:#06x}"],
+    r.ArpFrom: _arp,
+    r.RarpFrom: lambda c: _arp(r.ArpFrom(c.mac, None)),
+    r.From: _from,
+    r.To: lambda c: [f"--{_ip(c.network.version)}-dst {_plain(c.network)}"],
+    r.Ports: _ports,
+    r.Icmp6: lambda c: [
+        f"--ip6-proto ipv6-icmp --ip6-icmp-type {_ICMP6.get(c.kind, f'{c.kind}/0:255')}"
+    ],
+    r.Transport: lambda c: [f"--ip6-proto {_TRANSPORTS[c.protocol]}"],
+    r.Readable: _readable,
+    r.LaterFragment: lambda _: ["--ip6-proto ipv6-frag"],
+    r.Broadcast: lambda _: ["--pkttype-type broadcast"],
+    r.Multicast: lambda _: ["--pkttype-type multicast"],
+    r.Within: _within,
+}
+"""Each kind of condition as ebtables both takes and lists it, in as many ways as it needs."""
+
+
+def _ip(version: int) -> str:
+    return "ip" if version == 4 else "ip6"
+
+
+def _plain(network: Network) -> str:
+    whole = network.prefixlen == network.max_prefixlen
+    return str(network.network_address) if whole else str(network)
+
+
+def _lines(conditions: r.Conditions) -> list[str]:
+    """The conditions as the beginnings of rules, one for each way to meet them."""
+    ways = product(*(_WORDS[type(condition)](condition) for condition in conditions))
+    return [" ".join(filter(None, way)) for way in ways]
+
+
+def _chain(promise: TapFilter, rule: str = "") -> str:
+    return f"vmw-{promise.tap}{'-' if rule else ''}{rule}"
+
+
+def chains(promise: TapFilter) -> dict[str, list[str]]:
+    """The chains of one tap with their rules, as ebtables lists them; the tap's own comes first."""
+    main = _chain(promise)
+    found: dict[str, list[str]] = {main: []}
+    for rule in r.rules_of(promise):
+        match rule:
+            case r.Rule(unless=()):
+                found[main] += [f"{line} -j DROP" for line in _lines(rule.frames)]
+            case r.Rule(frames=(), unless=((r.Source(mac),),)):
+                found[main].append(f"-s ! {mac} -j DROP")
+            case _:
+                chain = _chain(promise, rule.name)
+                found[main] += [f"{line} -j {chain}" for line in _lines(rule.frames)]
+                found[chain] = [*_exceptions(rule), "-j DROP"]
+    return found
+
+
+def _exceptions(rule: r.Rule) -> list[str]:
+    """ebtables wants the protocol named again before it looks into it."""
+    protocol = tuple(c for c in rule.frames if isinstance(c, r.Protocol))
+    return [f"{line} -j RETURN" for each in rule.unless for line in _lines((*protocol, *each))]
+
+
+class Ebtables:
+    """A chain of the tap's own in each table, and more for what has exceptions."""
+
+    name = "ebtables"
+
+    def works(self) -> bool:
+        """See Backend."""
+        if not Path(EBTABLES_RESTORE).exists():
+            return False
+        try:
+            run(EBTABLES, "-t", "nat", "-L", "PREROUTING")
+        except CommandError:
+            return False
+        return True
+
+    def cannot(self, promise: TapFilter) -> str:
+        """See Backend."""
+        used = {
+            type(condition)
+            for rule in r.rules_of(promise)
+            for conditions in (rule.frames, *rule.unless)
+            for condition in conditions
+        }
+        return " or ".join(words for kind, words in _CANNOT.items() if kind in used)
+
+    def render(self, promises: Iterable[TapFilter]) -> str:
+        """See Backend."""
+        wanted = [(promise, chains(promise)) for promise in promises]
+        lines: list[str] = []
+        for table, (hook, frames) in PLACES.items():
+            lines.append(f"*{table}")
+            lines += [f":{chain} RETURN" for _, found in wanted for chain in found]
+            for promise, found in wanted:
+                lines += [f"-A {chain} {rule}" for chain, rules in found.items() for rule in rules]
+                lines.append(f"-A {hook} {frames}-i {promise.tap} -j {_chain(promise)}")
+            lines.append("COMMIT")
+        return "\n".join([*lines, ""])
+
+    def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
+        """See Backend."""
+        self.remove([promise.tap for promise in promises])
+        run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises) + also)
+
+    def remove(self, taps: Sequence[str], also: str = "") -> None:
+        """See Backend."""
+        lines = [line for table in PLACES for tap in taps for line in _removal(table, tap)]
+        if lines or also:
+            run(EBTABLES_RESTORE, "--noflush", stdin="\n".join([*lines, also]))
+
+    def missing(self, promise: TapFilter) -> str:
+        """See Backend."""
+        for table, (hook, frames) in PLACES.items():
+            place = f"ebtables table {table}"
+            jump = f"{frames}-i {promise.tap} -j {_chain(promise)}"
+            if jump not in listed(table, hook).get(hook, []):
+                return f"{place} does not send what comes from {promise.tap} to its chain"
+            there: dict[str, list[str]] = {}
+            for chain in chains(promise):
+                there |= listed(table, chain)
+            found = difference(chains(promise), there, place)
+            if found:
+                return found
+        return ""
+
+
+def _removal(table: str, tap: str) -> list[str]:
+    """What takes the chains of a tap out of a table; empty where there are none."""
+    hook, frames = PLACES[table]
+    main = f"vmw-{tap}"
+    there = listed(table, main)
+    if main not in there:
+        return []
+    targets = (rule.split()[-1] for rule in there[main])
+    ours = [main, *dict.fromkeys(chain for chain in targets if chain.startswith(f"{main}-"))]
+    jump = f"{frames}-i {tap} -j {main}"
+    return [
+        f"*{table}",
+        # Somebody may have flushed the bridge's own chains, and not ours.
+        *([f"-D {hook} {jump}"] if jump in listed(table, hook).get(hook, []) else []),
+        *(f"-F {chain}" for chain in ours),
+        *(f"-X {chain}" for chain in ours),
+        "COMMIT",
+    ]
+
+
+def listed(table: str, chain: str = "") -> dict[str, list[str]]:
+    """The chains of a table, or just one, with their rules; empty where there is none."""
+    try:
+        listed = run(EBTABLES, "-t", table, "-L", *filter(None, [chain]))
+    except CommandError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in (line.strip() for line in listed.splitlines()):
+        if line.startswith("Bridge chain: "):
+            rules = found[line.removeprefix("Bridge chain: ").split(",")[0]] = []
+        elif line.startswith("-"):
+            rules.append(line)
+    return found

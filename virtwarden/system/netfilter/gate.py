@@ -1,0 +1,229 @@
+"""The gate of a host: a tap that was not let in neither sends nor hears anything on a bridge.
+
+A tap that libvirt makes for a running domain carries frames at once, and no hook is told of it:
+nobody could be quick enough to filter it. So it must be shut out before it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from virtwarden.errors import CommandError
+from virtwarden.system.netfilter.ebtables import EBTABLES_RESTORE, PLACES, listed
+from virtwarden.system.netfilter.nftables import NFT, listed_chains
+from virtwarden.system.run import run
+from virtwarden.system.taps import Tap
+
+
+class Gate(Protocol):
+    """One way to keep the gate; `foreign` are names of taps that are nobody's, or ends in *."""
+
+    name: str
+
+    def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
+        """The transaction that raises it, in place of what is left of a former one."""
+
+    def lowering(self) -> str:
+        """The transaction that takes it away; harmless where there is none."""
+
+    def admission(self, taps: Sequence[Tap]) -> str:
+        """The transaction that lets taps in; it fails where the gate does not stand."""
+
+    def dismissal(self, taps: Sequence[Tap]) -> str:
+        """The transaction that no longer lets them in; it fails where the gate does not stand."""
+
+    def perform(self, transaction: str) -> None:
+        """Have the kernel do it. Raises CommandError."""
+
+    def stands(self) -> bool:
+        """Whether the kernel keeps it, by its own listing."""
+
+    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
+        """Which of these taps are not let in, by name."""
+
+
+class NftablesGate:
+    """A set of the taps, by index, whose frames may pass a bridge; their number costs nothing.
+
+    Any tap is kept out, whatever its name: the kernel knows one by its kind. Frames to the groups
+    that no bridge forwards come to `input` alone.
+    """
+
+    name = "nftables"
+
+    _TABLE = "bridge virt-warden"
+    _HOOKS: Mapping[str, str] = {"prerouting": "iif", "input": "iif", "postrouting": "oif"}
+
+    def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
+        """See Gate."""
+        lines = [f"table {self._TABLE} {{", "  set admitted {", "    type iface_index"]
+        indices = ", ".join(str(tap.index) for tap in admitted)
+        lines += [f"    elements = {{ {indices} }}"] if indices else []
+        lines.append("  }")
+        for hook, end in self._HOOKS.items():
+            lines += [f"  chain {hook} {{", f"    {self._hooked(hook)}"]
+            lines += [f'    {end}name "{name}" accept' for name in foreign]
+            lines += [f"    {self._drop(end)}", "  }"]
+        return self.lowering() + "\n".join([*lines, "}", ""])
+
+    def _hooked(self, hook: str) -> str:
+        return f"type filter hook {hook} priority -500; policy accept;"
+
+    def _drop(self, end: str) -> str:
+        return f'meta {end}kind "tun" {end} != @admitted drop'
+
+    def lowering(self) -> str:
+        """See Gate."""
+        return f"add table {self._TABLE}\ndelete table {self._TABLE}\n"
+
+    def admission(self, taps: Sequence[Tap]) -> str:
+        """See Gate."""
+        return self._elements("add", taps)
+
+    def dismissal(self, taps: Sequence[Tap]) -> str:
+        """See Gate."""
+        # Deleting needs that it is there: added first, one text does for both cases.
+        return self._elements("add", taps) + self._elements("delete", taps)
+
+    def _elements(self, verb: str, taps: Sequence[Tap]) -> str:
+        indices = ", ".join(str(tap.index) for tap in taps if tap.index)
+        return f"{verb} element {self._TABLE} admitted {{ {indices} }}\n" if indices else ""
+
+    def perform(self, transaction: str) -> None:
+        """See Gate."""
+        if transaction:
+            run(NFT, "-f", "-", stdin=transaction)
+
+    def stands(self) -> bool:
+        """See Gate."""
+        return self._stands_in(self._listed())
+
+    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
+        """See Gate."""
+        table = self._listed()
+        if not self._stands_in(table):
+            return []
+        _, _, elements = table.partition("elements = {")
+        words = elements.partition("}")[0].replace(",", " ").split()
+        admitted = {word.strip('"') for word in words}
+        return [tap.name for tap in taps if not {tap.name, str(tap.index)} & admitted]
+
+    def _listed(self) -> str:
+        try:
+            return run(NFT, "list", "table", *self._TABLE.split())
+        except CommandError:
+            return ""
+
+    def _stands_in(self, table: str) -> bool:
+        chains = listed_chains(table)
+        return all(
+            self._hooked(hook) in table and chains.get(hook, [])[-1:] == [self._drop(end)]
+            for hook, end in self._HOOKS.items()
+        )
+
+
+@dataclass(frozen=True)
+class _Door:
+    """A chain of ebtables' that frames from or to libvirt's taps must get through."""
+
+    table: str
+    hook: str
+    frames: str
+    end: str
+
+    @property
+    def chain(self) -> str:
+        return f"vmw-gate{self.end}"
+
+    @property
+    def jump(self) -> str:
+        return f"{self.frames}{self.end} {_LIBVIRTS} -j {self.chain}"
+
+    def rule(self, name: str) -> str:
+        return f"{self.end} {name} -j RETURN"
+
+    def admitted(self) -> set[str]:
+        rules = (rule.split() for rule in listed(self.table, self.chain).get(self.chain, []))
+        return {words[1] for words in rules if words[0] == self.end}
+
+    def stands(self) -> bool:
+        rules = listed(self.table, self.chain).get(self.chain, [])
+        hook = listed(self.table, self.hook).get(self.hook, [])
+        return rules[-1:] == ["-j DROP"] and self.jump in hook
+
+
+_LIBVIRTS = "vnet+"
+
+
+class EbtablesGate:
+    """Chains that every tap with a name of libvirt's own must get through, a rule for each tap.
+
+    They know taps by their names alone: one that was given another name is not kept out.
+    """
+
+    name = "ebtables"
+
+    _DOORS = (
+        *(_Door(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),
+        _Door("nat", "POSTROUTING", "", "-o"),
+    )
+
+    def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
+        """See Gate."""
+        names = [*(tap.name for tap in admitted), *(name.replace("*", "+") for name in foreign)]
+        lines = self.lowering().splitlines()
+        for door in self._DOORS:
+            lines += [f"*{door.table}", f":{door.chain} RETURN"]
+            lines += [f"-A {door.chain} {door.rule(name)}" for name in names]
+            lines += [f"-A {door.chain} -j DROP", f"-I {door.hook} {door.jump}", "COMMIT"]
+        return "\n".join([*lines, ""])
+
+    def lowering(self) -> str:
+        """See Gate."""
+        lines = []
+        for door in self._DOORS:
+            if door.chain in listed(door.table, door.chain):
+                lines.append(f"*{door.table}")
+                if door.jump in listed(door.table, door.hook)[door.hook]:
+                    lines.append(f"-D {door.hook} {door.jump}")
+                lines += [f"-F {door.chain}", f"-X {door.chain}", "COMMIT"]
+        return "\n".join([*lines, ""])
+
+    def admission(self, taps: Sequence[Tap]) -> str:
+        """See Gate."""
+        return self._rules("-I", taps, there=False)
+
+    def dismissal(self, taps: Sequence[Tap]) -> str:
+        """See Gate."""
+        return self._rules("-D", taps, there=True)
+
+    def _rules(self, verb: str, taps: Sequence[Tap], *, there: bool) -> str:
+        lines = []
+        for door in self._DOORS:
+            admitted = door.admitted()
+            names = [tap.name for tap in taps if (tap.name in admitted) is there]
+            rules = [f"{verb} {door.chain} {door.rule(name)}" for name in names]
+            lines += [f"*{door.table}", *rules, "COMMIT"]
+        return "\n".join([*lines, ""])
+
+    def perform(self, transaction: str) -> None:
+        """See Gate."""
+        if transaction.strip():
+            run(EBTABLES_RESTORE, "--noflush", stdin=transaction)
+
+    def stands(self) -> bool:
+        """See Gate."""
+        return all(door.stands() for door in self._DOORS)
+
+    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
+        """See Gate."""
+        if not self.stands():
+            return []
+        admitted = set.intersection(*(door.admitted() for door in self._DOORS))
+        prefix = _LIBVIRTS.rstrip("+")
+        return [t.name for t in taps if t.name.startswith(prefix) and t.name not in admitted]
+
+
+GATES: dict[str, Gate] = {gate.name: gate for gate in (NftablesGate(), EbtablesGate())}

@@ -1,0 +1,64 @@
+"""What the frames that come out of one tap are held to, whichever backend does it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from virtwarden.errors import HostError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# linux/if.h, IFNAMSIZ
+_TAP = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+@dataclass(frozen=True)
+class TapFilter:
+    """What the frames that come out of one tap are held to.
+
+    Without `addresses` a guest may use any IP address. The limits are in frames a second; 0 is
+    none.
+    """
+
+    tap: str
+    mac: str
+    deny_mac_spoofing: bool
+    deny_arp_spoofing: bool
+    deny_vlan_tags: bool
+    deny_neighbour_spoofing: bool = True
+    deny_dhcp_server: bool = False
+    deny_router_advertisements: bool = False
+    deny_link_protocols: bool = False
+    broadcast_limit: int = 0
+    multicast_limit: int = 0
+    addresses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """All of it is written into rules: nothing else may get in with it."""
+        object.__setattr__(self, "addresses", tuple(self.addresses))
+        if not _TAP.fullmatch(self.tap):
+            raise HostError(f"{self.tap!r} is no name of a network interface")
+        if not _MAC.fullmatch(self.mac):
+            raise HostError(f"{self.mac!r} is no MAC address in lower case")
+        for address in self.addresses:
+            try:
+                ipaddress.ip_network(address, strict=False)
+            except ValueError:
+                raise HostError(f"{address!r} is no IP address or network") from None
+
+    def networks(self, version: int) -> tuple[Network, ...]:
+        """The addresses of one IP version, those that lie in others left out."""
+        found = [ipaddress.ip_network(address, strict=False) for address in self.addresses]
+        return tuple(
+            ipaddress.collapse_addresses(n for n in found if n.version == version)  # type: ignore[type-var]
+        )
+
+    @property
+    def link_local(self) -> ipaddress.IPv6Network:
+        """The link-local address that follows from the MAC address (RFC 4291, appendix A)."""
+        octets = bytes.fromhex(self.mac.replace(":", ""))
+        interface = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
+        return ipaddress.IPv6Network((b"\xfe\x80" + bytes(6) + interface, 128))

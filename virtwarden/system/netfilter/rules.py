@@ -1,0 +1,377 @@
+"""The rules of one tap, said once for all backends: which frames are dropped, and unless what.
+
+A backend knows how to say each kind of condition in its own words, or that it cannot.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from virtwarden.system.netfilter.promise import Network, TapFilter
+
+# linux/if_ether.h
+IPV4, ARP, RARP, IPV6, LLDP = 0x0800, 0x0806, 0x8035, 0x86DD, 0x88CC
+# IEEE 802.1Q, IEEE 802.1ad, and two that switches took for the latter before it was one.
+TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
+# IANA, Internet Protocol Version 6 (IPv6) Parameters and Protocol Numbers
+UDP, ICMP6 = 17, 58
+ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT = 133, 134, 137
+NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
+MULTICAST_LISTENER = (131, 132, 143)
+# RFC 2131, RFC 8415
+_DHCP_SERVER, _DHCP_CLIENT, _DHCP6_CLIENT = 67, 68, 546
+# RFC 4861, 4.6.1: the options that tell a MAC address
+_SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
+# RFC 7527: what tells a node's own solicitation from another's
+_NONCE = 14
+_NO_IPV4 = ipaddress.IPv4Network("0.0.0.0/32")
+_ALL_IPV4 = ipaddress.IPv4Network("255.255.255.255/32")
+_NO_IPV6 = ipaddress.IPv6Network("::/128")
+# IEEE 802.1D, 7.12.6 and table 10-1; Cisco's CDP, VTP and PVST+
+_LINK_GROUPS = (
+    ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0"),
+    ("01:80:c2:00:00:20", "ff:ff:ff:ff:ff:f0"),
+    ("01:00:0c:cc:cc:cc", "ff:ff:ff:ff:ff:fe"),
+)
+_SPANNING_TREE_SAP = 0x42
+
+
+@dataclass(frozen=True)
+class Source:
+    """From this MAC address."""
+
+    mac: str
+
+
+@dataclass(frozen=True)
+class Destination:
+    """To MAC addresses that are this one in the bits of the mask."""
+
+    mac: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """With this ethertype: the one behind the first tag, where there is one and it may be there."""
+
+    ethertype: int
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """With a VLAN tag."""
+
+
+@dataclass(frozen=True)
+class TaggedTwice:
+    """With a VLAN tag behind the first."""
+
+
+@dataclass(frozen=True)
+class LinkService:
+    """An IEEE 802.2 frame to this service access point."""
+
+    sap: int
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """An IEEE 802.2 frame that carries what other frames carry under this ethertype (RFC 1042)."""
+
+    ethertype: int
+
+
+@dataclass(frozen=True)
+class ArpFrom:
+    """ARP for IPv4 on Ethernet, its sender this; what is None may be anything."""
+
+    mac: str | None
+    address: Network | None
+
+
+@dataclass(frozen=True)
+class RarpFrom:
+    """RARP for IPv4 on Ethernet, its sender this."""
+
+    mac: str
+
+
+@dataclass(frozen=True)
+class From:
+    """IP from this network."""
+
+    network: Network
+
+
+@dataclass(frozen=True)
+class To:
+    """IP to this network."""
+
+    network: Network
+
+
+@dataclass(frozen=True)
+class Ports:
+    """UDP in this version of IP between these ports; a source of 0 is any."""
+
+    version: int
+    source: int
+    destination: int
+
+
+@dataclass(frozen=True)
+class Icmp6:
+    """ICMPv6 of this type."""
+
+    kind: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Neighbour discovery with just one option, of these first bytes, or with none at all.
+
+    `fixed` is how many bytes of ICMPv6 come before the options, `target` the network that the
+    target address is in.
+    """
+
+    fixed: int
+    target: Network | None = None
+    option: bytes = b""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """IPv6 that carries this protocol, whatever headers come before it."""
+
+    protocol: int
+
+
+@dataclass(frozen=True)
+class Readable:
+    """IPv6 whose headers are all there up to the transport's first bytes.
+
+    For a protocol of 0 they need not be there beyond its number.
+    """
+
+    protocol: int
+
+
+@dataclass(frozen=True)
+class LaterFragment:
+    """A piece of IPv6 other than the first, which is of no use where the first was dropped."""
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """To all."""
+
+
+@dataclass(frozen=True)
+class Multicast:
+    """To a group."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """No more than so many in a second, and as many at once."""
+
+    a_second: int
+
+
+Condition = (
+    Source
+    | Destination
+    | Protocol
+    | Tagged
+    | TaggedTwice
+    | LinkService
+    | Wrapped
+    | ArpFrom
+    | RarpFrom
+    | From
+    | To
+    | Ports
+    | Icmp6
+    | Neighbour
+    | Transport
+    | Readable
+    | LaterFragment
+    | Broadcast
+    | Multicast
+    | Within
+)
+Conditions = tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of the frames that meet all of `frames`, those that meet none of `unless` are dropped.
+
+    A frame in which something cannot be read does not meet a condition on it. `drops` says what
+    dies by this rule, as an admin would; `name` tells it from the tap's others.
+    """
+
+    name: str
+    drops: str
+    frames: Conditions
+    unless: tuple[Conditions, ...] = ()
+
+
+def rules_of(promise: TapFilter) -> tuple[Rule, ...]:
+    """The rules that keep a promise, in the order in which they are asked."""
+    return (
+        *_link(promise),
+        *_arp(promise),
+        *_addresses(promise),
+        *_discovery(promise),
+        *_services(promise),
+        *_limits(promise),
+    )
+
+
+def _link(promise: TapFilter) -> Iterator[Rule]:
+    if promise.deny_mac_spoofing:
+        yield Rule("mac", f"source MAC other than {promise.mac}", (), ((Source(promise.mac),),))
+    if promise.deny_vlan_tags:
+        # Bridges and hosts take a priority tag (VLAN 0) off and deliver what was behind it.
+        yield Rule("tag", "VLAN tag", (Tagged(),))
+    elif _looks_inside(promise):
+        yield Rule("tags", "second VLAN tag", (TaggedTwice(),))
+    if _looks_inside(promise):
+        for ethertype in (IPV4, ARP, RARP, IPV6, TAGS[0]):
+            yield Rule("wrapped", "IP or ARP in IEEE 802.2", (Wrapped(ethertype),))
+    if promise.deny_link_protocols:
+        what = "STP, LLDP and other protocols of switches"
+        for mac, mask in _LINK_GROUPS:
+            yield Rule("link", what, (Destination(mac, mask),))
+        yield Rule("link", what, (Protocol(LLDP),))
+        yield Rule("link", what, (LinkService(_SPANNING_TREE_SAP),))
+
+
+def _looks_inside(promise: TapFilter) -> bool:
+    """Whether anything behind the Ethernet header matters."""
+    return bool(
+        promise.deny_arp_spoofing
+        or promise.addresses
+        or promise.deny_dhcp_server
+        or promise.deny_router_advertisements
+    )
+
+
+def _arp(promise: TapFilter) -> Iterator[Rule]:
+    mac = promise.mac if promise.deny_arp_spoofing else None
+    # RFC 5227: who looks whether an address is free has none yet.
+    networks = (_NO_IPV4, *promise.networks(4)) if promise.addresses else (None,)
+    if mac or promise.addresses:
+        what = " ".join(["ARP sender other than", *filter(None, [mac, *promise.addresses])])
+        yield Rule("arp", what, (Protocol(ARP),), tuple((ArpFrom(mac, n),) for n in networks))
+    if mac:
+        # RARP, by which QEMU announces a migrated guest, is laid out as ARP is (RFC 903).
+        what = f"ARP sender other than {mac}"
+        yield Rule("rarp", what, (Protocol(RARP),), ((RarpFrom(mac),),))
+
+
+def _addresses(promise: TapFilter) -> Iterator[Rule]:
+    if not promise.addresses:
+        return
+    what = f"IP source other than {' '.join(promise.addresses)}"
+    asks_for_one: Conditions = (From(_NO_IPV4), To(_ALL_IPV4), Ports(4, _DHCP_CLIENT, _DHCP_SERVER))
+    own = tuple((From(network),) for network in promise.networks(4))
+    yield Rule("ip4", what, (Protocol(IPV4),), (*own, asks_for_one))
+    # RFC 4862, RFC 4861 and RFC 3810: what is sent before there is an address.
+    without = (NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION, *MULTICAST_LISTENER)
+    yield Rule(
+        "ip6",
+        what,
+        (Protocol(IPV6),),
+        (
+            *((From(network),) for network in _own_ipv6(promise)),
+            *((From(_NO_IPV6), Icmp6(kind)) for kind in without),
+        ),
+    )
+
+
+def _own_ipv6(promise: TapFilter) -> tuple[Network, ...]:
+    found = (*promise.networks(6), promise.link_local)
+    return tuple(ipaddress.collapse_addresses(found))  # type: ignore[type-var]
+
+
+def _discovery(promise: TapFilter) -> Iterator[Rule]:
+    """RFC 4861, 4: what neighbours believe of who has which address at which MAC address.
+
+    Any form but the plain ones dies: where an option could stand twice, or behind another, each
+    stack believes another one of them.
+    """
+    if not (promise.addresses and promise.deny_neighbour_spoofing):
+        return
+    what = "neighbour discovery for an address or MAC that is not its own"
+    mac = bytes.fromhex(promise.mac.replace(":", ""))
+    source, target = (bytes([kind, 1]) + mac for kind in (_SOURCE_LINK_LAYER, _TARGET_LINK_LAYER))
+    yield Rule(
+        "nd-claim",
+        what,
+        (Protocol(IPV6), Icmp6(NEIGHBOUR_ADVERTISEMENT)),
+        tuple(
+            (Neighbour(24, network, option),)
+            for network in _own_ipv6(promise)
+            for option in (target, b"")
+        ),
+    )
+    yield Rule(
+        "nd-ask",
+        what,
+        (Protocol(IPV6), Icmp6(NEIGHBOUR_SOLICITATION)),
+        (
+            (Neighbour(24, option=source),),
+            (Neighbour(24),),
+            (From(_NO_IPV6), Neighbour(24, option=bytes([_NONCE, 1]))),
+        ),
+    )
+    yield Rule(
+        "nd-router",
+        what,
+        (Protocol(IPV6), Icmp6(ROUTER_SOLICITATION)),
+        ((Neighbour(8, option=source),), (Neighbour(8),)),
+    )
+
+
+def _services(promise: TapFilter) -> Iterator[Rule]:
+    if promise.deny_dhcp_server:
+        # By its destination: a client takes an answer from any port.
+        yield Rule("dhcp", "DHCP answer", (Protocol(IPV4), Ports(4, 0, _DHCP_CLIENT)))
+        yield Rule("dhcp", "DHCP answer", (Protocol(IPV6), Ports(6, 0, _DHCP6_CLIENT)))
+    if promise.deny_router_advertisements:
+        for kind in (ROUTER_ADVERTISEMENT, REDIRECT):
+            yield Rule("router", "router advertisement", (Protocol(IPV6), Icmp6(kind)))
+    holds_neighbours = promise.addresses and promise.deny_neighbour_spoofing
+    if promise.deny_dhcp_server or promise.deny_router_advertisements or holds_neighbours:
+        yield from _readable()
+
+
+def _readable() -> Iterator[Rule]:
+    """RFC 7113, 3: what is cut so that its first piece does not tell what it is gets past filters.
+
+    RFC 7112 forbids to send such, so that nothing honest is lost.
+    """
+    what = "IPv6 cut up to hide what it is"
+    for protocol in (ICMP6, UDP):
+        yield Rule(
+            f"cut-{protocol}",
+            what,
+            (Protocol(IPV6), Transport(protocol)),
+            ((Readable(protocol),), (LaterFragment(),)),
+        )
+    yield Rule("cut", what, (Protocol(IPV6),), ((Readable(0),),))
+
+
+def _limits(promise: TapFilter) -> Iterator[Rule]:
+    """Last, so that what is dropped for another reason does not count."""
+    if promise.broadcast_limit:
+        what = f"broadcast beyond {promise.broadcast_limit} a second"
+        yield Rule("flood", what, (Broadcast(),), ((Within(promise.broadcast_limit),),))
+    if promise.multicast_limit:
+        what = f"multicast beyond {promise.multicast_limit} a second"
+        yield Rule("floods", what, (Multicast(),), ((Within(promise.multicast_limit),),))
