@@ -1,10 +1,12 @@
 #!/usr/bin/python3 -IS
-"""/etc/libvirt/hooks/qemu: the door; virtwarden/door.py is behind it."""
+"""/etc/libvirt/hooks/qemu, and hooks/network: the door; virtwarden/door.py is behind it."""
 
 import os
 import sys
 
 SHARE = "/usr/share/virt-warden"
+if "/hooks/network" in sys.argv[0] and sys.argv[2:3] != ["port-created"]:
+    sys.exit(0)  # what else befalls a network, under names that steps of domains have too
 sys.path.insert(0, SHARE)
 sys.dont_write_bytecode = True
 

@@ -1,10 +1,13 @@
-"""What libvirt calls at each step of a domain's life; https://libvirt.org/hooks.html."""
+"""What libvirt calls at each step of a domain's life; https://libvirt.org/hooks.html.
+
+For its networks it calls the same, and `port-created` is a step of theirs.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, TextIO
 
@@ -18,6 +21,7 @@ from virtwarden.words import printable
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PLUGGED = "port-created"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ def main(
             _release(call)
         elif op in _REFUSABLE + _AFTERWARDS:
             _guard(call)
+        elif op == _PLUGGED:
+            _review_port(call)
     except WardenError as error:
         return _fail(name, op, str(error), stderr)
     except Exception as error:  # noqa: BLE001 - a bug of ours must end in a line, not in a trace
@@ -113,6 +119,26 @@ def _let_pass(call: _Call) -> None:
         from virtwarden.domain import read
 
         gate.admit(call.paths, [nic.tap for nic in read(_input(call.stdin)).nics if nic.tap])
+
+
+def _review_port(call: _Call) -> None:
+    """A NIC comes onto a libvirt network, at a start or plugged in: only where it may be."""
+    from virtwarden import lifecycle, networkport
+    from virtwarden.facts import HostFacts
+    from virtwarden.guards.base import Case, Op
+
+    port = networkport.read(_input(call.stdin))
+    policy = _policy(call.paths, port.owner)
+    if policy.manages(port.owner):
+        rules = policy.rules_for(port.owner)
+        # Which place the NIC has among the domain's, nobody tells here.
+        rules = replace(rules, nics={name: n for name, n in rules.nics.items() if ":" in name})
+        facts = HostFacts(call.paths)
+        try:
+            lifecycle.plugging(Case(Op.PREPARE, port.domain, rules, facts, call.paths))
+        except Refusal as refusal:
+            where = f"domain {port.owner}, {refusal.where}"
+            raise Refusal(refusal.what, where=where, fix=refusal.fix) from None
 
 
 def _policy(paths: Paths, name: str) -> Policy:
@@ -189,7 +215,7 @@ def _input(stdin: BinaryIO) -> bytes:
 
 
 def _fail(name: str, op: str, reason: str, stderr: TextIO) -> int:
-    if op not in _REFUSABLE:
+    if op not in (*_REFUSABLE, _PLUGGED):
         log.event(log.Level.CRITICAL, "failed", domain=name, op=op, reason=reason)
         return 0
     log.event(log.Level.ERROR, "refused", domain=name, op=op, reason=reason)

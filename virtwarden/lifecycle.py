@@ -101,6 +101,12 @@ def reconnect(case: Case) -> None:
     _report(case, verify(case))
 
 
+def plugging(case: Case) -> None:
+    """A NIC, the domain's only one here, is to come onto a libvirt network. Raises Refusal."""
+    if case.rules.mode is Mode.ENFORCING:
+        _refuse(case, [refusal for guard in _OF_NICS for refusal in guard.review(case)])
+
+
 def plugged(case: Case) -> list[str]:
     """A NIC was plugged into the running domain, of which libvirt told no hook: let it in.
 

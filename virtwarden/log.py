@@ -30,6 +30,7 @@ EVENTS = {
     "not-enrolled": "cd6ea61626a14d8c940f371214086c66",
     "let-in": "a6d342fda787437f9cbc2e9e2dc733fe",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
+    "shut-out": "2b72854839b144958c7a3b1593911683",
     "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
     "undone": "42e59cf1c68d4da89478fc61dcabf682",
     "unenrolled": "2b40c79c809f4d869d0de9aef6bfb7b1",

@@ -78,7 +78,6 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
     PATHS.run.mkdir(mode=0o711, exist_ok=True)
     files.private_directory(PATHS.claims)
     files.private_directory(PATHS.filters)
-    files.private_directory(PATHS.bridges)
     files.private_directory(PATHS.shared)
     make_base_chains()
     files.private_directory(PATHS.run / "luks")

@@ -17,6 +17,9 @@ from tests.host.frames import ethernet
 from tests.host.images import qcow2
 from tests.host.libvirt import Libvirt
 from tests.host.network import Sniffer, neighbour
+from tests.host.service import Service
+from tests.host.service import service as running_service
+from tests.host.syslog import Syslog
 from tests.host.tap import inject, open_tap
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, set_policy
 from tests.libvirt.wire import Wire, plain, tap_of, wire
@@ -26,6 +29,7 @@ from virtwarden.system.netfilter import TapFilter
 
 OWN, PLUGGED, VICTIM = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
 OUTSIDE = "52:54:00:00:00:99"
+_SECONDS = 20
 LLDP_GROUP = "01:80:c2:00:00:0e"
 
 
@@ -125,6 +129,14 @@ def test_a_tap_that_is_made_anew_under_an_admitted_name_is_shut_out(
     with listening(bridge) as (listener, other):
         assert arrived(tap, plain(OWN), listener, other) == []
         assert arrived(tap, plain(PLUGGED), listener, other) == []
+
+
+def flush() -> None:
+    """Do what a restart of Debian's nftables.service does."""
+    run("nft", "flush", "ruleset")
+    # ebtables makes its base chains again when it is used: other tests find them as they were.
+    for table in ("nat", "filter"):
+        run("ebtables", "-t", table, "-L")
 
 
 UNMANAGED = 'managed = ["*", "!theirs*"]\n'
@@ -280,7 +292,7 @@ class TestRunning:
             self.check(warden, restored)
 
     def test_the_rules_are_flushed_and_put_back(self, warden: Warden, tap: Wire) -> None:
-        run("nft", "flush", "ruleset")
+        flush()
         breaches = " ".join(warden.status("web01")["breaches"])
         assert "the gate is down" in breaches
         assert "virt-warden network restore" in breaches
@@ -290,12 +302,12 @@ class TestRunning:
     def test_the_rules_are_flushed_and_another_domain_starts(
         self, warden: Warden, tap: Wire, bridge: str
     ) -> None:
-        run("nft", "flush", "ruleset")
+        flush()
         warden.started("web02", nics=[Nic(PLUGGED, bridge)])
         self.check(warden, tap)
 
     def test_the_rules_are_flushed_and_it_stops(self, warden: Warden, tap: Wire) -> None:
-        run("nft", "flush", "ruleset")
+        flush()
         warden.libvirt.destroy("web01")
         assert warden.status("web01")["breaches"] == []
 
@@ -324,6 +336,47 @@ def test_a_guest_teaches_its_bridge_nobodys_mac_by_what_no_filter_sees(
     assert VICTIM not in run("bridge", "fdb", "show", "br", bridge).stdout
     warden.libvirt.destroy("web01")
     assert learns_from_groups(bridge)
+
+
+class TestService:
+    """With virt-warden.service nobody has to be asked."""
+
+    @pytest.fixture
+    def service(self, warden: Warden, syslog: Syslog) -> Iterator[Service]:
+        with running_service() as service:
+            yield service
+
+    def test_a_nic_that_is_plugged_in_is_filtered_and_let_in(
+        self, service: Service, warden: Warden, bridge: str, syslog: Syslog
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = plug(warden.libvirt, "web01", PLUGGED, bridge)
+        syslog.wait_for("event=let-in domain=web01 ", _SECONDS)
+        with listening(bridge) as (listener, other):
+            assert arrived(tap, plain(PLUGGED), listener, other) == [plain(PLUGGED)]
+            assert arrived(tap, plain(VICTIM), listener, other) == []
+        assert warden.status("web01")["breaches"] == []
+
+    def test_a_nic_that_the_policy_refuses_is_told_and_let_in_when_it_allows_it(
+        self, service: Service, warden: Warden, bridge: str, syslog: Syslog
+    ) -> None:
+        warden.started("web01")
+        set_policy(f'{ENFORCING}zones.dmz.bridges = ["{bridge}"]\n')
+        plug(warden.libvirt, "web01", PLUGGED, bridge)
+        assert "the domain is in no zone" in syslog.wait_for("event=shut-out", _SECONDS)
+        set_policy(f'{ENFORCING}zone = ["dmz"]\nzones.dmz.bridges = ["{bridge}"]\n')
+        syslog.wait_for("event=let-in domain=web01 ", _SECONDS)
+
+    def test_a_tap_of_another_program_is_let_in(
+        self, service: Service, warden: Warden, bridge: str, syslog: Syslog
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = open_tap("vpn0")
+        run("ip", "link", "set", "vpn0", "master", bridge, "up")
+        syslog.wait_for("event=let-in taps=vpn0", _SECONDS)
+        with listening(bridge) as (listener, other):
+            assert arrived("vpn0", plain(VICTIM), listener, other) == [plain(VICTIM)]
+        os.close(tap)
 
 
 class TestBackends:

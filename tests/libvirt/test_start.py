@@ -344,7 +344,7 @@ def test_a_start_says_what_it_did_in_one_line(warden: Warden, syslog: Syslog) ->
     for word in (
         "domain=web01",
         "user=vmw-web01",
-        "guards=identity,luks,encryption,storage,network",
+        "guards=identity,luks,encryption,storage,zones",
     ):
         assert word in line
 

@@ -77,6 +77,31 @@ def test_a_libvirt_network_can_be_a_zones(warden: Warden, bridge: str) -> None:
         warden.libvirt.destroy("web01")
 
 
+def test_a_nic_is_not_plugged_into_another_zones_libvirt_network(
+    warden: Warden, bridge: str
+) -> None:
+    """Here libvirt does tell a hook, and what it says is what the admin reads."""
+    with libvirt_network(warden.libvirt, "inside", bridge) as name:
+        set_policy(
+            f'{ENFORCING}zones.lan.networks = ["{name}"]\nzones.dmz.bridges = ["br"]\n{IN_DMZ}'
+        )
+        warden.started("web01")
+        nic = (
+            f"<interface type='network'><mac address='{ONE}'/><source network='{name}'/>"
+            "<model type='virtio'/></interface>"
+        )
+        plug = ("attach-device", "web01", "/dev/stdin", "--live")
+        refused = warden.libvirt.virsh(*plug, stdin=nic, check=False)
+        assert "domain web01, NIC 52:54:00:00:00:01" in refused.stderr
+        assert f"on libvirt network {name}, which is not one of zone dmz" in refused.stderr
+        assert warden.libvirt.virsh("domiflist", "web01").stdout.strip() == ""
+        set_policy(f'{ENFORCING}zones.dmz.networks = ["{name}"]\n{IN_DMZ}')
+        warden.libvirt.virsh(*plug, stdin=nic)
+        warden.command("network", "admit")
+        assert warden.status("web01")["breaches"] == []
+        warden.libvirt.destroy("web01")
+
+
 @pytest.mark.parametrize("peers", ["deny", "allow"])
 def test_a_zones_domains_reach_each_other_only_where_they_may(
     warden: Warden, bridge: str, peers: str

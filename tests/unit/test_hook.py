@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -350,3 +351,85 @@ def test_a_start_that_a_guard_refuses_says_which_and_why(
         f"virt-warden refuses web01: disk vda ({xmls.DISK}x): it is not there; to mend: make it,"
         " or virsh edit web01\n"
     )
+
+
+# Networks
+
+
+def port(
+    owner: str = "web01", network: str = "dmz", plug: str = "type='bridge' bridge='br0'"
+) -> str:
+    return f"""<hookData>
+      <network><name>{network}</name></network>
+      <networkport>
+        <owner><name>{owner}</name><uuid>{xmls.UUID}</uuid></owner>
+        <mac address='52:54:00:00:00:01'/><plug {plug}/>
+      </networkport>
+    </hookData>"""
+
+
+ZONES = """managed = ["*", "!theirs"]
+[zones.dmz]
+networks = ["dmz"]
+[[domain]]
+match = "web*"
+zone = ["dmz"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (port(network="lan"), "libvirt network lan, which is not one of zone dmz"),
+        (port("db01"), "on zone dmz's libvirt network dmz, and the domain is in no zone"),
+        (port(plug="type='direct' dev='eth0'"), "nothing can filter what it sends"),
+        (port(plug="type='hostdev-pci'"), "nothing can filter what it sends"),
+        (port(plug=""), "nothing can filter what it sends"),
+    ],
+)
+def test_a_nic_is_refused_on_a_network_where_it_may_not_be(
+    called: Hook, data: str, words: str
+) -> None:
+    called.write(ZONES)
+    assert called.call("port-created", data, name="lan") == 1
+    assert words in called.err
+    assert "domain " in called.err
+    assert "NIC 52:54:00:00:00:01" in called.err
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        port(),
+        port(plug="type='network' bridge='virbr1'"),
+        port("theirs", "lan", "type='direct' dev='eth0'"),
+    ],
+)
+def test_a_nic_may_come_onto_its_zones_network_and_an_unmanaged_ones_onto_any(
+    called: Hook, data: str
+) -> None:
+    called.write(ZONES)
+    assert called.call("port-created", data, name="dmz") == 0
+    assert called.err == ""
+
+
+@pytest.mark.parametrize("mode", ["permissive", "disabled"])
+def test_no_network_is_refused_to_a_domain_whose_mode_is_not_enforcing(
+    called: Hook, mode: str
+) -> None:
+    called.write(f'mode = "{mode}"\n{ZONES}')
+    assert called.call("port-created", port(network="lan"), name="lan") == 0
+
+
+@pytest.mark.parametrize("op", ["start", "started", "stopped", "port-deleted", "updated"])
+@pytest.mark.parametrize("place", ["network", "network.d/virt-warden"])
+def test_what_else_befalls_a_network_is_none_of_a_domains_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, place: str
+) -> None:
+    """libvirt says `start` of networks as well, with XML that is no domain's."""
+    script = str(tmp_path / "hooks" / place)
+    monkeypatch.setattr(sys, "argv", [script, "dmz", op, "begin", "-"])
+    code = (REPOSITORY / "hooks" / "qemu.py").read_text()
+    with pytest.raises(SystemExit) as ended:
+        exec(compile(code, script, "exec"), {"__name__": "__main__"})  # noqa: S102
+    assert ended.value.code == 0

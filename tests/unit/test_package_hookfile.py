@@ -157,3 +157,17 @@ def test_a_broken_record_makes_nobodys_hook_ours(
     paths.state.mkdir()
     paths.hook_record.write_text(record, errors="surrogateescape")
     assert put(paths)[0] == beside
+
+
+def test_the_hook_for_networks_has_a_place_and_a_record_of_its_own(
+    paths: Paths, hook: Path
+) -> None:
+    put(paths)
+    put_theirs(paths.hooks / "network")
+    source = paths.share / "hooks" / "qemu"
+    beside = paths.hooks / "network.d" / "virt-warden"
+    assert hookfile.place(paths, source, "network") == (beside, True)
+    assert hookfile.place(paths, source, "network") == (beside, False)
+    hookfile.take_away(paths, "network")
+    assert not beside.parent.exists()
+    assert hookfile.placed(paths) == hook

@@ -8,7 +8,7 @@ from functools import partial
 
 import libvirt
 
-from virtwarden import journal
+from virtwarden import gate, journal
 from virtwarden.cli.connection import connected, for_each, persistent
 from virtwarden.cli.recover import recover_one
 from virtwarden.cli.unenrol import restore
@@ -16,6 +16,9 @@ from virtwarden.errors import HostError, WardenError
 from virtwarden.package import apparmor, daemon, farewell, hookfile, luks
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths
+
+# One script is both: what it is asked tells which (virtwarden/hook.py).
+_HOOKS = ("qemu", "network")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +37,14 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def configure(paths: Paths) -> int:
     """After installation, upgrade, or when somebody took the hook's place. Needs no libvirt."""
-    where, is_new = hookfile.place(paths, paths.share / "hooks" / "qemu")
-    if is_new:
-        print(f"libvirt's hook is {where}")
+    found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in _HOOKS]
+    for where, is_new in found:
+        if is_new:
+            print(f"libvirt's hook is {where}")
     for report in apparmor.permit(paths):
         print(f"virt-warden: {report}", file=sys.stderr)
     farewell.withdraw(paths)
-    if is_new:
+    if any(is_new for _, is_new in found):
         daemon.reload(paths)
     return 0
 
@@ -60,6 +64,9 @@ def remove(paths: Paths) -> int:
         print(
             f"what `virt-warden remote setup {way}` wrote stays: undo it with virt-warden installed"
         )
+    hookfile.take_away(paths, "network")
+    # Nobody would let in what starts from now on.
+    gate.abandon(paths)
     reasons = farewell.needed(paths)
     if reasons:
         farewell.leave(paths)

@@ -132,6 +132,17 @@ def _remove(ours: Iterable[Filtered]) -> None:
         BACKENDS[each.backend].remove([each.tap.name])
 
 
+def abandon(paths: Paths) -> None:
+    """Take the gate away for good, whoever runs; the filters of running domains stay."""
+    if not is_up(paths):
+        return
+    with files.locked(paths.filters):
+        keeper = notes.keeper(paths)
+        if keeper is not None:
+            keeper.perform(keeper.lowering())
+            notes.let_all_go(paths)
+
+
 def admit(paths: Paths, names: Iterable[str]) -> None:
     """Let taps in that nobody guards; nothing is done where the gate is not up."""
     if not is_up(paths):
@@ -165,6 +176,8 @@ def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
 
 def admit_foreign(paths: Paths) -> list[str]:
     """Let in what no guarded domain has; the names of the taps that were shut out until now."""
+    if not is_up(paths):
+        return []
     with files.locked(paths.filters):
         keeper = notes.keeper(paths)
         if keeper is None:
@@ -178,6 +191,8 @@ def admit_foreign(paths: Paths) -> list[str]:
 
 def restore(paths: Paths) -> int:
     """Put the gate and all filters back as they are written down; how many taps are let in."""
+    if not is_up(paths):
+        return 0
     with files.locked(paths.filters):
         keeper = notes.keeper(paths)
         return _raise(paths, keeper) if keeper is not None else 0

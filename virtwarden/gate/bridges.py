@@ -23,8 +23,12 @@ def school(paths: Paths, domain: str, names: Iterable[str]) -> None:
 
 def unschool(paths: Paths, domain: str) -> None:
     """Have bridges learn as before, once no domain is left for which they were told not to."""
-    for pupils in paths.bridges.iterdir() if paths.bridges.is_dir() else ():
+    if not paths.bridges.is_dir():
+        return
+    for pupils in paths.bridges.iterdir():
         (pupils / domain).unlink(missing_ok=True)
         if not any(pupils.iterdir()):
             bridges.set_learns_from_groups(pupils.name, learns=True)
             pupils.rmdir()
+    if not any(paths.bridges.iterdir()):
+        paths.bridges.rmdir()

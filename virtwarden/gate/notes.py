@@ -74,6 +74,12 @@ def let_go(paths: Paths, domain: str) -> None:
     (paths.gate / domain).unlink(missing_ok=True)
 
 
+def let_all_go(paths: Paths) -> None:
+    """Strike out that any domain needs the gate."""
+    for domain in [*_domains(paths)]:
+        let_go(paths, domain)
+
+
 def is_needed(paths: Paths) -> bool:
     """Whether any domain needs the gate."""
     return any(True for _ in _domains(paths))

@@ -1,7 +1,8 @@
-"""The hook's place among libvirt's: an admin's own hook is never touched.
+"""Our hooks' places among libvirt's: an admin's own hook is never touched.
 
-libvirt runs `hooks/qemu` and, since 6.5, every executable in `hooks/qemu.d`
-(https://libvirt.org/hooks.html). Ours is the first where the admin has none. It is no conffile of
+libvirt runs `hooks/qemu` and, since 6.5, every executable in `hooks/qemu.d`, for domains, and
+likewise `hooks/network` for its networks (https://libvirt.org/hooks.html). Ours is the first where
+the admin has none. It is no conffile of
 dpkg's: an admin may put a hook of their own in its place at any time, and which of the two is there
 is known by a record of what was put where.
 """
@@ -19,45 +20,50 @@ from virtwarden.system import files
 _EXECUTABLE = 0o755
 
 
-def place(paths: Paths, source: Path) -> tuple[Path, bool]:
+def place(paths: Paths, source: Path, kind: str = "qemu") -> tuple[Path, bool]:
     """Put `source` where libvirt runs it, in the place of what was put there before.
 
     Gives where it is, and whether libvirt must look for hooks again to find it.
     """
     content = source.read_bytes()
-    former = placed(paths)
-    where = former or _free_place(paths)
+    former = placed(paths, kind)
+    where = former or _free_place(paths, kind)
     where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _record(paths, where, content)
+    _record(_record_file(paths, kind), where, content)
     files.write_atomically(where, content, _EXECUTABLE)
     return where, former is None
 
 
-def placed(paths: Paths) -> Path | None:
+def placed(paths: Paths, kind: str = "qemu") -> Path | None:
     """Where our hook is, or None where it is nowhere or somebody else's is in its place."""
     known = _packaged(paths)
-    places = [paths.hooks / "qemu", paths.hooks / "qemu.d" / "virt-warden"]
+    places = [paths.hooks / kind, paths.hooks / f"{kind}.d" / "virt-warden"]
     with suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(paths.hook_record.read_text())
+        record = json.loads(_record_file(paths, kind).read_text())
         places, known = [Path(record["path"]), *places], known | {*record["sha256"]}
     return next((place for place in places if _digest(place) in known), None)
 
 
-def take_away(paths: Paths) -> None:
+def take_away(paths: Paths, kind: str = "qemu") -> None:
     """Remove our hook; harmless where it is gone or has become another's."""
-    where = placed(paths)
+    where = placed(paths, kind)
     if where is not None:
         where.unlink()
         if where.parent != paths.hooks:
             with suppress(OSError):  # an admin's hooks are in it
                 where.parent.rmdir()
-    paths.hook_record.unlink(missing_ok=True)
+    _record_file(paths, kind).unlink(missing_ok=True)
 
 
-def _free_place(paths: Paths) -> Path:
-    first = paths.hooks / "qemu"
+def _free_place(paths: Paths, kind: str) -> Path:
+    first = paths.hooks / kind
     taken = first.exists() or first.is_symlink()
-    return paths.hooks / "qemu.d" / "virt-warden" if taken else first
+    return paths.hooks / f"{kind}.d" / "virt-warden" if taken else first
+
+
+def _record_file(paths: Paths, kind: str) -> Path:
+    own = paths.hook_record
+    return own if kind == "qemu" else own.with_name(f"{own.stem}-{kind}{own.suffix}")
 
 
 def _packaged(paths: Paths) -> set[str]:
@@ -73,9 +79,9 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _record(paths: Paths, where: Path, content: bytes) -> None:
+def _record(place: Path, where: Path, content: bytes) -> None:
     """Written before the act, and so with both: what is there and what will be."""
     known = [digest for digest in (hashlib.sha256(content).hexdigest(), _digest(where)) if digest]
-    files.private_directory(paths.state)
+    files.private_directory(place.parent)
     record = json.dumps({"path": str(where), "sha256": known}) + "\n"
-    files.write_atomically(paths.hook_record, record.encode(), 0o600, durable=True)
+    files.write_atomically(place, record.encode(), 0o600, durable=True)

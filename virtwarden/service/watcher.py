@@ -15,6 +15,7 @@ from virtwarden import log
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import cache
+from virtwarden.service.doorman import Doorman
 from virtwarden.service.keeper import Keeper
 from virtwarden.service.traces import DomainFiles, is_locked
 
@@ -52,6 +53,8 @@ class _Watcher:
         self._ticks = 0
         self._is_tick = True
         self._due: dict[str, None] = {}
+        self._plugged: dict[str, None] = {}
+        self._doorman = Doorman(paths)
         self._is_all_due = False
         self._policy = cache.look(paths)
         self._files = DomainFiles(paths.libvirt_config)
@@ -76,6 +79,7 @@ class _Watcher:
 
     def _look_around(self) -> None:
         """Find what nobody tells of: that libvirt is back, that a file was changed."""
+        self._doorman.look_around()
         if self._connection is None or self._keeper is None:
             # A libvirtd that was stopped is not woken: its socket is often systemd's.
             if is_locked(self._paths.libvirt_driver):
@@ -92,12 +96,17 @@ class _Watcher:
             self._due |= dict.fromkeys(self._keeper.unfinished)
 
     def _see_to_due(self) -> None:
-        if self._keeper is None:
+        if self._connection is None or self._keeper is None:
             return
+        while self._plugged:
+            uuid = next(iter(self._plugged))
+            del self._plugged[uuid]
+            self._doorman.admit(self._connection, uuid)
         if self._is_all_due:
             self._is_all_due = False
             self._due.clear()
             self._keeper.see_to_all()
+            self._doorman.admit_all(self._connection)
         while self._due:
             uuid = next(iter(self._due))
             del self._due[uuid]
@@ -110,6 +119,9 @@ class _Watcher:
             connection.registerCloseCallback(self._note_end, None)
             connection.domainEventRegisterAny(
                 None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._note_event, None
+            )
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._note_device, None
             )
         except libvirt.libvirtError:
             return  # it is just starting or ending: the next tick tells
@@ -125,12 +137,22 @@ class _Watcher:
         log.event(log.Level.NOTICE, "disconnected", reason=self._lost)
         self._lost = ""
         self._due.clear()
+        self._plugged.clear()
         connection, self._connection, self._keeper = self._connection, None, None
         with suppress(libvirt.libvirtError):
             connection.close()
 
     def _note_end(self, _connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
         self._lost = f"the connection ended ({reason})"
+
+    def _note_device(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        _alias: str,
+        _opaque: object,
+    ) -> None:
+        self._plugged[domain.UUIDString()] = None
 
     def _note_event(
         self,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtwarden.errors import HostError
+from virtwarden.errors import CommandError, HostError
 from virtwarden.system.run import run
 
 BRIDGE = "/usr/sbin/bridge"
+IP = "/usr/sbin/ip"
 
 _INTERFACES = Path("/sys/class/net")
-_NO_GROUPS = "bridge/no_linklocal_learn"
+_NO_GROUPS = "no_linklocal_learn"
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
@@ -56,13 +56,29 @@ def learns_from_groups(bridge: str) -> bool:
     Some of them, LLDP's, come past every filter of the bridge's (net/bridge/br_input.c); nothing
     honest needs to be learnt from any (ip-link(8), no_linklocal_learn).
     """
-    return _setting(bridge, _NO_GROUPS) == "0"
+    return _setting(bridge, f"bridge/{_NO_GROUPS}") == "0"
 
 
 def set_learns_from_groups(bridge: str, *, learns: bool) -> None:
-    """Have a bridge do so, or not; harmless where it is gone."""
-    with suppress(FileNotFoundError):
-        (_INTERFACES / bridge / _NO_GROUPS).write_text("0" if learns else "1")
+    """Have a bridge do so, or not; harmless where it is gone.
+
+    By netlink, as all that alters a bridge here: under systemd's ProtectKernelTunables= nobody
+    writes to /sys.
+    """
+    try:
+        run(
+            IP,
+            "link",
+            "set",
+            _checked(bridge),
+            "type",
+            "bridge",
+            _NO_GROUPS,
+            "0" if learns else "1",
+        )
+    except CommandError:
+        if (_INTERFACES / bridge).exists():
+            raise
 
 
 def port(name: str) -> Port:
@@ -85,17 +101,11 @@ def port(name: str) -> Port:
 
 
 def set_port(name: str, wanted: Port) -> None:
-    """Set a port up, VLANs only where its bridge knows of them. Raises HostError, CommandError."""
+    """Set a port up, VLANs only where its bridge knows of them. Raises CommandError."""
     if is_vlan_aware(bridge_of(name)) and wanted.vlans:
         _set_vlans(_checked(name), wanted)
-    place = _INTERFACES / name / "brport/isolated"
-    try:
-        place.write_text("1" if wanted.isolated else "0")
-    except OSError as error:
-        if wanted.isolated:
-            raise HostError(
-                f"port {name} cannot be isolated: {error.strerror}", fix=f"bridge link show {name}"
-            ) from None
+    isolated = "on" if wanted.isolated else "off"
+    run(BRIDGE, "link", "set", "dev", _checked(name), "isolated", isolated)
 
 
 def _set_vlans(name: str, wanted: Port) -> None:

@@ -118,7 +118,8 @@ def _lines(conditions: r.Conditions) -> list[str]:
 
 
 def _chain(promise: TapFilter, rule: str = "") -> str:
-    return f"vmw-{promise.tap}{'-' if rule else ''}{rule}"
+    # No tap has a / in its name: another tap's chain is never taken for one of this one's.
+    return f"vmw-{promise.tap}/{rule}" if rule else f"vmw-{promise.tap}"
 
 
 def chains(promise: TapFilter) -> dict[str, list[str]]:
@@ -184,7 +185,7 @@ class Ebtables:
 
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
         """See Backend."""
-        self.remove([promise.tap for promise in promises])
+        self.remove([p.tap for p in promises if _has_rules(p.tap)])
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises) + also)
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
@@ -209,20 +210,23 @@ class Ebtables:
         return ""
 
 
+def _has_rules(tap: str) -> bool:
+    return any(listed(table, f"vmw-{tap}") for table in PLACES)
+
+
 def _removal(table: str, tap: str) -> list[str]:
     """What takes the chains of a tap out of a table; empty where there are none."""
     hook, frames = PLACES[table]
     main = f"vmw-{tap}"
-    there = listed(table, main)
-    if main not in there:
+    there = listed(table)
+    ours = [chain for chain in there if chain == main or chain.startswith(f"{main}/")]
+    if not ours:
         return []
-    targets = (rule.split()[-1] for rule in there[main])
-    ours = [main, *dict.fromkeys(chain for chain in targets if chain.startswith(f"{main}-"))]
     jump = f"{frames}-i {tap} -j {main}"
     return [
         f"*{table}",
         # Somebody may have flushed the bridge's own chains, and not ours.
-        *([f"-D {hook} {jump}"] if jump in listed(table, hook).get(hook, []) else []),
+        *([f"-D {hook} {jump}"] if jump in there.get(hook, []) else []),
         *(f"-F {chain}" for chain in ours),
         *(f"-X {chain}" for chain in ours),
         "COMMIT",

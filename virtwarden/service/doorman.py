@@ -1,0 +1,73 @@
+"""Lets in, past the gate, what was plugged into running domains, and what is nobody's to guard.
+
+The gate keeps all of that out whether or not this runs: here it is only seen to that an admin does
+not have to.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import libvirt
+
+from virtwarden import gate, log
+from virtwarden.cli import admission
+from virtwarden.errors import PolicyError, WardenError
+from virtwarden.paths import Paths
+from virtwarden.policy import load
+
+# A tap is made by one process and handed to another: so many ticks long it is looked who has it.
+_LOOKS = 10
+
+
+class Doorman:
+    """What was seen at the gate, and what was said of it."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._refused: dict[str, str] = {}
+        self._interfaces: frozenset[str] = frozenset()
+        self._looks_left = 0
+
+    def admit(self, connection: libvirt.virConnect, uuid: str) -> None:
+        """Let in what was plugged into a running domain, where the policy allows it.
+
+        What is refused is logged once. Raises what is raised where libvirt is not there any more.
+        """
+        name = ""
+        try:
+            with suppress(PolicyError):  # which the keeper tells
+                policy = load(self._paths)
+                domain = connection.lookupByUUIDString(uuid)
+                name = domain.name()
+                admission.admit(self._paths, policy, domain)
+                self._refused.pop(uuid, None)
+        except (WardenError, OSError, libvirt.libvirtError) as error:
+            if not connection.isAlive():
+                raise
+            self._tell(uuid, name, error)
+
+    def _tell(self, uuid: str, name: str, error: Exception) -> None:
+        is_gone = isinstance(error, libvirt.libvirtError)
+        if not is_gone and self._refused.get(uuid) != str(error):
+            self._refused[uuid] = str(error)
+            log.event(log.Level.ERROR, "shut-out", domain=name, uuid=uuid, reason=error)
+
+    def admit_all(self, connection: libvirt.virConnect) -> None:
+        """Let in what was plugged in while nobody listened, or is allowed since."""
+        if gate.is_up(self._paths):
+            for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                self.admit(connection, domain.UUIDString())
+
+    def look_around(self) -> None:
+        """Let in taps that came up and are no domain's; to be called at each tick."""
+        interfaces = frozenset(os.listdir("/sys/class/net"))  # noqa: PTH208
+        if interfaces - self._interfaces:
+            self._looks_left = _LOOKS
+        self._interfaces = interfaces
+        if self._looks_left:
+            self._looks_left -= 1
+            with suppress(WardenError, OSError):  # they stay out, and the next tick tries again
+                for tap in gate.admit_foreign(self._paths):
+                    log.event(log.Level.NOTICE, "let-in", taps=tap)
