@@ -42,8 +42,9 @@ def snapshot(trees: Iterable[Path]) -> dict[str, str]:
 
 def make_base_chains() -> None:
     """Have ebtables make its base chains, as it does when it is first used, and leaves them."""
-    for act in ("-A", "-D"):
-        run("ebtables", "-t", "nat", act, "PREROUTING", "-j", "RETURN")
+    for table, chain in (("nat", "PREROUTING"), ("nat", "POSTROUTING"), ("filter", "INPUT")):
+        for act in ("-A", "-D"):
+            run("ebtables", "-t", table, act, chain, "-j", "RETURN")
 
 
 def _describe(path: Path) -> str:
