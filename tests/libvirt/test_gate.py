@@ -21,7 +21,7 @@ from tests.host.service import Service
 from tests.host.service import service as running_service
 from tests.host.syslog import Syslog
 from tests.host.tap import inject, open_tap
-from tests.libvirt.snapshots import with_base_chains
+from tests.libvirt.snapshots import make_base_chains
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, set_policy
 from tests.libvirt.wire import Wire, plain, tap_of, wire
 from virtwarden import gate
@@ -135,7 +135,7 @@ def test_a_tap_that_is_made_anew_under_an_admitted_name_is_shut_out(
 def flush() -> None:
     """Do what a restart of Debian's nftables.service does."""
     run("nft", "flush", "ruleset")
-    with_base_chains()
+    make_base_chains()
 
 
 UNMANAGED = 'managed = ["*", "!theirs*"]\n'
@@ -449,7 +449,7 @@ class TestBackends:
         os.close(tap)
 
     def test_nothing_is_left_when_the_last_domain_is_gone(self, bridge: str) -> None:
-        with_base_chains()
+        make_base_chains()
         before = run("nft", "list", "ruleset").stdout
         tap = self.tap(self.NAMES[0], bridge)
         own = TapFilter(

@@ -371,7 +371,7 @@ class TestReboot:
         guest.warden.libvirt.kill()
         kill(pid)
         run("nft", "flush", "ruleset")
-        with_base_chains()
+        make_base_chains()
         shutil.rmtree(PATHS.run)
         for file in PATHS.libvirt_run.glob(f"{guest.name}.*"):
             file.unlink()
