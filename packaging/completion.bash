@@ -15,7 +15,7 @@ _virt_warden()
     case "$cword:${words[1]}" in
         1:*) words_of="enrol unenrol status explain check audit log pki remote console luks recover policy network package service virt-install --help --version" ;;
         2:policy) words_of="check --help" ;;
-        2:network) words_of="admit restore --help" ;;
+        2:network) words_of="admit restore check render --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
         2:remote) words_of="check setup undo --help" ;;
@@ -25,7 +25,15 @@ _virt_warden()
             [[ $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
         *:policy | *:package) words_of="--help" ;;
-        *:network) words_of="$(_virt_warden_domains) --help" ;;
+        *:network)
+            if [[ $prev == --format ]]; then
+                words_of="networkd ifupdown netplan"
+            elif [[ ${words[2]} == admit && $cur != -* ]]; then
+                words_of="$(_virt_warden_domains)"
+            else
+                words_of="--json --format --help"
+            fi
+            ;;
         *:remote) words_of="ssh tls sasl --allow --yes --help" ;;
         *:pki)
             case $prev in

@@ -42,6 +42,7 @@ packages="
  python3-libnbd
  python3-systemd
  python3-venv
+ python3-yaml
  qemu-system-x86
  qemu-utils
  sasl2-bin

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
 
 import libvirt
 
@@ -23,6 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
     actions.add_parser("restore", help="put gate and filters back after the rules were flushed")
+    check = actions.add_parser("check", help="compare the host's own network with the policy's")
+    check.add_argument("--json", action="store_true", help="for programs")
+    render = actions.add_parser("render", help="write out files that make it so; none is put there")
+    render.add_argument("--format", choices=("networkd", "ifupdown", "netplan"), required=True)
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
@@ -30,7 +36,36 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     if options.action == "restore":
         print(f"gate and filters stand; {gate.restore(paths)} taps are let in")
         return 0
+    if options.action == "check":
+        return _check(paths, as_json=options.json)
+    if options.action == "render":
+        return _render(paths, options.format)
     return _admit(paths, options.domains)
+
+
+def _check(paths: Paths, *, as_json: bool) -> int:
+    """Print what is wrong with the host's network. Gives 1 where anything is, else 0."""
+    from virtwarden.hostnet import checks, plan, seen
+
+    wanted = plan.read(load(paths))
+    found = checks.findings(wanted, seen.look())
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+        return int(bool(found))
+    for finding in found:
+        print(finding)
+    if not found:
+        zones = sum(len(bridge.zones) for bridge in wanted.bridges)
+        print(f"The host's network is as the policy wants it, with {zones} zones.")
+    return int(bool(found))
+
+
+def _render(paths: Paths, style: str) -> int:
+    from virtwarden.hostnet import plan, render
+
+    for path, text in render.FORMATS[style](plan.read(load(paths))).items():
+        print(f"# ---- {path}\n{text}")
+    return 0
 
 
 def _admit(paths: Paths, names: list[str]) -> int:

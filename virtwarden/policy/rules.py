@@ -207,6 +207,12 @@ class Policy:
         values |= {table: _by_name(kind, named[table]) for table, kind in NAMED.items()}
         return Rules(**values, origins={k: setting.origin for k, setting in settings.items()})
 
+    @property
+    def zones(self) -> Mapping[str, Zone]:
+        """The host's security zones, by name."""
+        _, named = _told_apart(self.host)
+        return _by_name(Zone, named["zones"])
+
     def where(self, key: str) -> str:
         """Where a dotted key, `managed` too, was set for the whole host."""
         setting = self.host.get(key)

@@ -1,0 +1,1 @@
+"""The network of the host itself: how it is, how it should be, and the files that make it so."""

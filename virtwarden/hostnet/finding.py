@@ -1,0 +1,22 @@
+"""One thing that is wrong with the host's network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RENDER = "virt-warden network render"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, what, why it matters, and what mends it."""
+
+    item: str
+    subject: str
+    what: str
+    why: str
+    fix: str
+
+    def __str__(self) -> str:
+        """The whole line."""
+        return f"{self.item}: {self.subject}: {self.what}: {self.why}; to mend: {self.fix}"
