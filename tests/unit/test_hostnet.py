@@ -160,6 +160,7 @@ BREAKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "management is a VLAN": ("management", "eno3", {"kind": "vlan"}),
     "management is dead": ("management", "eno3", {"has_carrier": False}),
     "management has no address": ("management", "eno3", {"addresses": ()}),
+    "management has a link-local one": ("management", "eno3", {"addresses": ("fe80::5/64",)}),
 }
 
 

@@ -60,7 +60,8 @@ def _management(plan: HostPlan, network: Network) -> Iterator[Finding]:
     if not (link.is_up and link.has_carrier):
         fix = f"ip link set {name} up, and look at its cable: ethtool {name}"
         yield Finding("management", name, "its link is down", "nobody reaches the host", fix)
-    if not link.addresses:
+    # Everyone has a link-local one, by which nobody reaches the host from beyond its cable.
+    if all(ipaddress.ip_interface(address).is_link_local for address in link.addresses):
         fix = f"{RENDER}, or: ip address add ADDRESS dev {name}"
         yield Finding("management", name, "it has no address", "nobody reaches the host", fix)
 
