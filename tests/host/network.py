@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import struct
 import subprocess
@@ -25,6 +26,9 @@ _TP_STATUS_VLAN_VALID = 0x10
 # status, len, snaplen, mac, net, vlan_tci, vlan_tpid
 _AUXDATA = struct.Struct("=IIIHHHH")
 _LONGEST_FRAME = 65536
+# linux/if_bridge.h
+_BR_STATE_FORWARDING = "3"
+_FORWARDING_SECONDS = 30
 
 _port_numbers = itertools.count()
 
@@ -54,9 +58,23 @@ def veth_port(bridge: str) -> Iterator[str]:
         _without_ipv6(port)
         run("ip", "link", "set", port, "master", bridge, "up")
         run("ip", "link", "set", neighbour, "up")
+        await_forwarding(port)
         yield neighbour
     finally:
         run("ip", "link", "delete", neighbour)
+
+
+def await_forwarding(port: str) -> None:
+    """Wait until a bridge forwards what comes from a port that was just plugged in.
+
+    The kernel tells the bridge of a carrier in its own time, later on a busy machine.
+    """
+    state = Path("/sys/class/net", port, "brport", "state")
+    deadline = time.monotonic() + _FORWARDING_SECONDS
+    while state.read_text().strip() != _BR_STATE_FORWARDING:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{port} does not forward: {state.read_text().strip()}")
+        os.sched_yield()
 
 
 class Sniffer:

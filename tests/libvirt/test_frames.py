@@ -341,6 +341,7 @@ def filtered(backend: str, promise: TapFilter) -> Iterator[Wire]:
     with network.bridge("br-frames") as bridge:
         tap = open_tap(promise.tap)
         run("ip", "link", "set", promise.tap, "master", bridge, "up")
+        network.await_forwarding(promise.tap)
         BACKENDS[backend].install([promise])
         try:
             assert BACKENDS[backend].missing(promise) == ""
