@@ -14,7 +14,12 @@ packages="
  gnutls-bin
  iproute2
  ipxe
+ krb5-admin-server
+ krb5-kdc
+ krb5-user
  libsasl2-modules
+ libsasl2-modules-gssapi-mit
+ python3-gssapi
  libnss3-tools
  libvirt-clients
  libvirt-daemon-config-nwfilter

@@ -53,7 +53,7 @@ def of(case: Case, emulator: str) -> dict[str, Any] | None:
     return {
         "required": wanted == "required",
         "execute": [emulator, *_loaders()],
-        "read": [*_READ, *sorted(only_read), f"{case.cell}/tls"],
+        "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
             *sorted(granted - only_read),
@@ -62,6 +62,13 @@ def of(case: Case, emulator: str) -> dict[str, Any] | None:
         "bind": _ports_to_listen_on(case),
         "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),
     }
+
+
+def _for_sasl(case: Case) -> list[str]:
+    if case.rules.sasl == "off":
+        return []
+    keytab = [case.rules.keytab] if case.rules.sasl == "kerberos" else []
+    return [f"{case.cell}/sasl", "/etc/krb5.conf", *keytab]
 
 
 def _loaders() -> list[str]:

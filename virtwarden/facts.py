@@ -18,6 +18,7 @@ from virtwarden.system import (
     mapper,
     netfilter,
     portfilter,
+    sasl,
     taps,
     users,
     vnc,
@@ -63,6 +64,9 @@ class Facts(Protocol):
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """What the kernel does not do of a filter's promise; empty where all is."""
+
+    def lacking_for_sasl(self, kind: str) -> str:
+        """The packages without which QEMU cannot ask viewers so; empty where none lacks."""
 
     def port_backend_works(self, name: str) -> bool:
         """Whether this way of limiting who reaches a TCP port works here."""
@@ -169,6 +173,10 @@ class HostFacts:
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""
         return netfilter.BACKENDS[backend].missing(promise)
+
+    def lacking_for_sasl(self, kind: str) -> str:
+        """See Facts."""
+        return sasl.lacking(kind)
 
     def port_backend_works(self, name: str) -> bool:
         """See Facts."""

@@ -57,6 +57,7 @@ def of(case: Case, account: Account) -> str:
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
             "tls_dir": _tls_directory(case),
             "password": rules.password == "required",
+            "sasl": _sasl(case),
             "display": rules.display == "on",
             "client_certificates": rules.client_certificates == "required",
             "static_passwords": rules.static_passwords == "allow",
@@ -77,6 +78,16 @@ def _tls_directory(case: Case) -> str | None:
     if case.rules.mode is Mode.PERMISSIVE and case.facts.look(last_made).leaf is None:
         return None
     return directory
+
+
+def _sasl(case: Case) -> dict[str, Any] | None:
+    """Where QEMU finds what to ask viewers by SASL, and who may come in; None for all who can."""
+    if case.rules.sasl == "off" or case.rules.tls != "required":
+        return None
+    return {
+        "dir": f"{case.cell}/sasl",
+        "names": list(case.rules.principals) if case.rules.sasl == "kerberos" else None,
+    }
 
 
 def _endpoints(display: Display) -> list[dict[str, Any]]:

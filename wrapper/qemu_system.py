@@ -39,6 +39,7 @@ QEMUS = "/usr/bin"
 OWN_DIRECTORY = os.path.dirname(os.path.realpath(__file__))
 VNC_TLS = "vmw-vnc-tls"
 VNC_AUTHZ = "vmw-vnc-authz"
+VNC_SASL = "vmw-vnc-sasl"
 
 # The kernel's words: <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>,
 # <linux/close_range.h>
@@ -101,8 +102,8 @@ PHRASES = {
 }
 VNC_KEYS = words_of("audiodev password power-control sasl share tls-creds vnc websocket")
 ENVIRONMENT = words_of("""
-    HOME LC_ALL LOGNAME PATH SASL_CONF_PATH SDL_AUDIODRIVER TMPDIR TZ USER XDG_CACHE_HOME
-    XDG_CONFIG_HOME XDG_DATA_HOME""")
+    HOME KRB5RCACHENAME LC_ALL LOGNAME PATH SASL_CONF_PATH SDL_AUDIODRIVER TMPDIR TZ USER
+    XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME""")
 
 # A text is a host file under these options and keys, and wherever it has a slash unless it is free
 # (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
@@ -186,6 +187,7 @@ FORM = {
     "vnc": [({"listen": TEXT, "port": int}, {"socket": PATH})],
     "tls_dir": (PATH, type(None)),
     "password": bool,
+    "sasl": ({"dir": PATH, "names": ([TEXT], type(None))}, type(None)),
     "display": bool,
     "client_certificates": bool,
     "static_passwords": bool,
@@ -210,6 +212,7 @@ FORMER = {
     "spice": False,
     "landlock": None,
     "display": True,
+    "sasl": None,
     "client_certificates": False,
     "static_passwords": True,
 }
@@ -476,7 +479,13 @@ def opened_files(option: Option) -> Iterator[str]:
 def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
     """The words for QEMU: every -vnc with what the ticket asks for, or none where it says so."""
     ours = {"tls-creds": VNC_TLS} if ticket["tls_dir"] else {}
-    ours |= {"password": "on"} if ticket["password"] else {}
+    sasl = ticket["sasl"] if ticket["tls_dir"] else None
+    ours |= {"password": "on"} if ticket["password"] and not sasl else {}
+    ours |= {"sasl": "on"} if sasl else {}
+    names = sasl and sasl["names"]
+    ours |= {"sasl-authz": VNC_SASL} if names is not None else {}
+    # QEMU would ask for the password instead.
+    unwanted = ours.keys() | ({"password"} if sasl else set())
     asks_whose = ticket["tls_dir"] and ticket["client_certificates"]
     ours |= {"tls-authz": VNC_AUTHZ} if asks_whose else {}
     consoles = [option for option in options if option.name == "vnc"]
@@ -487,7 +496,7 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         if option in consoles and not ticket["display"]:
             continue
         if option in consoles and ours:
-            kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in ours]
+            kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in unwanted]
             words += ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
         # libvirt's own credentials, now unused: QEMU would still load them, and die of a key that
         # the VM's user cannot read.
@@ -501,7 +510,15 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         words += ["-object", json.dumps(tls_credentials(ticket))]
     if consoles and asks_whose:
         words += ["-object", json.dumps(OPERATORS_ALONE)]
+    if consoles and names is not None:
+        words += ["-object", json.dumps(principals_alone(names))]
     return words
+
+
+def principals_alone(names: list[str]) -> dict[str, object]:
+    """The object that has QEMU let these come in, of all whom Kerberos knows."""
+    rules = [{"match": name, "policy": "allow", "format": "exact"} for name in names]
+    return {"qom-type": "authz-list", "id": VNC_SASL, "policy": "deny", "rules": rules}
 
 
 def tls_credentials(ticket: Ticket) -> dict[str, object]:
@@ -517,7 +534,14 @@ def tls_credentials(ticket: Ticket) -> dict[str, object]:
 
 def tighten_environment(ticket: Ticket, given: Mapping[str, str]) -> dict[str, str]:
     """What libvirt sets for QEMU by itself; with passthrough its <qemu:env> as well."""
-    return {key: given[key] for key in given if key in ENVIRONMENT or ticket["passthrough"]}
+    kept = {key: given[key] for key in given if key in ENVIRONMENT or ticket["passthrough"]}
+    sasl = ticket["sasl"]
+    ours = {"SASL_CONF_PATH": sasl["dir"]} if sasl else {}
+    if sasl and sasl["names"] is not None:
+        # No cache against replay (krb5.conf(5)), which would be a file in /var/tmp: within TLS
+        # nobody sees what could be replayed.
+        ours["KRB5RCACHENAME"] = "none:"
+    return kept | ours
 
 
 def named_descriptors(options: list[Option]) -> set[int]:

@@ -16,12 +16,14 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from tests.host import sasl
 from tests.host.websocket import WebSocket
 
 SECURITY_NONE = 1
 SECURITY_VNC_AUTH = 2
 SECURITY_VENCRYPT = 19
 VENCRYPT_X509_VNC = 261
+VENCRYPT_X509_SASL = 263
 ACCEPTED = "accepted"
 ASKS_FOR_PASSWORD = "asks for the password in the clear"
 
@@ -105,6 +107,46 @@ def login(
     """
     with _logged_in(host, port, cafile, password, hostname, certificate) as stream:
         return _desktop(stream)[0]
+
+
+def login_by_sasl(
+    host: str, port: int, cafile: Path | str, mechanism: str, steps: sasl.Steps
+) -> str:
+    """Log in by X509SASL and give back the desktop's name; raises LoginRefusedError."""
+    with _socket(host, port) as connection:
+        _ask_for_x509(connection, VENCRYPT_X509_SASL)
+        try:
+            with _tls(cafile, None).wrap_socket(connection) as secured:
+                stream = _Stream(secured)
+                _answer_by_sasl(stream, mechanism, steps)
+                return _desktop(stream)[0]
+        except (ssl.SSLError, ConnectionError) as failure:
+            raise LoginRefusedError(str(failure)) from failure
+
+
+def _answer_by_sasl(stream: _Stream, mechanism: str, steps: sasl.Steps) -> None:
+    """https://github.com/rfbproto/rfbproto, "SASL": a list, then messages with a closing zero."""
+    offered = stream.read(stream.u32()).decode().split(",")
+    if mechanism.upper() not in [name.upper() for name in offered]:
+        raise LoginRefusedError(f"the server offers {offered}")
+    stream.write(struct.pack("!I", len(mechanism)) + mechanism.encode())
+    done = False
+    answer = next(steps)
+    while True:
+        message = b"" if answer is None else answer + b"\0"
+        stream.write(struct.pack("!I", len(message)) + message)
+        length = stream.u32()
+        said = stream.read(length)[:-1] if length else None
+        done = bool(stream.u8())
+        if done and said is None:
+            break
+        try:
+            answer = steps.send(said or b"")
+        except StopIteration:
+            break
+        if done:
+            break
+    _security_result(stream)
 
 
 def screen(
@@ -208,14 +250,14 @@ def certificate(host: str, port: int) -> bytes:
             return secured.getpeercert(binary_form=True) or b""
 
 
-def _ask_for_x509(connection: socket.socket) -> None:
+def _ask_for_x509(connection: socket.socket, subtype: int = VENCRYPT_X509_VNC) -> None:
     """Go as far as the moment at which TLS begins."""
     plain = _greeted(connection)
     _offered(plain)
-    _vencrypt(plain)
-    plain.write(struct.pack("!I", VENCRYPT_X509_VNC))
+    offered = _vencrypt(plain)
+    plain.write(struct.pack("!I", subtype))
     if plain.u8() != 1:
-        raise LoginRefusedError("the server does not take X509Vnc")
+        raise LoginRefusedError(f"the server takes {offered}, not {subtype}")
 
 
 def try_plain(host: str, port: int = 0) -> dict[int, str]:

@@ -56,6 +56,7 @@ class FakeHost:
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
+    lacks_for_sasl: str = ""
     mac: str = ""
     cgroups: bool = False
     labels: dict[str, str] = field(default_factory=dict)
@@ -162,6 +163,9 @@ class FakeHost:
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         return self.lost_rules.get(promise.tap, "")
+
+    def lacking_for_sasl(self, kind: str) -> str:
+        return self.lacks_for_sasl
 
     def port_backend_works(self, name: str) -> bool:
         return name in self.port_backends

@@ -54,6 +54,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "spice": False,
         "landlock": None,
         "display": True,
+        "sasl": None,
         "client_certificates": False,
         "static_passwords": True,
     } | fields
@@ -66,6 +67,45 @@ def refusals(ticket: dict[str, Any], argv: list[str]) -> list[str]:
 def tightened(ticket: dict[str, Any], argv: list[str]) -> list[str]:
     words: list[str] = wrapper.tighten_argv(ticket, wrapper.parse_argv(argv))
     return words
+
+
+def sasl(names: list[str] | None = None) -> dict[str, Any]:
+    return {"tls_dir": TLS, "password": True, "sasl": {"dir": "/run/sasl", "names": names}}
+
+
+@pytest.mark.parametrize("name", ["vnc", "vnc-ipv6-websocket", "vnc-tls-of-qemu-conf"])
+def test_sasl_takes_the_passwords_place(name: str) -> None:
+    ticket, argv = real(name)
+    (value,) = vnc_values(tightened({**ticket, **sasl()}, argv))
+    assert value.endswith(",tls-creds=vmw-vnc-tls,sasl=on")
+    assert "password" not in value
+
+
+def test_of_those_whom_kerberos_knows_the_named_ones_come_in() -> None:
+    ticket, argv = real("vnc")
+    words = tightened({**ticket, **sasl(["alice"])}, argv)
+    assert vnc_values(words)[0].endswith(",sasl=on,sasl-authz=vmw-vnc-sasl")
+    assert json.loads(words[-1]) == {
+        "qom-type": "authz-list",
+        "id": "vmw-vnc-sasl",
+        "policy": "deny",
+        "rules": [{"match": "alice", "policy": "allow", "format": "exact"}],
+    }
+    nobody = json.loads(tightened({**ticket, **sasl([])}, argv)[-1])
+    assert (nobody["policy"], nobody["rules"]) == ("deny", [])
+
+
+def test_without_tls_there_is_no_sasl() -> None:
+    ticket, argv = real("vnc")
+    (value,) = vnc_values(tightened({**ticket, **sasl(), "tls_dir": None}, argv))
+    assert "sasl" not in value
+    assert value.endswith("password=on")
+
+
+def test_qemu_is_told_where_sasl_looks_and_no_domain_tells_it_otherwise() -> None:
+    given = {"SASL_CONF_PATH": "/tmp/evil", "KRB5RCACHENAME": "file:/tmp/evil"}
+    ours = wrapper.tighten_environment(ticket_of(**sasl(["alice"])), given)
+    assert ours == {"SASL_CONF_PATH": "/run/sasl", "KRB5RCACHENAME": "none:"}
 
 
 def vnc_values(argv: list[str]) -> list[str]:

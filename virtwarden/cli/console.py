@@ -105,7 +105,8 @@ def _print(ticket: Ticket, directory: Path) -> None:
         ca_file = directory / f"{name}.ca.pem"
         _write(ca_file, ticket.ca)
         print(f"  vncviewer -X509CA {ca_file} {ticket.host}::{ticket.port}")
-    print(f"  any other: {ticket.host} port {ticket.port}, password {ticket.password}")
+    name = f"user {ticket.user}, " if ticket.user else ""
+    print(f"  any other: {ticket.host} port {ticket.port}, {name}password {ticket.password}")
     if ticket.host in ("127.0.0.1", "::1"):
         tunnel = f"-L {ticket.port}:localhost:{ticket.port}"
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")
@@ -123,6 +124,8 @@ def virt_viewer_file(ticket: Ticket) -> str:
     }
     if ticket.ca:
         values["ca"] = ticket.ca
+    if ticket.user:
+        values["username"] = ticket.user
     lines = [f"{key}={_escaped(str(value))}" for key, value in values.items()]
     return "\n".join(["[virt-viewer]", *lines, ""])
 

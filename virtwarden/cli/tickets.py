@@ -8,9 +8,14 @@ takes it back then: the ticket is for one connection.
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import libvirt
 
@@ -27,10 +32,13 @@ from virtwarden.guards.base import shown
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
+from virtwarden.system import files, sasl
 
 # To type a password in.
 _PATIENCE_SECONDS = 60
 _LONGEST_NAME = 100
+_SASL_PASSWORD_BYTES = 18
+_TICK_MS = 500
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - where a console may listen
 
 
@@ -38,6 +46,8 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     """Answer one operator, and see to it that their ticket is used once. Gives the exit code."""
     # Before libvirt is connected to, or its events do not come (virEventRegisterDefaultImpl).
     libvirt.virEventRegisterDefaultImpl()
+    # Stopped in the middle, it takes the ticket back first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     talk = Talk(connection, _PATIENCE_SECONDS)
     operator = None
     wanted = "-"
@@ -117,16 +127,18 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     rules, domain = request.rules, request.domain
     host, port = _place(domain, rules)
     ca = paths.console_ca / authority.CERTIFICATE
+    door = _door(paths, request)
     ticket = Ticket(
         domain=domain.name,
         host=host,
         port=port,
-        password=passwords.fresh(),
+        password=door.fresh_password(),
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
+        user=door.user,
     )
-    watch = _Watch(hypervisor, request.found, request.operator)
-    admit(request.found, ticket.password, ticket.seconds)
+    watch = _Watch(hypervisor, request.found, request.operator, door)
+    door.admit(ticket.password, ticket.seconds)
     log.event(
         log.Level.NOTICE,
         "console-ticket",
@@ -139,17 +151,76 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     return watch
 
 
-def admit(domain: libvirt.virDomain, password: str, seconds: int) -> None:
-    """Have QEMU take this password for so long. A crash in between leaves one that nobody knows."""
-    monitor.command(domain, "set_password", protocol="vnc", password=passwords.fresh())
-    monitor.command(domain, "expire_password", protocol="vnc", time=f"+{seconds}")
-    monitor.command(domain, "set_password", protocol="vnc", password=password)
+class _Door(Protocol):
+    """How QEMU is told who may come in. `user` is the name that viewers give, or empty."""
+
+    @property
+    def user(self) -> str:
+        """The name."""
+
+    def fresh_password(self) -> str:
+        """A password as long as this way allows."""
+
+    def admit(self, password: str, seconds: int) -> None:
+        """Let in who gives this password, for so long."""
+
+    def shut(self) -> None:
+        """Let nobody in any more; who looks already goes on looking."""
 
 
-def shut(domain: libvirt.virDomain) -> None:
-    """Have QEMU take no password any more; who looks already goes on looking."""
-    monitor.command(domain, "expire_password", protocol="vnc", time="now")
-    monitor.command(domain, "set_password", protocol="vnc", password=passwords.fresh())
+def _door(paths: Paths, request: _Request) -> _Door:
+    if request.rules.sasl == "tickets":
+        return _SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+    return PasswordDoor(request.found)
+
+
+@dataclass(frozen=True)
+class PasswordDoor:
+    """VNC's own password. A crash in between leaves one that nobody knows."""
+
+    domain: libvirt.virDomain
+    user: str = ""
+
+    def fresh_password(self) -> str:
+        """See _Door."""
+        return passwords.fresh()
+
+    def admit(self, password: str, seconds: int) -> None:
+        """See _Door. QEMU itself sees to the time."""
+        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
+        monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
+        monitor.command(self.domain, "set_password", protocol="vnc", password=password)
+
+    def shut(self) -> None:
+        """See _Door."""
+        monitor.command(self.domain, "expire_password", protocol="vnc", time="now")
+        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
+
+
+@dataclass
+class _SaslDoor:
+    """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
+
+    paths: Paths
+    directory: Path
+    user: str
+    admitted: bytes = b""
+
+    def fresh_password(self) -> str:
+        """See _Door."""
+        return secrets.token_urlsafe(_SASL_PASSWORD_BYTES)
+
+    def admit(self, password: str, seconds: int) -> None:
+        """See _Door."""
+        if not (self.directory / sasl.DATABASE).exists():
+            raise HostError("it was started without SASL", fix="stop it and start it anew")
+        private = self.paths.run / "keys"
+        files.private_directory(private)
+        self.admitted = sasl.admit(self.directory, self.user, password, private)
+
+    def shut(self) -> None:
+        """See _Door."""
+        sasl.shut(self.directory, self.admitted)
 
 
 def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
@@ -157,7 +228,13 @@ def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
     consoles = [display for display in domain.displays if display.kind == "vnc"]
     if not consoles or rules.display == "off":
         raise HostError(f"{domain.name} has no VNC display", where=rules.where("console.display"))
-    if rules.password != "required":
+    if rules.sasl == "kerberos":
+        raise HostError(
+            f"the console of {domain.name} asks for a Kerberos ticket, which only its realm gives",
+            where=rules.where("console.sasl"),
+            fix="kinit, then point a viewer at it",
+        )
+    if rules.password != "required" and rules.sasl == "off":
         raise HostError(
             f"the console of {domain.name} asks for no password",
             where=rules.where("console.password"),
@@ -193,8 +270,10 @@ class _Watch:
         hypervisor: libvirt.virConnect,
         domain: libvirt.virDomain,
         operator: Operator,
+        door: _Door,
     ) -> None:
         self._domain = domain
+        self._door = door
         self._operator = operator
         self._knocking: set[tuple[str, str]] = set()
         self._viewer = ""
@@ -207,11 +286,15 @@ class _Watch:
         A ticket that nobody used runs out in QEMU by itself, which counts whole seconds.
         """
         deadline = time.monotonic() + seconds + 1
-        libvirt.virEventAddTimeout((seconds + 1) * 1000, lambda *_: None, None)
-        while not self._viewer and time.monotonic() < deadline:
-            libvirt.virEventRunDefaultImpl()
+        # libvirt's loop waits on through a signal: it has to come back for Python to see that.
+        libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
+        try:
+            while not self._viewer and time.monotonic() < deadline:
+                libvirt.virEventRunDefaultImpl()
+        finally:
+            if self._viewer or self._door.user:
+                self._door.shut()
         if self._viewer:
-            shut(self._domain)
             self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
         else:
             self._log(log.Level.NOTICE, "console-unused")

@@ -18,7 +18,10 @@ _LONGEST_LINE = 16 * 1024
 
 @dataclass(frozen=True)
 class Ticket:
-    """What lets one viewer in, for so many seconds; `ca` is PEM, empty where TLS is off."""
+    """What lets one viewer in, for so many seconds.
+
+    `ca` is PEM, empty where TLS is off; `user` is empty where VNC's own password is asked for.
+    """
 
     domain: str
     host: str
@@ -26,6 +29,7 @@ class Ticket:
     password: str
     seconds: int
     ca: str
+    user: str = ""
 
     def __repr__(self) -> str:
         """Without the password: it must come into no log."""
@@ -87,7 +91,7 @@ def ticket_of(said: Any) -> Ticket:
         ticket = Ticket(**said)
     except TypeError:
         raise HostError("the console service gave no ticket") from None
-    texts = (ticket.domain, ticket.host, ticket.password, ticket.ca)
+    texts = (ticket.domain, ticket.host, ticket.password, ticket.ca, ticket.user)
     numbers = (ticket.port, ticket.seconds)
     if not all(type(t) is str for t in texts) or not all(type(n) is int for n in numbers):
         raise HostError("the console service gave a ticket of another form")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from virtwarden.changes import Change, IssueCertificate, RestrictPorts
+import stat
+
+from virtwarden.changes import (
+    Change,
+    GrantAccess,
+    IssueCertificate,
+    MakeDirectory,
+    RestrictPorts,
+    WriteFile,
+)
 from virtwarden.domain import Display
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op, shown
+from virtwarden.system import sasl
 from virtwarden.system.process import Process
-from virtwarden.system.vnc import VENCRYPT, X509_SUBTYPES
+from virtwarden.system.vnc import VENCRYPT, X509_SASL, X509_SUBTYPES
 
 NAME = "console"
 
 # egl-headless renders for another display and is itself reached by nobody.
 _UNREACHABLE = ("egl-headless",)
+_READ = 4
 _NO_PORT = ("", "-1", "0")
 # What limits who reaches a TCP port, beside what filters the frames of a tap.
 _PORT_BACKENDS = {
@@ -35,6 +46,7 @@ def review(case: Case) -> list[Refusal]:
                 fix='set tls = "required" or client_certificates = "off" under [console]',
             )
         )
+    refusals += _review_sasl(case)
     if case.op is Op.PREPARE and _is_restricted(case) and not _port_backend(case):
         refusals.append(_no_port_backend(case))
     return refusals
@@ -79,6 +91,44 @@ def _certificates_without_tls(case: Case) -> bool:
     return rules.client_certificates == "required" and rules.tls != "required" and _is_on(case)
 
 
+def _review_sasl(case: Case) -> list[Refusal]:
+    if case.op is not Op.PREPARE or not _asks_by_sasl(case):
+        return []
+    rules = case.rules
+    where = rules.where("console.sasl")
+    if rules.tls != "required":
+        fix = 'set tls = "required" or sasl = "off" under [console]'
+        return [case.refusal("viewers are asked by SASL, and TLS is off", where=where, fix=fix)]
+    packages = case.facts.lacking_for_sasl(rules.sasl)
+    if packages:
+        fix = f'apt install {packages}, or set sasl = "off" under [console]'
+        return [case.refusal("SASL cannot ask viewers on this host", where=where, fix=fix)]
+    return _review_keytab(case) if rules.sasl == "kerberos" else []
+
+
+def _review_keytab(case: Case) -> list[Refusal]:
+    rules = case.rules
+    where = rules.where("console.keytab")
+    found = case.facts.look(rules.keytab)
+    if found.leaf is None or not stat.S_ISREG(found.leaf.mode) or found.symlink:
+        fix = f"kadmin: ktadd -k {rules.keytab} vnc/HOST; or name the file that is there"
+        return [case.refusal(f"{rules.keytab} is no keytab", where=where, fix=fix)]
+    if found.leaf.uid != 0 or found.leaf.mode & stat.S_IRWXO:
+        fix = f"chown root:root {rules.keytab}; chmod 600 {rules.keytab}"
+        return [case.refusal(f"{rules.keytab} is not root's alone", where=where, fix=fix)]
+    if not rules.principals:
+        fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG": a group will not do'
+        where = rules.where("console.operators")
+        return [
+            case.refusal("nobody with a Kerberos ticket may see its console", where=where, fix=fix)
+        ]
+    return []
+
+
+def _asks_by_sasl(case: Case) -> bool:
+    return case.rules.sasl != "off" and _is_on(case)
+
+
 def _is_on(case: Case) -> bool:
     """Whether the domain has a VNC display, and keeps it."""
     return bool(_consoles(case)) and case.rules.display == "on"
@@ -109,7 +159,27 @@ def plan(case: Case) -> list[Change]:
     """See Guard."""
     if case.op is not Op.START:
         return []
-    return [*_certificates(case), *_restrictions(case)]
+    return [*_certificates(case), *_sasl(case), *_restrictions(case)]
+
+
+def _sasl(case: Case) -> list[Change]:
+    """What QEMU asks viewers with: a database for tickets, in which none is yet, or a keytab."""
+    rules = case.rules
+    if not _asks_by_sasl(case) or rules.tls != "required":
+        return []
+    directory = f"{case.cell}/sasl"
+    content = sasl.configuration(directory, rules.sasl, rules.keytab)
+    changes: list[Change] = [
+        MakeDirectory(directory, case.user),
+        WriteFile(f"{directory}/{sasl.CONFIGURATION}", content, case.user),
+    ]
+    if rules.sasl == "tickets":
+        return [*changes, WriteFile(f"{directory}/{sasl.DATABASE}", "", case.user)]
+    leaf = case.facts.look(rules.keytab).leaf
+    if leaf is None:
+        return changes
+    device, number = leaf.identity
+    return [*changes, GrantAccess(rules.keytab, device, number, case.user, _READ)]
 
 
 def _certificates(case: Case) -> list[IssueCertificate]:
@@ -226,6 +296,8 @@ def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
         return [f"{where} offers security types {list(offer.types)}, not VeNCrypt alone"]
     if case.rules.tls == "required" and not set(offer.subtypes) <= X509_SUBTYPES:
         return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)} without x509"]
+    if case.rules.sasl != "off" and set(offer.subtypes) != {X509_SASL}:
+        return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)}, not SASL alone"]
     if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
         return [f"{where} lets viewers in without a password"]
     if case.rules.client_certificates == "required" and case.facts.vnc_takes_anyone(host, port):

@@ -13,7 +13,7 @@ NAME = "sandbox"
 ENVIRONMENT = frozenset(
     (
         *("HOME", "LC_ALL", "LOGNAME", "PATH", "SASL_CONF_PATH", "SDL_AUDIODRIVER", "TMPDIR"),
-        *("TZ", "USER", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("KRB5RCACHENAME", "TZ", "USER", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
     )
 )
 # In which libvirt puts domains, by systemd-machined (machine.slice) or by itself (machine).

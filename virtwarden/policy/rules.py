@@ -15,6 +15,7 @@ Need = Literal["required", "off"]
 Encryption = Literal["optional", "required"]
 Sandbox = Literal["auto", "required", "off"]
 Svirt = Literal["required", "preferred", "off"]
+Sasl = Literal["off", "tickets", "kerberos"]
 Exemption = Literal["emulator", "host-devices", "qemu-commandline", "spice"]
 KeyKind = Literal["file", "credential", "clevis", "ask"]
 
@@ -146,6 +147,8 @@ class Rules:
     tls: Need
     client_certificates: Need
     password: Need
+    sasl: Sasl
+    keytab: str
     static_passwords: Choice
     operators: tuple[str, ...]
     ticket_seconds: int
@@ -155,6 +158,14 @@ class Rules:
     nics: Mapping[str, NicRules]
     zones: Mapping[str, Zone]
     origins: Mapping[str, Origin]
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The operators as Cyrus SASL names those who have a Kerberos ticket.
+
+        Of the host's default realm `alice`, of another one `alice@EXAMPLE.ORG`; no groups.
+        """
+        return tuple(name for name in self.operators if not name.startswith("@"))
 
     def value(self, key: str) -> Any:
         """The value of a dotted key, such as `network.backend` or `disks.vda.luks`."""

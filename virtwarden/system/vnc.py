@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import ssl
 
 VENCRYPT = 19
-X509_VNC = 261
-# x509 with no password, with a VNC password, with a user name, and with SASL
-X509_SUBTYPES = frozenset({260, 261, 262, 264})
+X509_VNC, X509_SASL = 261, 263
+# x509 with no password, with a VNC password, with a user name, and with SASL (as QEMU and gtk-vnc
+# number them; 264 is SASL without x509)
+X509_SUBTYPES = frozenset({260, X509_VNC, 262, X509_SASL})
 
 _VERSION = b"RFB 003.008\n"
 _TIMEOUT_SECONDS = 5
