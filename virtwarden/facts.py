@@ -62,6 +62,9 @@ class Facts(Protocol):
     def is_tap(self, device: str) -> bool:
         """Whether a network interface is a tap, whose frames can be filtered."""
 
+    def filtered_by(self, tap: str) -> str:
+        """By which backend this very tap's filter was put in; empty where none was."""
+
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """What the kernel does not do of a filter's promise; empty where all is."""
 
@@ -169,6 +172,10 @@ class HostFacts:
     def is_tap(self, device: str) -> bool:
         """See Facts."""
         return taps.find(device) is not None
+
+    def filtered_by(self, tap: str) -> str:
+        """See Facts."""
+        return gate.backend_of(self.paths, tap)
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""

@@ -210,6 +210,18 @@ def test_rules_that_are_gone_are_a_breach_and_harm_no_stop(
     assert warden.status("one")["breaches"] == []
 
 
+@pytest.mark.parametrize(("first", "then"), [BACKENDS, BACKENDS[::-1]])
+def test_a_policy_that_names_another_backend_breaks_no_promise_of_a_running_vm(
+    warden: Warden, bridge: str, first: str, then: str
+) -> None:
+    set_policy(policy(first))
+    warden.started("one", nics=[Nic(OWN, bridge, tap="own")])
+    set_policy(policy(then))
+    assert warden.status("one")["breaches"] == []
+    run(*FLUSHES[first])
+    assert "rules are gone from" in warden.status("one")["breaches"][0]
+
+
 def rules() -> list[str]:
     listings = (("nft", "list", "ruleset"), ("ebtables", "-t", "nat", "-L"))
     return [run(*listing).stdout for listing in listings]

@@ -68,6 +68,7 @@ class FakeHost:
     vlan_aware: tuple[str, ...] = ()
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
+    filters: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -161,7 +162,12 @@ class FakeHost:
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]
 
+    def filtered_by(self, tap: str) -> str:
+        return self.filters.get(tap, "")
+
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        if backend != self.filters.get(promise.tap, backend):
+            return f"{backend} has no rules for {promise.tap}"
         return self.lost_rules.get(promise.tap, "")
 
     def lacking_for_sasl(self, kind: str) -> str:

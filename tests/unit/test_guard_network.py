@@ -208,3 +208,21 @@ def test_rules_that_the_kernel_lost_break_the_promise(host: FakeHost) -> None:
     host.lost_rules["vnet0"] = "vnet0 has no rules"
     host.shut_out = ("vnet0",)
     assert network.verify(own, process) == ["vnet0 has no rules", "tap vnet0 is shut out"]
+
+
+def test_rules_are_looked_for_where_they_were_put_in_whatever_the_policy_says_by_now(
+    host: FakeHost,
+) -> None:
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    host.filters["vnet0"] = "nftables"
+    own = case(host, xmls.nic(), Op.STARTED, backend="ebtables")
+    assert network.verify(own, process) == []
+    host.lost_rules["vnet0"] = "vnet0 has no rules"
+    assert network.verify(own, process) == ["vnet0 has no rules"]
+
+
+def test_what_the_policy_asks_by_now_of_a_backend_that_cannot_is_a_breach(host: FakeHost) -> None:
+    host.filters["vnet0"] = "ebtables"
+    own = case(host, xmls.nic(), Op.STARTED, backend="nftables", link_protocols="deny")
+    (breach,) = network.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))
+    assert breach.startswith("ebtables cannot see the LLDP")

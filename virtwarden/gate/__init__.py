@@ -208,6 +208,12 @@ def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
     return [tap for tap in found if tap.name in waiting]
 
 
+def backend_of(paths: Paths, name: str) -> str:
+    """By which backend this very tap is filtered, as it is written down; empty where it is not."""
+    written = notes.read(paths, name)
+    return written.backend if written and taps.find(name) == written.tap else ""
+
+
 def missing(paths: Paths, names: Iterable[str]) -> list[str]:
     """What is not as it should be with the gate, a sentence each; `names` are taps to be let in."""
     keeper = notes.keeper(paths)

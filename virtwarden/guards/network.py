@@ -147,13 +147,17 @@ def _gate(case: Case, backend: str) -> str:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
-    amiss: list[str] = []
-    try:
-        changes = _filters(case)
-    except Refusal as refusal:
-        return [refusal.what]
-    for change in changes:
-        amiss += [case.facts.missing_rules(change.backend, each) for each in change.filters]
-        amiss += case.facts.amiss_at_gate([each.tap for each in change.filters])
-    return [sentence for sentence in amiss if sentence]
+    """See Guard; the policy may name another backend by now than the one that holds the taps."""
+    promises = _promises(case)
+    named = _backend(case)
+    amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]
+    if promises or named:
+        amiss += case.facts.amiss_at_gate([each.tap for each in promises])
+    return [sentence for sentence in dict.fromkeys(amiss) if sentence]
+
+
+def _broken(case: Case, promise: TapFilter, backend: str) -> str:
+    if not backend:
+        return _no_backend(case).what if rules_of(promise) else ""
+    reason = case.facts.cannot_keep(backend, promise)
+    return f"{backend} cannot {reason}" if reason else case.facts.missing_rules(backend, promise)
