@@ -63,8 +63,10 @@ lint: tools ## ruff, mypy and shellcheck
 	shellcheck tests/appliance/image/*
 	shellcheck packaging/debian/virt-warden.p*
 
-bench: needs ## how much of a start's time is ours; RUNS=5 for a quick look
+bench: needs ## what a start and a frame cost; RUNS=5 for a quick look
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
 
 needs: # what a fresh Debian lacks
 	packaging/needs.sh

@@ -19,3 +19,27 @@ def test_the_bench_measures_every_way_against_libvirts_own() -> None:
     (_, plain, _), *_ = rows
     for _, milliseconds, ratio in rows:
         assert abs(int(milliseconds) / int(plain) - float(ratio)) < 0.02
+
+
+def bench(name: str) -> dict[str, list[float]]:
+    """The figures of each way, by its title; those of the taps come first."""
+    words = ("--taps", "1", "3", "--runs", "1")
+    done = run(*PRIVATE_HOST, sys.executable, "-B", "-m", f"bench.{name}", *words)
+    rows = re.findall(r"^(\S.*?)  +([\d. ]+)$", done.stdout, re.MULTILINE)
+    return {title: [float(word) for word in figures.split()] for title, figures in rows}
+
+
+def test_the_bench_of_frames_measures_every_filter_against_none() -> None:
+    (_, taps), (_, plain), *filters = bench("frames").items()
+    assert taps == [1, 3]
+    assert [plain[1], plain[3]] == [1, 1]
+    assert len(filters) == 3
+    for _, (rate, ratio, *_others) in filters:
+        assert abs(rate / plain[0] - ratio) < 0.01
+
+
+def test_the_bench_of_rules_measures_every_way_to_put_them_in() -> None:
+    (_, taps), *ways = bench("inject").items()
+    assert taps == [1, 3]
+    assert [title.split(", ")[-1] for title, _ in ways][1:] == ["ebtables", "nftables"]
+    assert all(milliseconds > 0 for _, figures in ways for milliseconds in figures)
