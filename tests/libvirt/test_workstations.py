@@ -80,6 +80,18 @@ def test_after_the_stop_nobody_is_kept_from_the_port(
         assert run("nft", "list", "ruleset").stdout == former
 
 
+@pytest.mark.parametrize(("first", "then"), [("nftables", "ebtables"), ("ebtables", "nftables")])
+def test_a_policy_that_names_another_firewall_breaks_no_promise_of_a_running_vm(
+    warden: Warden, lan: Lan, first: str, then: str
+) -> None:
+    limited("192.0.2.7", backend=first)
+    warden.started("web01", vnc=Vnc(listen=HOST4))
+    limited("192.0.2.7", backend=then)
+    assert warden.status("web01")["breaches"] == []
+    limited("192.0.2.8", backend=then)
+    assert len(warden.status("web01")["breaches"]) == 1
+
+
 def test_an_ip_version_without_any_address_in_the_list_is_closed(warden: Warden, lan: Lan) -> None:
     limited("192.0.2.0/24")
     warden.started("web01", vnc=Vnc(listen="::"))

@@ -177,7 +177,8 @@ class FakeHost:
         return name in self.port_backends
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
-        return self.lost_port_rules.get(promise.domain, "")
+        lost = self.lost_port_rules
+        return lost.get(f"{backend} {promise.domain}", lost.get(promise.domain, ""))
 
     def host_names(self) -> tuple[str, ...]:
         return ("kvm1", "localhost")

@@ -159,6 +159,17 @@ def test_workstations_need_a_firewall_that_works(
     ]
 
 
+def test_a_console_that_another_firewall_limits_than_the_policy_names_by_now_is_limited() -> None:
+    host = FakeHost(lost_port_rules={f"iptables {xmls.UUID}": "iptables has none"})
+    host.offers["127.0.0.1", 5900] = OF_TLS
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    limited = {"admin_workstations": ("192.0.2.7",), "backend": "ebtables"}
+    own = case(xmls.vnc(), Op.STARTED, host, **limited)
+    assert console.verify(own, process) == []
+    host.port_backends = ("iptables",)
+    assert console.verify(own, process) == ["iptables has none"]
+
+
 # Plan
 
 

@@ -276,8 +276,18 @@ def _verify_restrictions(case: Case) -> list[str]:
         restrictions = _restrictions(case)
     except Refusal as refusal:
         return [refusal.what]
-    missing = [case.facts.missing_port_rules(r.backend, r.promise) for r in restrictions]
-    return [sentence for sentence in missing if sentence]
+    return [sentence for each in restrictions if (sentence := _not_kept(case, each))]
+
+
+def _not_kept(case: Case, restriction: RestrictPorts) -> str:
+    """The policy may name another firewall by now than the one that keeps the promise."""
+    missing = case.facts.missing_port_rules(restriction.backend, restriction.promise)
+    others = [name for name in _PORT_BACKENDS["auto"] if name != restriction.backend]
+    for other in others if missing else ():
+        works = case.facts.port_backend_works(other)
+        if works and not case.facts.missing_port_rules(other, restriction.promise):
+            return ""
+    return missing
 
 
 def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
