@@ -19,6 +19,8 @@ class Use:
     `taken_by_libvirt`: libvirt gives it to the domain's user at each start all the same.
     `must_exist`: nobody makes it on the way to the start.
     `given`: the domain's own user may own it; else none of a VM may.
+    `made_by_root`: libvirt makes it where it is not there, and QEMU gets it opened: it may be
+    root's.
     """
 
     what: str
@@ -29,6 +31,7 @@ class Use:
     taken_by_libvirt: bool = False
     must_exist: bool = True
     given: bool = True
+    made_by_root: bool = False
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
@@ -49,7 +52,8 @@ def uses(domain: Domain) -> tuple[Use, ...]:
     for memory in domain.memory_files:
         found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:
-        found.append(Use("the log of a serial port", path, write=True, must_exist=False))
+        what = "the log of a serial port"
+        found.append(Use(what, path, write=True, must_exist=False, made_by_root=True))
     return tuple({replace(use, what=""): use for use in reversed(found)}.values())[::-1]
 
 

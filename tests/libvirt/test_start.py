@@ -374,3 +374,14 @@ def test_several_nics_and_disks_start(warden: Warden, images: Path, bridge: str)
     nics = [Nic(f"52:54:00:00:00:0{number}", bridge) for number in range(1, 4)]
     warden.started("web01", disks=disks, nics=nics, vnc=Vnc())
     assert warden.status("web01")["breaches"] == []
+
+
+def test_a_serial_ports_log_that_libvirt_makes_is_no_breach(warden: Warden, images: Path) -> None:
+    log = images / "serial.log"
+    serial = f"<serial type='pty'><log file='{log}'/></serial>"
+    for _ in range(2):  # libvirt makes it at the first start
+        warden.started("web01", extra_devices=serial)
+        assert log.exists()
+        assert warden.status("web01")["breaches"] == []
+        warden.libvirt.destroy("web01")
+    assert log.stat().st_mode & 0o077 == 0
