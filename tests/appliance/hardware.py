@@ -8,15 +8,17 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from tests.appliance.build import Image
 from tests.host.command import run
 
 _QEMU = "qemu-system-x86_64"
-# Each saves seconds, and none changes what a Debian host does.
+# Each saves seconds, and none changes what a Debian host does. Without the last, an emulated timer
+# that comes late on a busy machine is a panic.
 _KERNEL_LINE = (
     "root=/dev/nvme0n1 rw console=ttyS0 loglevel=4 net.ifnames=0 nokaslr mitigations=off"
-    " init_on_alloc=0 panic=5"
+    " init_on_alloc=0 panic=5 no_timer_check"
 )
 _LONGEST_FRAME = 65536
 _ADDRESS_PREFIX = "52:54:01:00"
@@ -86,6 +88,7 @@ class Machine:
         self._hardware = hardware
         self._directory = directory
         self._kernel = image.kernel
+        self._uuid = uuid4()
         self.disk = directory / "root.qcow2"
         self.console = directory / "console"
         self.agent_address = directory / "agent"
@@ -121,6 +124,8 @@ class Machine:
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2"),
             "-no-reboot",
             *("-m", str(self._hardware.memory_mib)),
+            # Two hosts of one UUID would be one host to libvirt, which it will not migrate to.
+            *("-uuid", str(self._uuid)),
             *("-kernel", str(self._kernel), "-append", _KERNEL_LINE),
             *("-drive", f"if=none,id=root,file={self.disk},discard=unmap"),
             *("-device", "nvme,drive=root,serial=root"),

@@ -83,6 +83,10 @@ class Host:
         except (LineDeadError, OSError) as failure:
             return f"none: {failure!r}"
 
+    def has_warden(self) -> bool:
+        """Whether virt-warden is installed."""
+        return self.run("test -x /usr/sbin/virt-warden", check=False).exit == 0
+
     # What one does at its power switch and its cables.
 
     def reboot(self) -> None:

@@ -1,0 +1,110 @@
+"""What admins do with VMs works with virt-warden as it does without, and AppArmor sees no harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.appliance.boot_sector import COUNTER, counting_boot_sector
+from tests.appliance.machine import Host
+from tests.appliance.vm import IMAGES, Vm, defined
+from tests.host.domain import Disk, domain_xml
+
+BRIDGE = "br0"
+MAC = "52:54:00:00:00:01"
+_FIRMWARE = """<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
+<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'/>"""
+
+
+@pytest.fixture(scope="module")
+def vm(either: Host) -> Vm:
+    """A running VM, which each test leaves running."""
+    either.run(f"ip link add {BRIDGE} type bridge && ip link set {BRIDGE} up")
+    return defined(either, "web01").start()
+
+
+def test_a_vm_starts_confined_by_apparmor(vm: Vm) -> None:
+    assert vm.is_well()
+
+
+def test_a_saved_vm_is_restored(vm: Vm) -> None:
+    vm.virsh("save", "/root/web01.save")
+    assert vm.virsh("domstate") == "shut off"
+    vm.host.run("virsh -q restore /root/web01.save")
+    assert vm.is_well()
+
+
+def test_a_vm_that_libvirt_saved_goes_on_at_the_next_start(vm: Vm) -> None:
+    vm.virsh("managedsave")
+    assert vm.virsh("domstate") == "shut off"
+    vm.start()
+    assert vm.is_well()
+
+
+def test_a_snapshots_overlay_is_committed_into_its_base(vm: Vm) -> None:
+    overlay = f"{IMAGES}/overlay.qcow2"
+    vm.virsh(
+        "snapshot-create-as",
+        "s1",
+        "--disk-only",
+        "--no-metadata",
+        "--diskspec",
+        f"vda,file={overlay}",
+    )
+    assert overlay in vm.virsh("domblklist")
+    assert vm.is_well()
+    vm.virsh("blockcommit", "vda", "--active", "--pivot", "--wait")
+    assert overlay not in vm.virsh("domblklist")
+    assert vm.is_well()
+    vm.host.run(f"rm {overlay}")
+
+
+def test_a_disk_is_plugged_into_a_running_vm(vm: Vm) -> None:
+    more = f"{IMAGES}/more.qcow2"
+    vm.host.run(f"qemu-img create -q -f qcow2 {more} 16M && chmod 600 {more}")
+    vm.virsh("attach-disk", more, "vdb", "--subdriver", "qcow2", "--live")
+    assert "vdb" in vm.virsh("domblklist")
+    assert vm.owner(more) == vm.user()
+    assert vm.is_well()
+
+
+def test_a_nic_is_plugged_into_a_running_vm(vm: Vm) -> None:
+    vm.virsh("attach-interface", "bridge", BRIDGE, "--mac", MAC, "--model", "virtio", "--live")
+    assert MAC in vm.virsh("domiflist")
+    assert vm.label().endswith("(enforce)")
+    assert vm.host.denials() == []
+    vm.virsh("detach-interface", "bridge", "--mac", MAC, "--live")
+
+
+def test_a_guest_that_resets_the_machine_boots_again(either: Host) -> None:
+    disk = f"{IMAGES}/counter.img"
+    # QEMU rounds a raw image down to whole sectors; the BIOS wants more than one.
+    either.put(disk, counting_boot_sector(boots=3).ljust(1 << 20, b"\0"), 0o600)
+    vm = defined(either, "counter", disks=[Disk(disk, format="raw")]).start()
+    pid = vm.pid()
+    either.until(f"[ $(od -An -tu1 -j{COUNTER} -N1 {disk}) -eq 3 ]")
+    assert vm.pid() == pid
+    assert vm.label().endswith("(enforce)")
+    vm.virsh("destroy")
+    vm.virsh("undefine")
+
+
+def test_a_vm_is_renamed_and_starts_under_its_new_name(either: Host) -> None:
+    vm = defined(either, "former").start()
+    user = vm.user()
+    vm.virsh("destroy")
+    vm.virsh("domrename", "latter")
+    renamed = Vm(either, "latter").start()
+    assert renamed.user() == user
+    renamed.virsh("destroy")
+    renamed.virsh("undefine")
+
+
+def test_a_vms_nvram_goes_with_it(either: Host) -> None:
+    nvram = "/var/lib/libvirt/qemu/nvram/uefi_VARS.fd"
+    xml = domain_xml("uefi", machine="q35").replace("</os>", f"{_FIRMWARE}</os>")
+    vm = defined(either, "uefi", xml=xml).start()
+    assert vm.owner(nvram) == vm.user()
+    assert vm.label().endswith("(enforce)")
+    vm.virsh("destroy")
+    vm.virsh("undefine", "--nvram")
+    assert either.run(f"test -e {nvram}", check=False).exit == 1
