@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ import pytest
 from tests.appliance import layers
 from tests.appliance.build import Image
 from tests.appliance.hardware import Cable, Hardware
-from tests.appliance.machine import Host, booted
+from tests.appliance.machine import Host
 from tests.appliance.recipe import BOOKWORM, RECIPES
 from tests.appliance.scratch import scratch
+from tests.appliance.watched import HOSTS, Boot, watched
 
 _JOURNAL_LINES = 80
-_HOSTS = pytest.StashKey[list[Host]]()
-
-Boot = Callable[..., Host]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remember which hosts run, for the reports of failures."""
-    config.stash[_HOSTS] = []
+    config.stash[HOSTS] = []
 
 
 @pytest.fixture(scope="session")
@@ -98,25 +96,13 @@ def cable() -> Iterator[Callable[[], Cable]]:
         yield cable
 
 
-@contextmanager
-def watched(request: pytest.FixtureRequest, image: Image, hardware: Hardware) -> Iterator[Host]:
-    """Boot a host of which the reports of failures tell, as long as it runs."""
-    running = request.config.stash[_HOSTS]
-    with booted(image, hardware) as host:
-        running.append(host)
-        try:
-            yield host
-        finally:
-            running.remove(host)
-
-
 @pytest.hookimpl(hookwrapper=True)  # type: ignore[untyped-decorator]
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Add to a failure what the hosts say of it."""
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        running: list[Host] = item.config.stash[_HOSTS]
+        running: list[Host] = item.config.stash[HOSTS]
         for number, host in enumerate(running):
             report.sections.append((f"host {number}: console", host.console()))
             report.sections.append((f"host {number}: journal", host.journal(_JOURNAL_LINES)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.appliance.conftest import Boot
 from tests.appliance.machine import Host
+from tests.appliance.watched import Boot
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 
 IMAGES = "/var/lib/libvirt/images"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.appliance.conftest import Boot
 from tests.appliance.hardware import Cable
 from tests.appliance.machine import Host
+from tests.appliance.watched import Boot
 from tests.host.command import CommandFailedError
 from tests.host.frames import arp
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.appliance import layers
-from tests.appliance.conftest import Boot
 from tests.appliance.machine import Host
 from tests.appliance.vm import Vm, defined
+from tests.appliance.watched import Boot
 from tests.host.command import run
 
 _PLAIN_USER = "libvirt-qemu"

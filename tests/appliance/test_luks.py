@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.appliance.build import Image
-from tests.appliance.conftest import Boot, watched
 from tests.appliance.hardware import Hardware
 from tests.appliance.machine import Host
+from tests.appliance.watched import Boot, watched
 from tests.host.domain import Disk, domain_xml
 
 IMAGES = "/var/lib/libvirt/images"
