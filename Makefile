@@ -8,7 +8,7 @@ TOOLS = build/tools/bin
 RUNS = 30
 
 .PHONY: help deb install uninstall demo test test-unit test-libvirt test-package test-appliance chaos
-.PHONY: fuzz lint bench needs tools clean
+.PHONY: fuzz lint bench needs needs-tests tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ deb: needs ## build/deb/virt-warden_VERSION_all.deb
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
-test: needs test-unit test-libvirt test-package ## all tests
+test: needs-tests test-unit test-libvirt test-package ## all tests
 
 test-unit: ## fast and pure
 	$(PYTHON) -B -m pytest tests/unit
@@ -43,33 +43,37 @@ build/fuzz/.done: packaging/fuzz-requirements.txt
 	build/fuzz/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-chaos: needs ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
+chaos: needs-tests ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
 		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
 
 test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
 
-test-appliance: deb ## a whole Debian host, booted, with the .deb on it; DEBIAN=trixie
-	$(PYTHON) -B -m pytest tests/appliance $(if $(DEBIAN),--debian $(DEBIAN))
+test-appliance: deb ## a whole Debian host, booted, with the .deb on it; ALL=1 for every scenario
+	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(DEBIAN),--debian $(DEBIAN))
 
 lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
 	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
-	$(TOOLS)/mypy -p tests.host -p tests.package -p tests.appliance -p demo -p bench
+	$(TOOLS)/mypy -p tests.host -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/*
 	shellcheck packaging/debian/virt-warden.p*
 
-bench: needs ## what a start and a frame cost; RUNS=5 for a quick look
+bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.many
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
 
 needs: # what a fresh Debian lacks
 	packaging/needs.sh
+
+needs-tests: # and what its tests need
+	packaging/needs.sh tests
 
 tools: build/tools/.done
 

@@ -23,7 +23,8 @@ once for a test module and ended with it. `boot` boots more of them, with what h
         lan = cable()
         here, there = boot("guarded", cables=[lan]), boot("guarded", cables=[lan])
 
-Run from the checkout's root, as root: `make test-appliance`, or one test with
+Run from the checkout's root, as root: `make test-appliance`, which is what CI runs, with ALL=1
+every scenario, or one test with
 
     /usr/bin/python3 -B -m pytest tests/appliance -k power_cut
 

@@ -59,7 +59,9 @@ def test_each_file_is_used_as_its_kind_is() -> None:
         "/ign": Use("the fw_cfg file", "/ign", write=False, shared=True, taken_by_libvirt=True),
         "/pmem": Use("the memory's file", "/pmem", write=True),
         "/rom": Use("the memory's file", "/rom", write=False),
-        "/log": Use("the log of a serial port", "/log", write=True, must_exist=False),
+        "/log": Use(
+            *("the log of a serial port", "/log"), write=True, must_exist=False, made_by_root=True
+        ),
     }
 
 
