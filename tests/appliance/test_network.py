@@ -121,6 +121,9 @@ LISTEN = (
     " until ss -Hltn | grep -q :16509; do sleep 0.1; done"
 )
 
+# networkd puts a VLAN back on its bridge by itself, within a moment.
+HANDS_OFF = "systemctl stop systemd-networkd.socket systemd-networkd"
+
 # What breaks it; what finds it, where; what mends it, by default what the finding says.
 BREAKS: dict[str, tuple[str, str, str, str | None]] = {
     "no monitoring": ("ip link set bond0 type bond miimon 0", "bond-monitoring", "bond0", None),
@@ -133,16 +136,16 @@ BREAKS: dict[str, tuple[str, str, str, str | None]] = {
         "ip link delete card9",
     ),
     "a VLAN on another bridge": (
-        "ip link set bond0.10 master br-lan",
+        f"{HANDS_OFF} && ip link set bond0.10 master br-lan",
         "zone-vlan",
         "br-dmz",
-        "ip link set bond0.10 master br-dmz",
+        "ip link set bond0.10 master br-dmz && systemctl start systemd-networkd",
     ),
     "a VLAN on no bridge": (
-        "ip link set bond0.10 nomaster",
+        f"{HANDS_OFF} && ip link set bond0.10 nomaster",
         "zone-vlan",
         "bond0.10",
-        "ip link set bond0.10 master br-dmz",
+        "ip link set bond0.10 master br-dmz && systemctl start systemd-networkd",
     ),
     "a VLAN is down": ("ip link set bond0.10 down", "zone-vlan", "bond0.10", None),
     "a zone's bridge is down": ("ip link set br-dmz down", "zone-bridge", "br-dmz", None),
