@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,15 +15,18 @@ PYTHON = (sys.executable, "-B", "-m")
 _NONE_SELECTED = 5
 
 
-def run(files: Sequence[Path], before: Sequence[str], options: Sequence[str]) -> int:
+def run(files: Mapping[Path, str], before: Sequence[str], options: Sequence[str]) -> int:
     """Give 0 where all passed. What each says comes when it has ended.
 
-    `before` stands before pytest in each command. The largest file begins, by and large the one
-    that takes longest: else one that came last would run alone.
+    Of each file those tests are run that its expression selects (pytest(1), -k); all, where it is
+    empty. `before` stands before pytest in each command. The largest file begins, by and large the
+    one that takes longest: else one that came last would run alone.
     """
     in_order = sorted(files, key=lambda file: file.stat().st_size, reverse=True)
     with ThreadPoolExecutor(os.cpu_count()) as at_once:
-        done = at_once.map(lambda file: _passes(file, before, options), in_order)
+        done = at_once.map(
+            lambda file: _passes(file, before, ["-k", files[file], *options]), in_order
+        )
         return int(not all([*done]))
 
 
