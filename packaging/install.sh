@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 : "${UNITS:=/usr/lib/systemd/system}"
 share=$DESTDIR/usr/share/virt-warden
 policy=$DESTDIR/etc/virt-warden
+doc=$DESTDIR/usr/share/doc/virt-warden
 
 # A hook that lacks one of these refuses every start.
 [ -n "$DESTDIR" ] || "$PYTHON" -c "import cryptography, jsonschema, libvirt, lxml, posix1e, sh" || {
@@ -20,7 +21,7 @@ config() {
     [ -e "$2" ] || install -D -m 644 "$1" "$2"
 }
 
-rm -rf "$share"
+rm -rf "$share" "$doc"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
 install -m 644 policy/*schema.json packaging/purge.sh hooks/farewell.py "$share"
 install -D -m 755 hooks/qemu.py "$share/hooks/qemu"
@@ -35,7 +36,9 @@ install -D -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
 install -D -m 644 packaging/completion.bash \
     "$DESTDIR/usr/share/bash-completion/completions/virt-warden"
 PYTHON=$PYTHON DESTDIR=$DESTDIR packaging/man/install.sh
-install -d "$DESTDIR$UNITS" "$policy/policy.d"
+install -d "$DESTDIR$UNITS" "$policy/policy.d" "$doc/examples"
+install -m 644 docs/* "$doc"
+install -m 644 policy/examples/* "$doc/examples"
 install -m 644 packaging/systemd/* "$DESTDIR$UNITS"
 config policy/policy.toml "$policy/policy.toml"
 config packaging/pam "$DESTDIR/etc/pam.d/virt-warden"

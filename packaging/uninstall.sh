@@ -11,7 +11,7 @@ done
     echo "not uninstalled: mend the above first, or a domain would not start any more" >&2
     exit 1
 }
-rm -rf /usr/share/virt-warden /usr/lib/virt-warden
+rm -rf /usr/share/virt-warden /usr/lib/virt-warden /usr/share/doc/virt-warden
 rm -f /usr/sbin/virt-warden /usr/share/bash-completion/completions/virt-warden \
     /usr/share/man/man[58]/virt-warden[-.]*
 . packaging/removed.sh

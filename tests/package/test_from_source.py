@@ -36,8 +36,9 @@ def files_below(*tops: str) -> set[str]:
 
 def test_the_same_files_are_placed(package: Package) -> None:
     package.install()
-    # dpkg's own: documentation, what recompiles when Python is upgraded, what systemd starts.
-    own = ("/usr/share/doc/", "/usr/share/python3/", "/etc/systemd/", "/var/")
+    # dpkg's own: who made it, what recompiles when Python is upgraded, what systemd starts.
+    own = tuple(f"/usr/share/doc/virt-warden/{name}" for name in ("changelog", "copyright"))
+    own += ("/usr/share/python3/", "/etc/systemd/", "/var/")
     packaged = {path for path in files_below("/etc", "/usr", "/var") if not path.startswith(own)}
     package.purge()
     run("make", "-C", str(CHECKOUT), "install")
