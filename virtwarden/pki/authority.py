@@ -97,10 +97,13 @@ def issue(
     life: datetime.timedelta,
     *,
     names: Iterable[str] = (),
+    of_issuer: bool = False,
 ) -> tuple[x509.Certificate, PrivateKey]:
-    """A certificate with a new key, written into the authority's list."""
+    """A certificate with a new key, written into the authority's list; see certificates.issue."""
     key = certificates.new_key()
-    certificate = certificates.issue(issuer, purpose, name, key.public_key(), life, names=names)
+    certificate = certificates.issue(
+        issuer, purpose, name, key.public_key(), life, names=names, of_issuer=of_issuer
+    )
     record = Issued(
         serial=f"{certificate.serial_number:x}",
         purpose=purpose.value,

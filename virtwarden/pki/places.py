@@ -23,7 +23,7 @@ CA = Place("ca", ETC / "CA/cacert.pem", 0o444)
 CRL = Place("crl", ETC / "CA/cacrl.pem", 0o444)
 SERVER = (
     Place("certificate", ETC / "libvirt/servercert.pem", 0o444),
-    Place("key", ETC / "libvirt/private/serverkey.pem", 0o400),
+    Place("key", ETC / "libvirt/private/serverkey.pem", 0o600),
 )
 CLIENT = (
     Place("certificate", ETC / "libvirt/clientcert.pem", 0o444),

@@ -36,8 +36,9 @@ def install_server(paths: Paths, names: Iterable[str], asks: Asks) -> list[Path]
     above = of(paths)
     issuer = authority.issuer_of(above, asks)
     wanted = tuple(names)
+    # virt-pki-validate(1) compares its organisation with the authority's common name.
     certificate, key = authority.issue(
-        above, issuer, Purpose.SERVER, wanted[0], SERVER_LIFE, names=wanted
+        above, issuer, Purpose.SERVER, wanted[0], SERVER_LIFE, names=wanted, of_issuer=True
     )
     content = {
         "ca": certificates.pem(above.certificate),

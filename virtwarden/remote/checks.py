@@ -149,7 +149,7 @@ def _certificate() -> Item:
     except (OSError, WardenError) as error:
         return CERTIFICATE.bad(f"port {TLS_PORT} listens, but: {error}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return CERTIFICATE.bad(f"{key} has mode {mode:04o}", fix=f"chmod 0400 {key}")
+        return CERTIFICATE.bad(f"{key} has mode {mode:04o}", fix=f"chmod 0600 {key}")
     until = f"until {found.not_valid_after.date()}"
     return CERTIFICATE.judged(not certificates.has_run_out(found, share=0.9), until)
 

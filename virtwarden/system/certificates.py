@@ -67,16 +67,18 @@ def issue(
     life: datetime.timedelta,
     *,
     names: Iterable[str] = (),
+    of_issuer: bool = False,
 ) -> x509.Certificate:
     """A certificate for a key; `names` are the DNS names and IP addresses of a server.
 
-    It does not outlive its issuer.
+    `of_issuer` names the issuer as the subject's organisation. It does not outlive its issuer.
     """
     from cryptography import x509
 
     above = issuer.certificate
     expiry = min(_now() + life, above.not_valid_after)
-    builder = _extended(_builder(_subject(name), above.subject, key, expiry), purpose)
+    subject = _subject(name, organization=_common_name(above) if of_issuer else "")
+    builder = _extended(_builder(subject, above.subject, key, expiry), purpose)
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
     builder = builder.add_extension(authority_key, critical=False)
     alternatives = [_general(one) for one in names]
@@ -229,12 +231,22 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
     )
 
 
-def _subject(common_name: str) -> x509.Name:
+def _subject(common_name: str, organization: str = "") -> x509.Name:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    # X.520: a common name has 64 characters at most.
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+    # X.520: a common name, or an organisation's, has 64 characters at most.
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]
+    if organization:
+        attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    return x509.Name(attributes)
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    from cryptography.x509.oid import NameOID
+
+    (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(attribute.value)
 
 
 def _general(name: str) -> x509.GeneralName:
