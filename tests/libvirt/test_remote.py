@@ -214,3 +214,21 @@ def test_setting_up_ssh_takes_the_password_away_from_who_manages_libvirt(host: W
         assert "a password is enough for erin" in check(host)
     finally:
         run("userdel", "--remove", "erin", check=False)
+
+
+def test_where_a_command_fails_all_is_as_it_was_and_setup_can_be_repeated(host: Warden) -> None:
+    run("mkdir", "-p", "/run/sshd")
+    run("ssh-keygen", "-A")
+    broken = SSHD.with_name("10-broken.conf")
+    broken.write_text("NoSuchOption yes\n")
+    try:
+        failed = host.command("remote", "setup", "ssh", "--yes", check=False)
+        assert failed.returncode != 0
+        assert "sshd -t` failed" in failed.stderr
+        assert "the files are as they were" in failed.stderr
+        assert len(failed.stderr.splitlines()) == 1
+        assert not SSHD.exists()
+    finally:
+        broken.unlink()
+    host.command("remote", "setup", "ssh", "--yes")
+    host.command("remote", "undo", "ssh")

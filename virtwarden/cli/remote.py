@@ -11,6 +11,7 @@ from pathlib import Path
 from virtwarden import __version__
 from virtwarden.audit import waivers
 from virtwarden.audit.report import Report, text
+from virtwarden.errors import CommandError, HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.remote import edits, recipes
@@ -72,11 +73,27 @@ def _set_up(paths: Paths, options: argparse.Namespace) -> int:
         print("Nothing was done.")
         return 1
     kept = edits.write(paths, options.way, recipe.edits, recipe.undo)
-    _follow(recipe.commands)
+    try:
+        _follow(recipe.commands)
+    except CommandError as error:
+        raise _taken_back(paths, options.way, error) from None
     print(f"Done; what was there is kept in {kept}: virt-warden remote undo {options.way}")
     for sentence in recipe.left:
         print(f"Left for you: {sentence}")
     return 0
+
+
+def _taken_back(paths: Paths, way: str, error: CommandError) -> HostError:
+    """Put all back after a command failed; the error that says so."""
+    _, commands = edits.put_back(paths, way)
+    what = f"{way} is not set up, the files are as they were: {error.what}"
+    try:
+        _follow(commands)
+    except CommandError as another:
+        # What failed before, such as the check of all of sshd's files, fails again.
+        if another.what != error.what:
+            what += f"; and then {another.what}"
+    return HostError(what, fix=f"mend that, then again: virt-warden remote setup {way}")
 
 
 def _recipe(paths: Paths, options: argparse.Namespace) -> Recipe:
