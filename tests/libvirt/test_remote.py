@@ -84,11 +84,55 @@ def test_what_was_edited_since_is_left_to_its_editor(
     host: Warden, passphrase: list[str], tmp_path: Path
 ) -> None:
     bundle(host, "alice", passphrase, tmp_path)
+    before = CONF.read_text()
     host.command("remote", "setup", "tls", "--yes")
-    edited = CONF.read_text() + "max_clients = 78\n"
-    CONF.write_text(edited)
-    assert "was edited since" in host.command("remote", "undo", "tls").stdout
-    assert CONF.read_text() == edited
+    written = CONF.read_text()
+    CONF.write_text(written + "max_clients = 78\n")
+    undone = host.command("remote", "undo", "tls", check=False)
+    assert undone.returncode != 0
+    assert "was edited since" in undone.stdout
+    assert f"rm {PATHS.state}/remote/tls.json" in undone.stderr
+    assert CONF.read_text() == written + "max_clients = 78\n"
+    CONF.write_text(written)
+    host.command("remote", "undo", "tls")
+    assert CONF.read_text() == before
+
+
+def test_ways_over_the_same_file_are_undone_the_last_one_first(
+    host: Warden, passphrase: list[str], tmp_path: Path
+) -> None:
+    bundle(host, "alice", passphrase, tmp_path)
+    before = CONF.read_text()
+    host.command("remote", "setup", "tls", "--yes")
+    by_tls_alone = CONF.read_text()
+    host.command("remote", "setup", "sasl", "--yes")
+    within = CONF.read_text()
+    refused = host.command("remote", "undo", "tls", check=False)
+    assert refused.returncode != 0
+    assert "virt-warden remote undo sasl; then virt-warden remote undo tls" in refused.stderr
+    assert CONF.read_text() == within
+    undone = host.command("remote", "undo", "sasl").stdout
+    assert CONF.read_text() == by_tls_alone
+    assert "enable --now libvirtd.socket libvirtd-tls.socket" in undone
+    assert "disable libvirtd-tls.socket" not in undone
+    assert "disable libvirtd-tls.socket" in host.command("remote", "undo", "tls").stdout
+    assert CONF.read_text() == before
+
+
+def test_tls_that_listened_before_setup_listens_after_undo(
+    host: Warden, passphrase: list[str], tmp_path: Path
+) -> None:
+    bundle(host, "alice", passphrase, tmp_path)
+    enabled = Path("/etc/systemd/system/sockets.target.wants/libvirtd-tls.socket")
+    enabled.parent.mkdir(parents=True, exist_ok=True)
+    enabled.symlink_to("/lib/systemd/system/libvirtd-tls.socket")
+    try:
+        host.command("remote", "setup", "tls", "--yes")
+        undone = host.command("remote", "undo", "tls").stdout
+    finally:
+        enabled.unlink()
+    assert "enable --now libvirtd.socket libvirtd-tls.socket" in undone
+    assert "disable libvirtd-tls.socket" not in undone
 
 
 def test_nothing_is_written_before_the_admin_says_yes(

@@ -46,11 +46,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     if options.action == "check":
         return _check(paths)
     if options.action == "undo":
-        sentences, commands = edits.put_back(paths, options.way)
-        for sentence in sentences:
-            print(sentence)
-        _follow(commands)
-        return 0
+        return _undo(paths, options.way)
     return _set_up(paths, options)
 
 
@@ -83,9 +79,23 @@ def _set_up(paths: Paths, options: argparse.Namespace) -> int:
     return 0
 
 
+def _undo(paths: Paths, way: str) -> int:
+    undone = edits.put_back(paths, way)
+    for sentence in undone.sentences:
+        print(sentence)
+    _follow(undone.commands)
+    if undone.left:
+        raise HostError(
+            f"{way} is not wholly undone; what was there before is kept in {undone.kept}",
+            where=undone.left[0],
+            fix=f"edit {', '.join(undone.left)} as you want it, then: rm {undone.kept}",
+        )
+    return 0
+
+
 def _taken_back(paths: Paths, way: str, error: CommandError) -> HostError:
     """Put all back after a command failed; the error that says so."""
-    _, commands = edits.put_back(paths, way)
+    commands = edits.put_back(paths, way).commands
     what = f"{way} is not set up, the files are as they were: {error.what}"
     try:
         _follow(commands)

@@ -17,6 +17,7 @@ PLAIN_PORT, TLS_PORT = 16509, 16514
 _LISTENING = "0A"
 _SETTINGS = Path("/etc/libvirt")
 _PROGRAMS = Path("/usr/sbin")
+_ENABLED = Path("/etc/systemd/system/sockets.target.wants")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ def gateway(settings: Path = _SETTINGS, programs: Path = _PROGRAMS) -> Daemon:
     modular = (programs / "virtproxyd").exists() and (settings / "virtproxyd.conf").exists()
     name = "virtproxyd" if modular else "libvirtd"
     return Daemon(name, settings / f"{name}.conf", programs / name)
+
+
+def listens_by_tls_from_boot_on(name: str, enabled: Path = _ENABLED) -> bool:
+    """Whether systemd is to listen for TLS in this daemon's place."""
+    return (enabled / f"{name}-tls.socket").is_symlink()
 
 
 def listening_ports(

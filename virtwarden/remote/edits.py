@@ -36,6 +36,19 @@ class Edit:
         )
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What came of putting back: a sentence for each file, and the commands after which it holds.
+
+    `left` are the files that were edited since; what was there before them stays in `kept`.
+    """
+
+    sentences: tuple[str, ...]
+    commands: Commands
+    left: tuple[str, ...]
+    kept: Path
+
+
 def of(path: Path, content: str, mode: int = 0o644) -> Edit:
     """An edit of a file as it is now."""
     former = path.read_text() if path.exists() else None
@@ -53,46 +66,94 @@ def write(paths: Paths, recipe: str, edits: Iterable[Edit], undo: Commands) -> P
             f"{recipe} was set up before", fix=f"virt-warden remote undo {recipe}, then again"
         )
     chosen = list(edits)
+    numbers = [record["number"] for record in _records(paths).values()]
+    record = {
+        "number": max(numbers, default=0) + 1,
+        "edits": [_plain(edit) for edit in chosen],
+        "commands": undo,
+    }
     files.private_directory(kept.parent)
-    files.write_atomically(
-        kept,
-        json.dumps({"edits": [_plain(e) for e in chosen], "commands": undo}).encode(),
-        0o600,
-        durable=True,
-    )
+    _keep(kept, record)
     for edit in chosen:
         files.private_directory(edit.path.parent)
         files.write_atomically(edit.path, edit.content.encode(), edit.mode, durable=True)
     return kept
 
 
-def put_back(paths: Paths, recipe: str) -> tuple[list[str], Commands]:
+def is_set_up(paths: Paths, recipe: str) -> bool:
+    """Whether a recipe was followed, and not taken back."""
+    return _kept(paths, recipe).exists()
+
+
+def put_back(paths: Paths, recipe: str) -> Undone:
     """Put back what a recipe wrote, but for what was edited since.
 
-    Gives a sentence for each file, and the commands after which it holds.
+    Raises HostError where it was not followed, and where another one, followed later, wrote over
+    the same file: to put that back then would bring this one's text back.
     """
-    kept = _kept(paths, recipe)
-    try:
-        document = json.loads(kept.read_text())
-    except FileNotFoundError:
+    kept, records = _kept(paths, recipe), _records(paths)
+    if recipe not in records:
         raise HostError(
             f"{recipe} is not set up by virt-warden", fix="see: virt-warden remote check"
-        ) from None
-    said = [_put_back(entry) for entry in reversed(document["edits"])]
-    kept.unlink()
-    return said, tuple(tuple(command) for command in document["commands"])
+        )
+    record = records[recipe]
+    _refuse_out_of_order(recipe, records)
+    left, sentences = [], []
+    for entry in reversed(record["edits"]):
+        sentence = _put_back(entry)
+        if not sentence:
+            left.append(entry)
+            sentence = f"{entry['path']} was edited since: left as it is"
+        sentences.append(sentence)
+    if left:
+        _keep(kept, record | {"edits": left[::-1]})
+    else:
+        kept.unlink()
+    return Undone(
+        tuple(sentences),
+        tuple(tuple(command) for command in record["commands"]),
+        tuple(entry["path"] for entry in left),
+        kept,
+    )
+
+
+def _refuse_out_of_order(recipe: str, records: dict[str, Any]) -> None:
+    record = records[recipe]
+    ours = {entry["path"] for entry in record["edits"]}
+    # The one that came last goes first.
+    for name, other in sorted(records.items(), key=lambda item: -item[1]["number"]):
+        shared = sorted(ours.intersection(entry["path"] for entry in other["edits"]))
+        if other["number"] > record["number"] and shared:
+            raise HostError(
+                f"{name} was set up after {recipe}, over the same {shared[0]}",
+                fix=f"virt-warden remote undo {name}; then virt-warden remote undo {recipe}",
+            )
 
 
 def _put_back(entry: dict[str, Any]) -> str:
+    """What was done, as a sentence; empty where the file was edited since."""
     path = Path(entry["path"])
     now = path.read_text() if path.exists() else None
-    if now != entry["content"]:
-        return f"{path} was edited since: left as it is"
+    if now not in (entry["content"], entry["former"]):
+        return ""
     if entry["former"] is None:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return f"{path} is removed"
     files.write_atomically(path, entry["former"].encode(), entry["mode"], durable=True)
     return f"{path} is as it was"
+
+
+def _records(paths: Paths) -> dict[str, Any]:
+    """What is kept for each recipe that was followed, by its name.
+
+    Their numbers say in which order they were; those of a version that did not count have none.
+    """
+    found = sorted(_kept(paths, "any").parent.glob("*.json"))
+    return {file.stem: {"number": 0} | json.loads(file.read_text()) for file in found}
+
+
+def _keep(kept: Path, record: dict[str, Any]) -> None:
+    files.write_atomically(kept, json.dumps(record).encode(), 0o600, durable=True)
 
 
 def _plain(edit: Edit) -> dict[str, Any]:

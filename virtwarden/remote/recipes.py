@@ -54,7 +54,7 @@ def tls(paths: Paths, names: Iterable[str]) -> Recipe:
     return Recipe(
         (_listening(auth="none", allowed=allowed),),
         _restart(),
-        _undo(),
+        _undo(paths),
         (f"who may manage this host: {', '.join(allowed)}",),
     )
 
@@ -64,7 +64,7 @@ def sasl(paths: Paths, names: Iterable[str]) -> Recipe:
     return Recipe(
         (_listening(auth="sasl", allowed=list(names)), edits.of(_SASL_FILE, _SASL)),
         _restart(),
-        _undo(),
+        _undo(paths),
         (
             "give each admin a password: saslpasswd2 -a libvirt -f /etc/libvirt/passwd.db NAME",
             "keep it closed: chmod 0600 /etc/libvirt/passwd.db",
@@ -139,9 +139,12 @@ def _restart() -> Commands:
     )
 
 
-def _undo() -> Commands:
+def _undo(paths: Paths) -> Commands:
     """As it was before: what did not listen does not listen again."""
     name = daemons.gateway().name
+    another = any(edits.is_set_up(paths, way) for way in ("tls", "sasl"))
+    if another or daemons.listens_by_tls_from_boot_on(name):
+        return _restart()
     return (
         (_SYSTEMCTL, "stop", f"{name}.service", f"{name}-tls.socket"),
         (_SYSTEMCTL, "disable", f"{name}-tls.socket"),
