@@ -172,6 +172,24 @@ class TestAdopt:
         assert adoption.unfinished(PATHS, warden.status("web01")["uuid"]) == ()
         warden.command("luks", "status", "web01")
 
+    def test_the_former_disk_stays_while_the_key_does_not_open_the_container(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        old = qcow2(images / "old.qcow2", "8M")
+        warden.enrolled("web01", disks=[Disk(old)])
+        assert luks(warden, "adopt", "web01", "vda")[0] == 0
+        key = images / "keys" / "web01"
+        good = key.read_bytes()
+        key.chmod(0o600)
+        key.write_text("written over by mistake")
+        before = old.read_bytes()
+        code, said = luks(warden, "adopt", "web01", "vda", "--remove-old")
+        assert (code, old.read_bytes()) == (1, before)
+        assert "the key does not open it" in said
+        key.write_bytes(good)
+        assert luks(warden, "adopt", "web01", "vda", "--remove-old")[0] == 0
+        assert not old.exists()
+
     def test_a_disk_on_a_base_moves_whole_and_the_base_stays(
         self, warden: Warden, container: Path, images: Path
     ) -> None:

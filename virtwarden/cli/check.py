@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from virtwarden import lifecycle
@@ -18,6 +19,7 @@ from virtwarden.system.netfilter import BACKENDS, TapFilter
 
 _OPEN_VSWITCH = Path("/sys/module/openvswitch")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_GLOB = frozenset("*?[")
 _SOME_NIC = ("vnet0", "52:54:00:00:00:00")
 
 
@@ -35,6 +37,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         *_of_host(policy),
         *_of_domains(managed),
         *_of_names(policy, [case.domain for case in managed]),
+        *_of_entries(policy, [case.domain for case in managed]),
     ]
     for line in dict.fromkeys(found):
         print(line)
@@ -100,3 +103,19 @@ def _of_names(policy: Policy, domains: list[Domain]) -> Iterator[str]:
             name = rest.partition(".")[0]
             if table == "nics" and _MAC.fullmatch(name) and name not in there:
                 yield f"{setting.origin}: no managed domain has a NIC {name}"
+
+
+def _of_entries(policy: Policy, domains: list[Domain]) -> Iterator[str]:
+    """Entries, and disks in them, that no domain has: a mistake in one leaves all as it was."""
+    for entry in policy.entries:
+        meant = [domain for domain in domains if fnmatchcase(domain.name, entry.match)]
+        if not meant and not _GLOB.intersection(entry.match):
+            origin = next((setting.origin for setting in entry.settings.values()), None)
+            where = f"{origin}: " if origin else ""
+            yield f"{where}no managed domain is called {entry.match} ([[domain]] match)"
+        there = {disk.target for domain in meant for disk in domain.disks}
+        for key, setting in entry.settings.items():
+            table, _, rest = key.partition(".")
+            name = rest.partition(".")[0]
+            if meant and table == "disks" and name not in there:
+                yield f"{setting.origin}: no domain that {entry.match} matches has a disk {name}"

@@ -104,9 +104,12 @@ def _print(ticket: Ticket, directory: Path) -> None:
     if ticket.ca:
         ca_file = directory / f"{name}.ca.pem"
         _write(ca_file, ticket.ca)
-        print(f"  vncviewer -X509CA {ca_file} {ticket.host}::{ticket.port}")
+        if not ticket.user and not ticket.certificate:  # TigerVNC has neither
+            print(f"  vncviewer -X509CA {ca_file} {ticket.host}::{ticket.port}")
     name = f"user {ticket.user}, " if ticket.user else ""
     print(f"  any other: {ticket.host} port {ticket.port}, {name}password {ticket.password}")
+    if ticket.certificate:
+        print("It asks for your certificate too: ~/.pki/libvirt-vnc (docs/console.md).")
     if ticket.host in ("127.0.0.1", "::1"):
         tunnel = f"-L {ticket.port}:localhost:{ticket.port}"
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")

@@ -34,6 +34,9 @@ COMMANDS = {
 }
 """Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""
 
+# As a shell has it for who died of SIGINT.
+_INTERRUPTED = 130
+
 # They ask a service of root's, which decides.
 _FOR_ALL = ("console",)
 
@@ -60,6 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
         return command.run(options, Paths())
     except WardenError as error:
         print(f"virt-warden: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except EOFError:
+        print(
+            "virt-warden: there is nobody to ask; to mend: call it at a terminal, or see which"
+            f" option takes the answer out of a file: virt-warden {options.command} --help",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

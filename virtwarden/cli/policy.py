@@ -23,5 +23,5 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
-    print("The policy is valid.")
+    print("The policy is valid. What fits no domain, or cannot be kept here: virt-warden check")
     return 0

@@ -170,7 +170,13 @@ def _print_table(standings: list[Standing]) -> None:
     if ends:
         print(f"The first console certificate runs out on {ends[0]} (virt-warden pki renew).")
     for known_by in sorted({standing.console_ca for standing in standings if standing.console_ca}):
-        print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
+        if Path(known_by).exists():
+            print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
+        else:
+            print(
+                "The consoles' authority is made at the first start, sealed to this host; for one"
+                " with a passphrase, before that: virt-warden pki init consoles"
+            )
 
 
 def _print_process(standing: Standing) -> None:

@@ -136,6 +136,7 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
         user=door.user,
+        certificate=rules.client_certificates == "required",
     )
     watch = _Watch(hypervisor, request.found, request.operator, door)
     door.admit(ticket.password, ticket.seconds)

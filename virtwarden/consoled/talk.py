@@ -21,6 +21,7 @@ class Ticket:
     """What lets one viewer in, for so many seconds.
 
     `ca` is PEM, empty where TLS is off; `user` is empty where VNC's own password is asked for.
+    `certificate` says that a viewer has to show one of its own as well.
     """
 
     domain: str
@@ -30,6 +31,7 @@ class Ticket:
     seconds: int
     ca: str
     user: str = ""
+    certificate: bool = False
 
     def __repr__(self) -> str:
         """Without the password: it must come into no log."""
@@ -93,6 +95,10 @@ def ticket_of(said: Any) -> Ticket:
         raise HostError("the console service gave no ticket") from None
     texts = (ticket.domain, ticket.host, ticket.password, ticket.ca, ticket.user)
     numbers = (ticket.port, ticket.seconds)
-    if not all(type(t) is str for t in texts) or not all(type(n) is int for n in numbers):
+    if not (
+        all(type(t) is str for t in texts)
+        and all(type(n) is int for n in numbers)
+        and type(ticket.certificate) is bool
+    ):
         raise HostError("the console service gave a ticket of another form")
     return ticket

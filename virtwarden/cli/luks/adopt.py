@@ -22,7 +22,7 @@ from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules, load
-from virtwarden.system import blocks, files, images
+from virtwarden.system import blocks, cryptsetup, files, images, keys
 from virtwarden.system.blocks import Layer
 from virtwarden.system.keys import HEADER, Place
 from virtwarden.system.mapper import identity
@@ -291,10 +291,18 @@ def _remove_old(subject: Subject) -> int:
     if Path(state.source).exists():
         _must_be_nobodys(subject, state)
         _must_be_same(state)
+        _must_open(subject)
         _overwrite(state)
     adoption.forget(subject.paths, state)
     print(f"{state.source} is overwritten, and gone.")
     return 0
+
+
+def _must_open(subject: Subject) -> None:
+    """What is overwritten is the last copy for whoever cannot open the other."""
+    with answering_here():
+        key = keys.fetch(subject.place)
+    cryptsetup.test(subject.place.container, key)
 
 
 def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
