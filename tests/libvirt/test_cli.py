@@ -435,6 +435,34 @@ class TestPolicyCheck:
         warden.libvirt.restart()
 
 
+class TestCheck:
+    def test_where_all_can_be_kept_it_says_so(self, warden: Warden, images: Path) -> None:
+        entry = '[[domain]]\nmatch = "web01"\n[domain.disks.vda]\nmapper = "vmw-a"\n'
+        set_policy(f'{ENFORCING}{entry}[[domain]]\nmatch = "yet-to-come-*"\nmode = "permissive"\n')
+        warden.enrolled("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
+        done = warden.command("check")
+        assert "keeps all that the policy asks for, for 1 managed domains" in done.stdout
+
+    def test_what_the_policy_says_of_nobody_is_told(self, warden: Warden, images: Path) -> None:
+        nics = '[domain.nics."52:54:00:99:99:99"]\naddresses = ["192.0.2.1"]\n'
+        disks = '[domain.disks.vdz]\nmapper = "vmw-z"\n'
+        unknown = '[[domain]]\nmatch = "wbe01"\nmode = "permissive"\n'
+        set_policy(f'{ENFORCING}[[domain]]\nmatch = "web01"\n{nics}{disks}{unknown}')
+        warden.enrolled("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
+        done = warden.command("check", check=False)
+        assert done.returncode == 1
+        assert "no managed domain has a NIC 52:54:00:99:99:99" in done.stdout
+        assert "no domain that web01 matches has a disk vdz" in done.stdout
+        assert f"{POLICY}:" in done.stdout
+        assert "no managed domain is called wbe01" in done.stdout
+
+    def test_a_start_that_would_be_refused_is_told(self, warden: Warden) -> None:
+        warden.libvirt.define(domain_xml("web01", vnc=Vnc(listen="192.0.2.1")))
+        done = warden.command("check", check=False)
+        assert "web01 is refused:" in done.stdout
+        assert "VNC would listen on 192.0.2.1" in done.stdout
+
+
 class TestRecover:
     def test_what_runs_is_left(self, warden: Warden, images: Path) -> None:
         disk = qcow2(images / "web01.qcow2")
