@@ -208,6 +208,16 @@ def _compare(source: Blocks, handle: int, size: int, progress: Progress) -> str:
     return there.hexdigest() if there.digest() == here.digest() else ""
 
 
+def digest(source: Blocks, progress: Progress) -> str:
+    """What a disk holds: its SHA-256, as `copy` has it."""
+    whole = hashlib.sha256()
+    for offset in range(0, source.size, _CHUNK_BYTES):
+        length = min(_CHUNK_BYTES, source.size - offset)
+        whole.update(source.read(offset, length))
+        progress(offset + length, source.size)
+    return whole.hexdigest()
+
+
 def moved(xml: bytes, target: str, node: str) -> bytes:
     """The domain's XML with one disk in its open container, and all else as it was."""
     root = parse(xml)

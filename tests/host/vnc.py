@@ -110,13 +110,22 @@ def login(
 
 
 def login_by_sasl(
-    host: str, port: int, cafile: Path | str, mechanism: str, steps: sasl.Steps
+    host: str,
+    port: int,
+    cafile: Path | str,
+    mechanism: str,
+    steps: sasl.Steps,
+    *,
+    certificate: tuple[str, str] | None = None,
 ) -> str:
-    """Log in by X509SASL and give back the desktop's name; raises LoginRefusedError."""
+    """Log in by X509SASL and give back the desktop's name; `login` says the rest."""
+    context = _tls(cafile, None)
+    if certificate:
+        context.load_cert_chain(*certificate)
     with _socket(host, port) as connection:
         _ask_for_x509(connection, VENCRYPT_X509_SASL)
         try:
-            with _tls(cafile, None).wrap_socket(connection) as secured:
+            with context.wrap_socket(connection) as secured:
                 stream = _Stream(secured)
                 _answer_by_sasl(stream, mechanism, steps)
                 return _desktop(stream)[0]

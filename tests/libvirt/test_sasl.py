@@ -33,9 +33,22 @@ KEYTAB = Path("/etc/virt-warden/vnc.keytab")
 KERBEROS = f"""{ENFORCING}
 [console]
 sasl = "kerberos"
+client_certificates = "required"
 operators = ["alice", "@helpdesk", "mallory@OTHER.ORG"]
 """
+BUNDLE = Path("/run/test-sasl-alice")
 CA = Path("/run/test-sasl-ca.pem")
+
+
+HANGS_UP = f"""
+import json, socket
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("/run/virt-warden/console.sock")
+connection.sendall(b'{{"domain": "web01"}}\\n')
+connection.recv(1000)
+connection.sendall(json.dumps({{"password": "{ALICE}"}}).encode() + b"\\n")
+connection.close()
+"""
 
 
 class TestTickets:
@@ -104,6 +117,12 @@ class TestTickets:
         until(lambda: database.stat().st_size == 0)
         refused(given)
 
+    def test_who_asks_and_hangs_up_leaves_no_ticket(self, running: Warden, syslog: Syslog) -> None:
+        database = PATHS.cell(running.status("web01")["uuid"]) / "sasl" / "sasldb2"
+        run("runuser", "-u", "alice", "--", "/usr/bin/python3", "-c", HANGS_UP, check=False)
+        syslog.wait_for("event=console-refused", 20)
+        until(lambda: database.stat().st_size == 0)
+
     def test_only_the_vms_own_user_reads_what_its_viewers_are_asked(self, running: Warden) -> None:
         given = ticket()
         directory = PATHS.cell(running.status("web01")["uuid"]) / "sasl"
@@ -131,6 +150,8 @@ class TestKerberos:
         warden = Warden(libvirt)
         with kerberos.realm(KEYTAB):
             warden.started("web01", vnc=Vnc())
+            run("rm", "-rf", str(BUNDLE))
+            run("virt-warden", "pki", "client", "consoles", "alice", "--out", str(BUNDLE))
             set_policy(ENFORCING)
             warden.started("other")
             set_policy(KERBEROS)
@@ -143,6 +164,10 @@ class TestKerberos:
         with pytest.raises(vnc.LoginRefusedError):
             look_by_kerberos(running, "mallory")
         assert running.status("web01")["breaches"] == []
+
+    def test_a_kerberos_ticket_without_a_certificate_lets_nobody_in(self, running: Warden) -> None:
+        with pytest.raises(vnc.LoginRefusedError):
+            look_by_kerberos(running, "alice", certificate=False)
 
     def test_the_key_is_readable_by_that_vms_user_while_it_runs(self, running: Warden) -> None:
         assert as_user("vmw-web01", KEYTAB.read_bytes) != "PermissionError"
@@ -175,10 +200,22 @@ def test_a_keytab_that_is_missing_or_open_is_refused(
     assert words in line
 
 
-def look_by_kerberos(warden: Warden, who: str) -> str:
+def test_a_keytab_alone_which_a_guest_could_read_is_refused(warden: Warden) -> None:
+    set_policy(KERBEROS.replace('client_certificates = "required"\n', ""))
+    warden.enrolled("web01", vnc=Vnc())
+    KEYTAB.write_bytes(b"")
+    KEYTAB.chmod(0o600)
+    line = warden.refusal("web01")
+    KEYTAB.unlink()
+    assert 'client_certificates = "required" beside it' in line
+
+
+def look_by_kerberos(warden: Warden, who: str, *, certificate: bool = True) -> str:
     steps = sasl.kerberos(kerberos.host_principal(), kerberos.ticket(who))
     ca = PATHS.console_ca / "ca-cert.pem"
-    return vnc.login_by_sasl("127.0.0.1", warden.vnc_port("web01"), ca, "GSSAPI", steps)
+    own = (str(BUNDLE / "clientcert.pem"), str(BUNDLE / "clientkey.pem")) if certificate else None
+    port = warden.vnc_port("web01")
+    return vnc.login_by_sasl("127.0.0.1", port, ca, "GSSAPI", steps, certificate=own)
 
 
 def test_without_tls_it_is_refused(warden: Warden) -> None:

@@ -8,20 +8,17 @@ takes it back then: the ticket is for one connection.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import libvirt
 
-from virtwarden import log, passwords
-from virtwarden.cli import monitor
+from virtwarden import log
 from virtwarden.cli.connection import connected
+from virtwarden.cli.doors import Door, PasswordDoor, SaslDoor
+from virtwarden.cli.viewers import Latest, Watch
 from virtwarden.consoled import operators
 from virtwarden.consoled.attempts import attempt
 from virtwarden.consoled.operators import Operator
@@ -32,13 +29,10 @@ from virtwarden.guards.base import shown
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
-from virtwarden.system import files, sasl
 
 # To type a password in.
 _PATIENCE_SECONDS = 60
 _LONGEST_NAME = 100
-_SASL_PASSWORD_BYTES = 18
-_TICK_MS = 500
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - where a console may listen
 
 
@@ -122,7 +116,7 @@ def _authenticate(paths: Paths, operator: Operator, talk: Talk) -> None:
         operators.authenticate(operator, talk.hear("password"))
 
 
-def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> _Watch:
+def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> Watch:
     """What the ticket opens is watched from before it can be used."""
     rules, domain = request.rules, request.domain
     host, port = _place(domain, rules)
@@ -138,90 +132,28 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
         user=door.user,
         certificate=rules.client_certificates == "required",
     )
-    watch = _Watch(hypervisor, request.found, request.operator, door)
-    door.admit(ticket.password, ticket.seconds)
-    log.event(
-        log.Level.NOTICE,
-        "console-ticket",
-        domain=domain.name,
-        uuid=domain.uuid,
-        operator=request.operator.name,
-        seconds=ticket.seconds,
-    )
-    talk.say_ticket(ticket)
+    watch = Watch(hypervisor, request.found, request.operator, door, Latest.of(paths, domain.uuid))
+    try:
+        door.admit(ticket.password, ticket.seconds)
+        log.event(
+            log.Level.NOTICE,
+            "console-ticket",
+            domain=domain.name,
+            uuid=domain.uuid,
+            operator=request.operator.name,
+            seconds=ticket.seconds,
+        )
+        talk.say_ticket(ticket)
+    except BaseException:  # whoever asked has hung up, or we are stopped
+        door.shut()
+        raise
     return watch
 
 
-class _Door(Protocol):
-    """How QEMU is told who may come in. `user` is the name that viewers give, or empty."""
-
-    @property
-    def user(self) -> str:
-        """The name."""
-
-    def fresh_password(self) -> str:
-        """A password as long as this way allows."""
-
-    def admit(self, password: str, seconds: int) -> None:
-        """Let in who gives this password, for so long."""
-
-    def shut(self) -> None:
-        """Let nobody in any more; who looks already goes on looking."""
-
-
-def _door(paths: Paths, request: _Request) -> _Door:
+def _door(paths: Paths, request: _Request) -> Door:
     if request.rules.sasl == "tickets":
-        return _SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+        return SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
     return PasswordDoor(request.found)
-
-
-@dataclass(frozen=True)
-class PasswordDoor:
-    """VNC's own password. A crash in between leaves one that nobody knows."""
-
-    domain: libvirt.virDomain
-    user: str = ""
-
-    def fresh_password(self) -> str:
-        """See _Door."""
-        return passwords.fresh()
-
-    def admit(self, password: str, seconds: int) -> None:
-        """See _Door. QEMU itself sees to the time."""
-        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
-        monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
-        monitor.command(self.domain, "set_password", protocol="vnc", password=password)
-
-    def shut(self) -> None:
-        """See _Door."""
-        monitor.command(self.domain, "expire_password", protocol="vnc", time="now")
-        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
-
-
-@dataclass
-class _SaslDoor:
-    """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
-
-    paths: Paths
-    directory: Path
-    user: str
-    admitted: bytes = b""
-
-    def fresh_password(self) -> str:
-        """See _Door."""
-        return secrets.token_urlsafe(_SASL_PASSWORD_BYTES)
-
-    def admit(self, password: str, seconds: int) -> None:
-        """See _Door."""
-        if not (self.directory / sasl.DATABASE).exists():
-            raise HostError("it was started without SASL", fix="stop it and start it anew")
-        private = self.paths.run / "keys"
-        files.private_directory(private)
-        self.admitted = sasl.admit(self.directory, self.user, password, private)
-
-    def shut(self) -> None:
-        """See _Door."""
-        sasl.shut(self.directory, self.admitted)
 
 
 def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
@@ -258,67 +190,3 @@ def _address(console: Display) -> str | None:
         return console.address
     addresses = [one.address for one in console.listens if one.kind in ("address", "network")]
     return addresses[0] if addresses else None
-
-
-class _Watch:
-    """What becomes of a ticket, as libvirt tells of the display's viewers.
-
-    libvirt's graphics event: a viewer connects, is let in (initialize), disconnects.
-    """
-
-    def __init__(
-        self,
-        hypervisor: libvirt.virConnect,
-        domain: libvirt.virDomain,
-        operator: Operator,
-        door: _Door,
-    ) -> None:
-        self._domain = domain
-        self._door = door
-        self._operator = operator
-        self._knocking: set[tuple[str, str]] = set()
-        self._viewer = ""
-        kind = libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS
-        hypervisor.domainEventRegisterAny(domain, kind, self._hear, None)
-
-    def until_used(self, seconds: int) -> None:
-        """Wait for the first viewer who is let in, and let nobody in after them.
-
-        A ticket that nobody used runs out in QEMU by itself, which counts whole seconds.
-        """
-        deadline = time.monotonic() + seconds + 1
-        # libvirt's loop waits on through a signal: it has to come back for Python to see that.
-        libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
-        try:
-            while not self._viewer and time.monotonic() < deadline:
-                libvirt.virEventRunDefaultImpl()
-        finally:
-            if self._viewer or self._door.user:
-                self._door.shut()
-        if self._viewer:
-            self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
-        else:
-            self._log(log.Level.NOTICE, "console-unused")
-
-    def _hear(
-        self,
-        _hypervisor: libvirt.virConnect,
-        _domain: libvirt.virDomain,
-        phase: int,
-        _local: dict[str, str],
-        remote: dict[str, str],
-        *_: object,
-    ) -> None:
-        viewer = (remote["node"], remote["service"])
-        if phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_CONNECT:
-            self._knocking.add(viewer)
-        elif phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE:
-            self._knocking.discard(viewer)
-            self._viewer = self._viewer or viewer[0]
-        elif viewer in self._knocking:
-            self._knocking.discard(viewer)
-            self._log(log.Level.WARNING, "console-denied", viewer=viewer[0])
-
-    def _log(self, level: log.Level, what: str, **more: object) -> None:
-        name, uuid = self._domain.name(), self._domain.UUIDString()
-        log.event(level, what, domain=name, uuid=uuid, operator=self._operator.name, **more)

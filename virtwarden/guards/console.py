@@ -116,6 +116,15 @@ def _review_keytab(case: Case) -> list[Refusal]:
     if found.leaf.uid != 0 or found.leaf.mode & stat.S_IRWXO:
         fix = f"chown root:root {rules.keytab}; chmod 600 {rules.keytab}"
         return [case.refusal(f"{rules.keytab} is not root's alone", where=where, fix=fix)]
+    if rules.client_certificates != "required":
+        return [
+            case.refusal(
+                "a guest that breaks out can read the keytab, and so be anybody at every console"
+                " whose viewers need a Kerberos ticket alone",
+                where=rules.where("console.client_certificates"),
+                fix='client_certificates = "required" beside it, or sasl = "tickets"',
+            )
+        ]
     if not rules.principals:
         fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG": a group will not do'
         where = rules.where("console.operators")

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import libvirt
 
 from virtwarden import adoption, journal
 from virtwarden.adoption import Adoption, Phase
 from virtwarden.changes import Change, Claim, NodeRule
 from virtwarden.cli.agent import answering_here
-from virtwarden.cli.connection import connected, define, find, inactive_xml, persistent, rests
+from virtwarden.cli.connection import connected, define, find, inactive_xml, rests
 from virtwarden.cli.luks import container
+from virtwarden.cli.luks.former import must_be_same, remove_old
+from virtwarden.cli.luks.subject import Subject
 from virtwarden.cli.progress import bar
 from virtwarden.domain import Disk, Domain, read
 from virtwarden.enrolment import enrol_xml, is_enrolled
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
+from virtwarden.facts import HostFacts
+from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.files import review
 from virtwarden.paths import Paths
-from virtwarden.policy import Rules, load
-from virtwarden.system import blocks, cryptsetup, files, images, keys
+from virtwarden.policy import Mode, Policy, Rules, load
+from virtwarden.system import blocks, files, images
 from virtwarden.system.blocks import Layer
-from virtwarden.system.keys import HEADER, Place
+from virtwarden.system.keys import HEADER
 from virtwarden.system.mapper import identity
-from virtwarden.uses import uses
+from virtwarden.uses import Use
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,45 +41,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="overwrite and remove the former disk, once its container was taken into use",
     )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The disk of a domain that is looked at, and what the policy says of it."""
-
-    paths: Paths
-    connection: libvirt.virConnect
-    domain: Domain
-    rules: Rules
-    target: str
-    place: Place
-    node: str
-
-    @property
-    def key(self) -> str:
-        """The name of the disk's journal."""
-        return adoption.key(self.domain.uuid, self.target)
-
-    @property
-    def handle(self) -> libvirt.virDomain:
-        """The domain, as libvirt has it now."""
-        return find(self.connection, self.domain.uuid)
-
-    @property
-    def again(self) -> str:
-        """The command that goes on where this one left off."""
-        return f"virt-warden luks adopt {shown(self.domain.name)} {self.target}"
-
-    @property
-    def disk(self) -> Disk:
-        """As the domain's XML has it. Raises HostError where there is none."""
-        for disk in self.domain.disks:
-            if disk.target == self.target:
-                return disk
-        raise HostError(
-            f"{self.domain.name} has no disk {self.target}",
-            fix=f"see which it has: virsh domblklist {shown(self.domain.name)}",
-        )
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
@@ -95,8 +57,20 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
             if options.abort:
                 return _abort(subject)
             if options.remove_old:
-                return _remove_old(subject)
+                return remove_old(subject)
+            _must_be_kept_from_starting(policy, rules, domain)
             return _adopt(subject)
+
+
+def _must_be_kept_from_starting(policy: Policy, rules: Rules, domain: Domain) -> None:
+    """Only of these does the hook refuse a start in the middle, whose writes would be lost."""
+    if not policy.manages(domain.name) or rules.mode is not Mode.ENFORCING or not domain.enrolment:
+        raise HostError(
+            f"{domain.name} could start in the middle of it",
+            where=rules.where("mode"),
+            fix=f'have it managed, mode = "enforcing", and enrolled: virt-warden enrol'
+            f" {shown(domain.name)}",
+        )
 
 
 def _must_be_off(subject: Subject) -> None:
@@ -164,6 +138,7 @@ def _first_state(subject: Subject) -> Adoption:
     leaf = files.look(disk.path).leaf
     if leaf is None:
         raise HostError("it is not there", where=disk.path)
+    _must_be_nobodys_to_swap(subject, disk)
     with blocks.opened(chain) as source:
         size = source.size
     container.check(subject.paths, subject.place, size, blank=True)
@@ -215,8 +190,21 @@ def _must_be_plain(subject: Subject, disk: Disk) -> None:
         )
 
 
+def _must_be_nobodys_to_swap(subject: Subject, disk: Disk) -> None:
+    """A name is followed more than once on the way, by root: nobody else may turn it elsewhere."""
+    case = Case(Op.PREPARE, subject.domain, subject.rules, HostFacts(subject.paths), subject.paths)
+    own = [Use(f"disk {disk.target}", disk.path, write=True)]
+    own += [Use("its base", layer.path, write=False, shared=True) for layer in disk.layers]
+    if files.look(subject.place.container).leaf is not None:
+        own.append(Use("the container", subject.place.container, write=True, given=False))
+    for use in own:
+        for refusal in review(case, use):
+            raise HostError(refusal.what, where=refusal.where or use.path, fix=refusal.fix)
+
+
 def _copy(subject: Subject, state: Adoption) -> Adoption:
-    _must_be_same(state)
+    must_be_same(state)
+    _must_be_nobodys_to_swap(subject, subject.disk)
     title = f"{state.name} {state.target}"
     with answering_here():
         _open_container(subject, state)
@@ -228,17 +216,6 @@ def _copy(subject: Subject, state: Adoption) -> Adoption:
                 fix=f"{subject.again} --abort, then begin anew",
             )
         return adoption.copy(subject.paths, state, source, subject.node, bar(title))
-
-
-def _must_be_same(state: Adoption) -> None:
-    """A file by its inode; what /dev has, root named, and its numbers are others at each boot."""
-    leaf = files.look(state.source).leaf
-    if leaf is None or (leaf.number != state.number and not state.chain[0].is_device):
-        raise HostError(
-            "it is no longer the disk that was begun with",
-            where=state.source,
-            fix=f"see who replaced it: ls -li {state.source}",
-        )
 
 
 def _open_container(subject: Subject, state: Adoption) -> None:
@@ -273,59 +250,15 @@ def _abort(subject: Subject) -> int:
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target)
     if state is None or state.phase is Phase.DONE:
         raise HostError(f"nothing was begun with disk {subject.target} of {subject.domain.name}")
+    if subject.disk.path == subject.node:
+        raise HostError(
+            f"{subject.domain.name} has the container already: what it wrote since is in there",
+            where=f"disk {subject.target}",
+            fix=f"end it: {subject.again}",
+        )
     adoption.forget(subject.paths, state)
     print(
         f"Given up: {subject.domain.name} has its former disk, {state.source}. What is in"
         f" {state.container} is of no use: remove it, or wipefs -a it."
     )
     return 0
-
-
-def _remove_old(subject: Subject) -> int:
-    state = adoption.load(subject.paths, subject.domain.uuid, subject.target)
-    if state is None or state.phase is not Phase.DONE:
-        raise HostError(
-            f"disk {subject.target} of {subject.domain.name} is not in a container yet",
-            fix=subject.again,
-        )
-    if Path(state.source).exists():
-        _must_be_nobodys(subject, state)
-        _must_be_same(state)
-        _must_open(subject)
-        _overwrite(state)
-    adoption.forget(subject.paths, state)
-    print(f"{state.source} is overwritten, and gone.")
-    return 0
-
-
-def _must_open(subject: Subject) -> None:
-    """What is overwritten is the last copy for whoever cannot open the other."""
-    with answering_here():
-        key = keys.fetch(subject.place)
-    cryptsetup.test(subject.place.container, key)
-
-
-def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
-    for other in persistent(subject.connection):
-        for use in uses(read(inactive_xml(other))):
-            if use.path == state.source:
-                raise HostError(
-                    f"domain {other.name()} uses it, as {use.what}",
-                    where=state.source,
-                    fix=f"virsh edit {shown(other.name())}",
-                )
-
-
-def _overwrite(state: Adoption) -> None:
-    """Zeros over all of it. What a file system, a snapshot or a flash cell keeps of it stays."""
-    update = bar(f"overwriting {state.source}")
-    with Path(state.source).open("r+b", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        zeros = bytes(4 * 1024 * 1024)
-        while file.tell() < size:
-            file.write(zeros[: size - file.tell()])
-            update(file.tell(), size)
-        os.fsync(file.fileno())
-    if not state.chain[0].is_device:
-        Path(state.source).unlink()

@@ -1,0 +1,55 @@
+"""The disk that `luks adopt` is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libvirt
+
+from virtwarden import adoption
+from virtwarden.cli.connection import find
+from virtwarden.domain import Disk, Domain
+from virtwarden.errors import HostError
+from virtwarden.guards.base import shown
+from virtwarden.paths import Paths
+from virtwarden.policy import Rules
+from virtwarden.system.keys import Place
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The disk of a domain that is looked at, and what the policy says of it."""
+
+    paths: Paths
+    connection: libvirt.virConnect
+    domain: Domain
+    rules: Rules
+    target: str
+    place: Place
+    node: str
+
+    @property
+    def key(self) -> str:
+        """The name of the disk's journal."""
+        return adoption.key(self.domain.uuid, self.target)
+
+    @property
+    def handle(self) -> libvirt.virDomain:
+        """The domain, as libvirt has it now."""
+        return find(self.connection, self.domain.uuid)
+
+    @property
+    def again(self) -> str:
+        """The command that goes on where this one left off."""
+        return f"virt-warden luks adopt {shown(self.domain.name)} {self.target}"
+
+    @property
+    def disk(self) -> Disk:
+        """As the domain's XML has it. Raises HostError where there is none."""
+        for disk in self.domain.disks:
+            if disk.target == self.target:
+                return disk
+        raise HostError(
+            f"{self.domain.name} has no disk {self.target}",
+            fix=f"see which it has: virsh domblklist {shown(self.domain.name)}",
+        )
