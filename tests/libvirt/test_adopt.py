@@ -17,7 +17,7 @@ from tests.host.command import run
 from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
 from tests.libvirt.vault import KEY, Vault, eventually, opened
-from tests.libvirt.warden import ENFORCING, Warden, set_policy
+from tests.libvirt.warden import ENFORCING, POLICY, Warden, set_policy
 from virtwarden import adoption
 from virtwarden.paths import Paths
 from virtwarden.system import cryptsetup
@@ -278,6 +278,70 @@ class TestAdopt:
         assert code == 1
         assert "domain db01 uses it, as disk vda" in said
         assert old.exists()
+
+    def test_the_former_disk_is_not_removed_under_a_vm_that_runs_with_it(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        old = raw(images / "old.img", "8M")
+        warden.enrolled("web01", disks=[Disk(old, format="raw")])
+        assert luks(warden, "adopt", "web01", "vda")[0] == 0
+        warden.started("db01", disks=[Disk(old, format="raw")])
+        warden.libvirt.define(domain_xml("db01"))
+        code, said = luks(warden, "adopt", "web01", "vda", "--remove-old")
+        assert code == 1
+        assert "domain db01 uses it, as disk vda" in said
+        assert old.exists()
+
+    def test_another_disk_of_the_same_name_is_not_removed(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        old = raw(images / "old.img", "8M")
+        warden.enrolled("web01", disks=[Disk(old, format="raw")])
+        assert luks(warden, "adopt", "web01", "vda")[0] == 0
+        run("qemu-io", "-f", "raw", "-c", "write -P 5 1M 4k", str(old))
+        before = old.read_bytes()
+        code, said = luks(warden, "adopt", "web01", "vda", "--remove-old")
+        assert code == 1
+        assert "it is not the disk that was copied, or was written since" in said
+        assert old.read_bytes() == before
+
+    @pytest.mark.parametrize("mode", ["permissive", "disabled"])
+    def test_a_domain_that_could_start_meanwhile_is_refused(
+        self, warden: Warden, container: Path, images: Path, mode: str
+    ) -> None:
+        old = raw(images / "old.img", "8M")
+        warden.enrolled("web01", disks=[Disk(old, format="raw")])
+        policy(images)
+        text = POLICY.read_text()
+        POLICY.write_text(text.replace('match = "web01"\n', f'match = "web01"\nmode = "{mode}"\n'))
+        code, said = luks(warden, "adopt", "web01", "vda")
+        assert code == 1
+        assert "web01 could start in the middle of it" in said
+        assert not container.exists()
+
+    def test_a_disk_that_others_could_swap_is_not_read(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        theirs = images / "theirs"
+        theirs.mkdir()
+        old = raw(theirs / "old.img", "8M")
+        warden.enrolled("web01", disks=[Disk(old, format="raw")])
+        theirs.chmod(0o777)
+        code, said = luks(warden, "adopt", "web01", "vda")
+        assert code == 1
+        assert "it could be swapped" in said
+        assert not container.exists()
+
+    def test_what_is_in_use_already_cannot_be_given_up(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        old = raw(images / "old.img", "8M")
+        warden.enrolled("web01", disks=[Disk(old, format="raw")])
+        killed(images, "defined")
+        code, said = luks(warden, "adopt", "web01", "vda", "--abort")
+        assert code == 1
+        assert "has the container already" in said
+        assert luks(warden, "adopt", "web01", "vda")[0] == 0
 
     def test_a_disk_that_somebody_writes_meanwhile_is_not_taken_for_copied(
         self, warden: Warden, container: Path, images: Path

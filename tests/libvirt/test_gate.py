@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -22,9 +24,10 @@ from tests.host.service import service as running_service
 from tests.host.syslog import Syslog
 from tests.host.tap import inject, open_tap
 from tests.libvirt.snapshots import make_base_chains
-from tests.libvirt.warden import ENFORCING, PATHS, Warden, set_policy
+from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 from tests.libvirt.wire import Wire, plain, tap_of, wire
 from virtwarden import gate
+from virtwarden.system import taps
 from virtwarden.system.bridges import learns_from_groups
 from virtwarden.system.netfilter import TapFilter
 
@@ -229,6 +232,21 @@ class TestOthers:
             assert arrived(vpn, plain(VICTIM), listener, other) == [plain(VICTIM)]
 
 
+# linux/if_tun.h; pidfd_getfd(2)
+TUNSETPERSIST, PIDFD_GETFD = 0x400454CB, 438
+
+
+def test_a_tap_of_several_queues_is_anybodys_until_it_is_kept_for_root(bridge: str) -> None:
+    queue = open_tap("anybodys")
+    try:
+        assert taps.is_anybodys("anybodys")
+        taps.keep_for_root("anybodys")
+        assert not taps.is_anybodys("anybodys")
+        assert as_user("nobody", lambda: open_tap("anybodys")) == "PermissionError"
+    finally:
+        os.close(queue)
+
+
 class TestRunning:
     """What may happen to a running domain's tap."""
 
@@ -249,6 +267,26 @@ class TestRunning:
             warden.libvirt.kill()
         warden.libvirt.restart()
         self.check(warden, tap)
+
+    def test_no_user_of_the_host_attaches_a_queue_to_it(self, warden: Warden, tap: Wire) -> None:
+        assert as_user("nobody", lambda: open_tap(tap.tap)) == "PermissionError"
+        self.check(warden, tap)
+        assert not taps.is_anybodys(tap.tap)
+
+    def test_what_its_qemu_made_outlive_itself_is_gone_after_the_stop(
+        self, warden: Warden, tap: Wire
+    ) -> None:
+        pid = warden.libvirt.pid("web01")
+        (first, *_) = [
+            int(handle.name)
+            for handle in Path(f"/proc/{pid}/fd").iterdir()
+            if str(handle.readlink()) == "/dev/net/tun"
+        ]
+        handle = ctypes.CDLL(None).syscall(PIDFD_GETFD, os.pidfd_open(pid), first, 0)
+        fcntl.ioctl(handle, TUNSETPERSIST, 1)
+        os.close(handle)
+        warden.libvirt.destroy("web01")
+        until(lambda: not Path("/sys/class/net", tap.tap).exists())
 
     def test_its_link_goes_down_and_up(self, warden: Warden, tap: Wire) -> None:
         for state in ("down", "up"):

@@ -44,6 +44,7 @@ def install(
         for each in found:
             _end_former(paths, each)
             notes.write(paths, each)
+            taps.keep_for_root(each.tap.name)
         bridges.school(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(keeper, backend, found):
             return
@@ -111,6 +112,8 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
         else:
             _take_out(keeper, ours, lowered=not is_up(paths))
         for each in ours:
+            # Its QEMU could have made it outlive itself: a tap on the bridge that is nobody's.
+            taps.remove(each.tap)
             notes.erase(paths, each)
         bridges.unschool(paths, domain)
 
@@ -220,7 +223,15 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
     if keeper is None or not keeper.stands():
         fix = "virt-warden network restore"
         return [f"the gate is down, so that a NIC plugged in now would not be filtered ({fix})"]
+    names = list(names)
     return [
-        f"tap {tap.name} is shut out by the gate: nobody let it in (virt-warden network admit)"
-        for tap in shut_out(paths, names)
+        *(
+            f"tap {tap.name} is shut out by the gate: nobody let it in (virt-warden network admit)"
+            for tap in shut_out(paths, names)
+        ),
+        *(
+            f"every user of this host can attach to tap {name} (ip link: it has no owner)"
+            for name in names
+            if taps.is_anybodys(name)
+        ),
     ]

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtwarden.errors import CommandError
+from virtwarden.system.run import run
+
 _INTERFACES = Path("/sys/class/net")
 _DEVICE = "/dev/net/tun"
-# linux/if_tun.h
+_IP = "/usr/sbin/ip"
+# linux/if_tun.h; struct ifreq is char ifr_name[16], short ifr_flags and the rest of a union
 _IFF_TAP = 0x0002
+_IFF_MULTI_QUEUE = 0x0100
+_SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | 0x1000 | 0x4000  # IFF_NO_PI, IFF_VNET_HDR
+_TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
+_IFREQ = struct.Struct("16sH22x")
+# proc_pid_exe(5): what was replaced, as by an upgrade
+_REPLACED = " (deleted)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,43 @@ def find(name: str) -> Tap | None:
     except (OSError, ValueError):
         pass
     return None
+
+
+def keep_for_root(name: str) -> None:
+    """Let nobody else attach a queue to a tap of several; of one queue, nobody can.
+
+    Without an owner a tap is anybody's (linux/Documentation/networking/tuntap.rst). The queue that
+    asks has the flags that the tap has: the kernel goes by those of the queue attached last.
+    """
+    try:
+        flags = int((_INTERFACES / name / "tun_flags").read_text(), 16)
+    except (OSError, ValueError):
+        return
+    if not flags & _IFF_MULTI_QUEUE:
+        return
+    queue = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), flags & _SETTABLE))
+        fcntl.ioctl(queue, _TUNSETOWNER, 0)
+    finally:
+        os.close(queue)
+
+
+def is_anybodys(name: str) -> bool:
+    """Whether every user of the host can attach a queue to this tap."""
+    try:
+        flags = int((_INTERFACES / name / "tun_flags").read_text(), 16)
+        owner = int((_INTERFACES / name / "owner").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(flags & _IFF_MULTI_QUEUE) and owner == -1
+
+
+def remove(tap: Tap) -> None:
+    """Take a tap away that outlived its QEMU; harmless where it is gone, or is another by now."""
+    if find(tap.name) == tap:
+        with suppress(CommandError):
+            run(_IP, "link", "delete", "dev", tap.name)
 
 
 def every() -> tuple[Tap, ...]:
@@ -70,7 +120,7 @@ def _held_by(process: Path) -> Iterator[str]:
 
 def _holder(process: Path) -> Holder:
     try:
-        program = (process / "exe").readlink().name
+        program = (process / "exe").readlink().name.removesuffix(_REPLACED)
         return Holder(int(process.name), process.stat().st_uid, program)
     except OSError:
         return Holder(int(process.name), -1, "")
