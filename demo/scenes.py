@@ -163,7 +163,7 @@ def status(stage: Stage) -> None:
     """The kernel is asked anew, so that a promise that was broken later shows too."""
     healthy = stage.run("virt-warden status web01")
     stage.promise("all guards are up", kept=healthy.returncode == 0)
-    stage.run(f"nft delete table netdev vmw-{stage.tap('web01')}")
+    stage.run(f"nft flush chain netdev virt-warden vmw-{stage.tap('web01')}")
     broken = stage.run("virt-warden status")
     told = broken.returncode == 1 and "! web01: network:" in broken.stdout
     stage.promise("a rule that somebody deletes is missed at once", kept=told)

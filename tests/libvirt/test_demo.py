@@ -29,7 +29,7 @@ from demo import __main__ as demo, scenes
 from tests.host.command import run
 
 def sabotage(stage):
-    run("nft", "delete", "table", "netdev", f"vmw-{stage.tap('web01')}")
+    run("nft", "flush", "chain", "netdev", "virt-warden", f"vmw-{stage.tap('web01')}")
 
 (start,) = [scene for scene in scenes.SCENES if scene[1] is scenes.start]
 (frames,) = [scene for scene in scenes.SCENES if scene[1] is scenes.frames]
@@ -64,7 +64,7 @@ def open_the_base(_stage: Stage) -> None:
 
 
 def delete_the_filter(stage: Stage) -> None:
-    run("nft", "delete", "table", "netdev", f"vmw-{stage.tap('web01')}")
+    run("nft", "flush", "chain", "netdev", "virt-warden", f"vmw-{stage.tap('web01')}")
 
 
 def cut_the_cable(stage: Stage) -> None:

@@ -234,7 +234,7 @@ class TestHotPlug:
         warden.started("web01")
         options = ("bridge", bridge, "--mac", MAC, "--model", "virtio", "--live")
         warden.libvirt.virsh("attach-interface", "web01", *options)
-        assert "network: nft knows no table" in warden.status("web01")["breaches"][0]
+        assert "network: nft knows no chain" in warden.status("web01")["breaches"][0]
 
     def test_a_medium_that_libvirt_gave_to_the_vms_user_is_told_of_and_given_to_nobody_else(
         self, warden: Warden, images: Path

@@ -192,7 +192,7 @@ def test_no_rule_is_left_after_the_stop(warden: Warden, bridge: str, backend: st
 
 
 FLUSHES = {
-    "nftables": ("nft", "flush", "chain", "netdev", "vmw-own", "ingress"),
+    "nftables": ("nft", "flush", "chain", "netdev", "virt-warden", "vmw-own"),
     "ebtables": ("ebtables", "-t", "nat", "-F", "vmw-own"),
 }
 

@@ -75,13 +75,16 @@ def _installed(keeper: Gate, backend: str, found: Sequence[Filtered]) -> bool:
     return bool(found) or keeper.stands()
 
 
-def _together(keeper: Gate, filters: dict[str, list[TapFilter]], also: str) -> None:
+def _together(
+    keeper: Gate, filters: dict[str, list[TapFilter]], also: str, *, anew: bool = False
+) -> None:
     """Filters first: where the gate is another backend's, nobody is let in before they stand."""
+    put = {name: each.replace if anew else each.install for name, each in BACKENDS.items()}
     for backend, promises in filters.items():
         if backend != keeper.name and promises:
-            BACKENDS[backend].install(promises)
+            put[backend](promises)
     if filters.get(keeper.name):
-        BACKENDS[keeper.name].install(filters[keeper.name], also)
+        put[keeper.name](filters[keeper.name], also)
     else:
         keeper.perform(also)
 
@@ -92,7 +95,7 @@ def _raise(paths: Paths, keeper: Gate) -> int:
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
     admitted = list(dict.fromkeys([*(each.tap for each in written), *foreign_taps()]))
-    _together(keeper, filters, keeper.raising(admitted, notes.foreign_names(paths)))
+    _together(keeper, filters, keeper.raising(admitted, notes.foreign_names(paths)), anew=True)
     return len(admitted)
 
 

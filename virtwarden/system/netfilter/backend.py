@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from virtwarden.system.netfilter.promise import TapFilter
@@ -19,15 +19,15 @@ class Backend(Protocol):
     def cannot(self, promise: TapFilter) -> str:
         """What of a promise it has no way to keep, in words; empty where it keeps all."""
 
-    def render(self, promises: Iterable[TapFilter]) -> str:
-        """The transaction that installs the rules of these taps, in place of any they had."""
-
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """Have the kernel hold the taps to the promises, all at once.
+        """Have the kernel hold the taps to the promises, all at once, in place of any they had.
 
         `also` is a transaction of this backend's that is done with it, or not at all. Raises
         CommandError.
         """
+
+    def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
+        """Do as `install`, quicker where most have rules, and in place of a former version's."""
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """Take the taps' rules away, and do what `install` says; harmless where there are none."""

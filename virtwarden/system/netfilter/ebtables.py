@@ -171,7 +171,7 @@ class Ebtables:
         return " or ".join(words for kind, words in _CANNOT.items() if kind in used)
 
     def render(self, promises: Iterable[TapFilter]) -> str:
-        """See Backend."""
+        """The transaction that gives these taps, which have no rules, theirs."""
         wanted = [(promise, chains(promise)) for promise in promises]
         lines: list[str] = []
         for table, (hook, frames) in PLACES.items():
@@ -187,6 +187,8 @@ class Ebtables:
         """See Backend."""
         self.remove([p.tap for p in promises if _has_rules(p.tap)])
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises) + also)
+
+    replace = install
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """See Backend."""

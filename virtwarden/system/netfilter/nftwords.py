@@ -1,0 +1,157 @@
+"""The rules as nft takes and lists them.
+
+A netdev hook comes before the bridge, and before whatever else looks at frames (nft(8), "NETDEV
+ADDRESS FAMILY"). The kernel has taken the first VLAN tag off by then: `meta protocol` is what is
+behind it, while `ether type` still tells of the tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+from virtwarden.system.netfilter import rules as r
+from virtwarden.system.netfilter.promise import Network, TapFilter
+
+_PROTOCOLS = {r.IPV4: "ip", r.ARP: "arp", r.IPV6: "ip6"}
+_TRANSPORTS = {r.ICMP6: "ipv6-icmp", r.UDP: "udp"}
+_ICMP6 = {
+    131: "mld-listener-report",
+    132: "mld-listener-done",
+    r.ROUTER_SOLICITATION: "nd-router-solicit",
+    r.ROUTER_ADVERTISEMENT: "nd-router-advert",
+    r.NEIGHBOUR_SOLICITATION: "nd-neighbor-solicit",
+    r.NEIGHBOUR_ADVERTISEMENT: "nd-neighbor-advert",
+    r.REDIRECT: "nd-redirect",
+    143: "mld2-listener-report",
+}
+_TAGS = ("8021q", "8021ad", "0x9100", "0x9200")
+# IEEE 802.2 as linux/if_ether.h numbers it where no ethertype stands: ETH_P_802_2
+_LLC = "0x0004"
+# What RFC 1042 puts before the ethertype: the SNAP's service access points, its control, no vendor
+_SNAP = 0xAAAA03000000
+
+
+def _arp(c: r.ArpFrom) -> str:
+    words = ["arp htype 1 arp ptype ip arp hlen 6 arp plen 4"]
+    words += [f"arp saddr ether {c.mac}"] if c.mac else []
+    words += [f"arp saddr ip {_plain(c.address)}"] if c.address and c.address.prefixlen else []
+    return " ".join(words)
+
+
+def _rarp(c: r.RarpFrom) -> str:
+    return f"@nh,0,48 0x108000604 @nh,64,48 {_number(c.mac):#x}"
+
+
+def _from(c: r.From) -> str:
+    family = _family(c.network)
+    return (
+        f"{family} saddr {_plain(c.network)}" if c.network.prefixlen else f"meta protocol {family}"
+    )
+
+
+def _ports(c: r.Ports) -> str:
+    source = f"udp sport {c.source} " if c.source else ""
+    return f"{source}udp dport {c.destination}"
+
+
+def _neighbour(c: r.Neighbour) -> str:
+    words = [f"ip6 length {c.fixed + (8 if c.option else 0)} ip6 nexthdr ipv6-icmp"]
+    if c.target and c.target.prefixlen:
+        # RFC 4861, 4.3 and 4.4: the target address follows 8 bytes of ICMPv6.
+        words.append(_masked("@th,64,128", c.target))
+    if c.option:
+        value = int.from_bytes(c.option)
+        words.append(f"@th,{c.fixed * 8},{len(c.option) * 8} {value:#x}")
+    return " ".join(words)
+
+
+def _readable(c: r.Readable) -> str:
+    first = {r.ICMP6: "icmpv6 type 0-255", r.UDP: "udp dport 0-65535", 0: "meta l4proto 0-255"}
+    return first[c.protocol]
+
+
+_WORDS: dict[type[Any], Callable[[Any], str]] = {
+    r.Source: lambda c: f"ether saddr {c.mac}",
+    r.Destination: lambda c: f"ether daddr & {c.mask} == {c.mac}",
+    r.Protocol: lambda c: f"meta protocol {_PROTOCOLS.get(c.ethertype, f'{c.ethertype:#06x}')}",
+    r.LinkService: lambda c: f"meta protocol {_LLC} @nh,0,8 {c.sap:#x}",
+    r.Wrapped: lambda c: f"meta protocol {_LLC} @nh,0,64 {_SNAP << 16 | c.ethertype:#x}",
+    r.ArpFrom: _arp,
+    r.RarpFrom: _rarp,
+    r.From: _from,
+    r.To: lambda c: f"{_family(c.network)} daddr {_plain(c.network)}",
+    r.Ports: _ports,
+    r.Icmp6: lambda c: f"icmpv6 type {_ICMP6[c.kind]}",
+    r.Neighbour: _neighbour,
+    r.Transport: lambda c: f"meta l4proto {_TRANSPORTS[c.protocol]}",
+    r.Readable: _readable,
+    r.LaterFragment: lambda _: "frag frag-off != 0",
+    r.Broadcast: lambda _: "meta pkttype broadcast",
+    r.Multicast: lambda _: "meta pkttype multicast",
+    r.Within: lambda c: f"limit rate {c.a_second}/second burst {c.a_second} packets",
+}
+"""Each kind of condition as nft both takes and lists it."""
+
+
+def _number(mac: str) -> int:
+    return int(mac.replace(":", ""), 16)
+
+
+def _family(network: Network) -> str:
+    return "ip" if network.version == 4 else "ip6"
+
+
+def _plain(network: Network) -> str:
+    whole = network.prefixlen == network.max_prefixlen
+    return str(network.network_address) if whole else str(network)
+
+
+def _masked(place: str, network: Network) -> str:
+    address, mask = int(network.network_address), int(network.netmask)
+    if network.prefixlen == network.max_prefixlen:
+        return f"{place} {address:#x}"
+    return f"{place} & {mask:#x} == {address:#x}"
+
+
+def _ways(condition: r.Condition) -> list[str]:
+    match condition:
+        case r.Tagged():
+            return [f"ether type {tag}" for tag in _TAGS]
+        case r.TaggedTwice():
+            return [f"meta protocol {tag}" for tag in _TAGS]
+    return [_WORDS[type(condition)](condition)]
+
+
+def _lines(conditions: r.Conditions) -> list[str]:
+    """The conditions as the beginnings of rules, one for each way to meet them."""
+    match conditions:
+        case (r.Protocol(r.IPV6), (r.Icmp6() | r.Transport(r.ICMP6)) as inside):
+            # nft leaves out, when it lists, what goes without saying.
+            conditions = (inside,)
+    return [" ".join(way) for way in product(*map(_ways, conditions))]
+
+
+def chain_of(tap: str, rule: str = "") -> str:
+    """The name of a tap's base chain, or of that for the exceptions of a rule."""
+    # No tap has a / in its name: another tap's chain is never taken for one of this one's.
+    return f"vmw-{tap}/{rule}" if rule else f"vmw-{tap}"
+
+
+def chains(promise: TapFilter) -> dict[str, list[str]]:
+    """The chains of one tap with their rules, as nft lists them; the base chain comes first."""
+    base = chain_of(promise.tap)
+    found: dict[str, list[str]] = {base: []}
+    for rule in r.rules_of(promise):
+        match rule:
+            case r.Rule(unless=()):
+                found[base] += [f"{line} drop" for line in _lines(rule.frames)]
+            case r.Rule(frames=(), unless=((r.Source(mac),),)):
+                found[base].append(f"ether saddr != {mac} drop")
+            case _:
+                chain = chain_of(promise.tap, rule.name)
+                found[base] += [f"{line} jump {chain}" for line in _lines(rule.frames)]
+                exceptions = [line for each in rule.unless for line in _lines(each)]
+                found[chain] = [*(f"{line} return" for line in exceptions), "drop"]
+    return found
