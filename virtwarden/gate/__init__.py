@@ -235,6 +235,6 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
         *(
             f"every user of this host can attach to tap {name} (ip link: it has no owner)"
             for name in names
-            if taps.is_anybodys(name)
+            if taps.is_anybodys(name) and notes.read(paths, name)
         ),
     ]

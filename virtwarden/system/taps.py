@@ -19,6 +19,7 @@ _IP = "/usr/sbin/ip"
 # linux/if_tun.h; struct ifreq is char ifr_name[16], short ifr_flags and the rest of a union
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
+_IFF_PERSIST = 0x0800
 _SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | 0x1000 | 0x4000  # IFF_NO_PI, IFF_VNET_HDR
 _TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
 _IFREQ = struct.Struct("16sH22x")
@@ -46,11 +47,19 @@ class Holder:
 def find(name: str) -> Tap | None:
     """The tap of this name; None where there is none, or it is another kind of interface."""
     try:
-        if int((_INTERFACES / name / "tun_flags").read_text(), 16) & _IFF_TAP:
+        if _flags(name) & _IFF_TAP:
             return Tap(name, int((_INTERFACES / name / "ifindex").read_text()))
     except (OSError, ValueError):
         pass
     return None
+
+
+def _flags(name: str) -> int:
+    """Those of a tap, as linux/if_tun.h has them; 0 where there is none of this name."""
+    try:
+        return int((_INTERFACES / name / "tun_flags").read_text(), 16)
+    except (OSError, ValueError):
+        return 0
 
 
 def keep_for_root(name: str) -> None:
@@ -59,10 +68,7 @@ def keep_for_root(name: str) -> None:
     Without an owner a tap is anybody's (linux/Documentation/networking/tuntap.rst). The queue that
     asks has the flags that the tap has: the kernel goes by those of the queue attached last.
     """
-    try:
-        flags = int((_INTERFACES / name / "tun_flags").read_text(), 16)
-    except (OSError, ValueError):
-        return
+    flags = _flags(name)
     if not flags & _IFF_MULTI_QUEUE:
         return
     queue = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
@@ -76,16 +82,18 @@ def keep_for_root(name: str) -> None:
 def is_anybodys(name: str) -> bool:
     """Whether every user of the host can attach a queue to this tap."""
     try:
-        flags = int((_INTERFACES / name / "tun_flags").read_text(), 16)
         owner = int((_INTERFACES / name / "owner").read_text())
     except (OSError, ValueError):
         return False
-    return bool(flags & _IFF_MULTI_QUEUE) and owner == -1
+    return bool(_flags(name) & _IFF_MULTI_QUEUE) and owner == -1
 
 
 def remove(tap: Tap) -> None:
-    """Take a tap away that outlived its QEMU; harmless where it is gone, or is another by now."""
-    if find(tap.name) == tap:
+    """Take a tap away that was made to outlive who has it open (TUNSETPERSIST).
+
+    Harmless where it is gone, or is another by now.
+    """
+    if find(tap.name) == tap and _flags(tap.name) & _IFF_PERSIST:
         with suppress(CommandError):
             run(_IP, "link", "delete", "dev", tap.name)
 
