@@ -89,4 +89,5 @@ def _write(file: Path, content: str, mode: int) -> None:
     try:
         files.write_atomically(file.absolute(), content.encode(), mode)
     except OSError as error:
-        raise HostError(f"{file} cannot be written: {error.strerror}") from None
+        fix = f"see whether there is a directory {file.parent}; the node exporter's comes with it"
+        raise HostError(f"{file} cannot be written: {error.strerror}", fix=fix) from None

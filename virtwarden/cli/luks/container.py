@@ -60,9 +60,10 @@ def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
 def make(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
     """A new container of so many usable bytes, its recovery passphrase shown. Raises HostError."""
     check(paths, place, usable, blank=blank)
+    key = volumes.new_key(place, _ask)
     volumes.make_room(place.container, usable)
     recovery = volumes.recovery_passphrase()
-    volumes.encrypt(place.container, volumes.new_key(place, _ask), recovery)
+    volumes.encrypt(place.container, key, recovery)
     _show(place.container, recovery)
     if place.value == HEADER:
         print(

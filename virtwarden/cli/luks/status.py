@@ -106,6 +106,8 @@ def _of_container(paths: Paths, domain: Domain, container: Container, *, runs: b
 
 def _cipher(path: str) -> tuple[str, str]:
     """Cipher and key length as the header has them, or what is wrong with the header."""
+    if not Path(path).exists():
+        return "?", f"{path} is not there"
     try:
         header = cryptsetup.header(path)
     except WardenError as error:
