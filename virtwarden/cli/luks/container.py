@@ -60,10 +60,11 @@ def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
 def make(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
     """A new container of so many usable bytes, its recovery passphrase shown. Raises HostError."""
     check(paths, place, usable, blank=blank)
-    key = volumes.new_key(place, _ask)
+    # One that is typed may be refused, one that is made is left behind: before the room, and after.
+    typed = volumes.new_key(place, _ask) if place.kind == "ask" else None
     volumes.make_room(place.container, usable)
     recovery = volumes.recovery_passphrase()
-    volumes.encrypt(place.container, key, recovery)
+    volumes.encrypt(place.container, typed or volumes.new_key(place, _ask), recovery)
     _show(place.container, recovery)
     if place.value == HEADER:
         print(
