@@ -200,22 +200,26 @@ def _write(handle: int, chunk: bytes, offset: int) -> None:
 def _compare(source: Blocks, handle: int, size: int, progress: Progress) -> str:
     """The digest of both, or an empty string where they differ."""
     there, here = hashlib.sha256(), hashlib.sha256()
-    for offset in range(0, size, _CHUNK_BYTES):
-        length = min(_CHUNK_BYTES, size - offset)
-        there.update(source.read(offset, length))
-        here.update(os.pread(handle, length, offset))
-        progress(size + offset + length, 2 * size)
+    for offset, chunk in _chunks(source, size):
+        there.update(chunk)
+        here.update(os.pread(handle, len(chunk), offset))
+        progress(size + offset + len(chunk), 2 * size)
     return there.hexdigest() if there.digest() == here.digest() else ""
 
 
 def digest(source: Blocks, progress: Progress) -> str:
     """What a disk holds: its SHA-256, as `copy` has it."""
     whole = hashlib.sha256()
-    for offset in range(0, source.size, _CHUNK_BYTES):
-        length = min(_CHUNK_BYTES, source.size - offset)
-        whole.update(source.read(offset, length))
-        progress(offset + length, source.size)
+    for offset, chunk in _chunks(source, source.size):
+        whole.update(chunk)
+        progress(offset + len(chunk), source.size)
     return whole.hexdigest()
+
+
+def _chunks(source: Blocks, size: int) -> Iterator[tuple[int, bytes]]:
+    """So much of a disk, piece by piece, each with its place."""
+    for offset in range(0, size, _CHUNK_BYTES):
+        yield offset, source.read(offset, min(_CHUNK_BYTES, size - offset))
 
 
 def moved(xml: bytes, target: str, node: str) -> bytes:

@@ -65,7 +65,7 @@ def of(case: Case, emulator: str) -> dict[str, Any] | None:
 
 
 def _for_sasl(case: Case) -> list[str]:
-    if case.rules.sasl == "off":
+    if not case.rules.asks_by_sasl:
         return []
     keytab = [case.rules.keytab] if case.rules.sasl == "kerberos" else []
     return [f"{case.cell}/sasl", "/etc/krb5.conf", *keytab]

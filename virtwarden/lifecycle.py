@@ -123,8 +123,7 @@ def plugged(case: Case) -> list[str]:
     refusals = [refusal for guard in _OF_NICS for refusal in guard.review(case)]
     if case.rules.mode is Mode.ENFORCING:
         _refuse(case, refusals)
-    for refusal in refusals if case.rules.mode is Mode.PERMISSIVE else ():
-        _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
+    _log_refusals(case, refusals)
     journal.perform(case.paths, case.domain.uuid, plan(case, _willing_of_nics(case, refusals)))
     _log(case, log.Level.NOTICE, "let-in", taps=",".join(waiting))
     return waiting
@@ -239,14 +238,18 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
 
 def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None:
     """As much as can be; what would have been refused is logged."""
-    if case.rules.mode is Mode.PERMISSIVE:
-        for refusal in (refusal for found in refusals.values() for refusal in found):
-            _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
+    _log_refusals(case, (refusal for found in refusals.values() for refusal in found))
     for guard in willing(case, refusals):
         try:
             journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
         except (WardenError, OSError) as error:
             _log(case, log.Level.WARNING, "would-refuse", reason=error)
+
+
+def _log_refusals(case: Case, refusals: Iterable[Refusal]) -> None:
+    if case.rules.mode is Mode.PERMISSIVE:
+        for refusal in refusals:
+            _log(case, log.Level.WARNING, "would-refuse", reason=refusal)
 
 
 def _undo(paths: Paths, domain: str, name: str) -> None:

@@ -82,7 +82,7 @@ def _tls_directory(case: Case) -> str | None:
 
 def _sasl(case: Case) -> dict[str, Any] | None:
     """Where QEMU finds what to ask viewers by SASL, and who may come in; None for all who can."""
-    if case.rules.sasl == "off" or case.rules.tls != "required":
+    if not case.rules.asks_by_sasl:
         return None
     return {
         "dir": f"{case.cell}/sasl",

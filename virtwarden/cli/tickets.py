@@ -145,7 +145,7 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
         )
         talk.say_ticket(ticket)
     except BaseException:  # whoever asked has hung up, or we are stopped
-        door.shut()
+        watch.end()
         raise
     return watch
 

@@ -91,6 +91,11 @@ class Watch:
         else:
             self._log(log.Level.NOTICE, "console-unused")
 
+    def end(self) -> None:
+        """Let nobody in by the ticket any more."""
+        self._door.shut()
+        self._latest.end()
+
     def _hear(
         self,
         _hypervisor: libvirt.virConnect,

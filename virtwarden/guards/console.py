@@ -92,7 +92,7 @@ def _certificates_without_tls(case: Case) -> bool:
 
 
 def _review_sasl(case: Case) -> list[Refusal]:
-    if case.op is not Op.PREPARE or not _asks_by_sasl(case):
+    if case.op is not Op.PREPARE or case.rules.sasl == "off" or not _is_on(case):
         return []
     rules = case.rules
     where = rules.where("console.sasl")
@@ -134,10 +134,6 @@ def _review_keytab(case: Case) -> list[Refusal]:
     return []
 
 
-def _asks_by_sasl(case: Case) -> bool:
-    return case.rules.sasl != "off" and _is_on(case)
-
-
 def _is_on(case: Case) -> bool:
     """Whether the domain has a VNC display, and keeps it."""
     return bool(_consoles(case)) and case.rules.display == "on"
@@ -174,7 +170,7 @@ def plan(case: Case) -> list[Change]:
 def _sasl(case: Case) -> list[Change]:
     """What QEMU asks viewers with: a database for tickets, in which none is yet, or a keytab."""
     rules = case.rules
-    if not _asks_by_sasl(case) or rules.tls != "required":
+    if not rules.asks_by_sasl or not _is_on(case):
         return []
     directory = f"{case.cell}/sasl"
     content = sasl.configuration(directory, rules.sasl, rules.keytab)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from virtwarden.system.bridges import BRIDGE, IP, memberships
 from virtwarden.system.run import run
 
-_IP, _BRIDGE, _SS = "/usr/sbin/ip", "/usr/sbin/bridge", "/usr/bin/ss"
+_SS = "/usr/bin/ss"
 _SYSCTL = Path("/proc/sys")
 _PROGRAM = re.compile(r'\(\("([^"]+)"')
 
@@ -70,10 +71,10 @@ class Network:
 
 def look() -> Network:
     """The host's network as it is now. Raises CommandError."""
-    links = {link.name: link for link in map(_link, json.loads(run(_IP, "-j", "-d", "address")))}
+    links = {link.name: link for link in map(_link, json.loads(run(IP, "-j", "-d", "address")))}
     return Network(
         links=links,
-        port_vlans=_port_vlans(json.loads(run(_BRIDGE, "-j", "vlan") or "[]")),
+        port_vlans=_port_vlans(json.loads(run(BRIDGE, "-j", "vlan") or "[]")),
         listeners=listeners(run(_SS, "-Hltnp")),
         settings=_settings(links),
     )
@@ -102,9 +103,7 @@ def _link(found: Mapping[str, Any]) -> Link:
 def _port_vlans(found: list[Mapping[str, Any]]) -> dict[str, tuple[PortVlan, ...]]:
     return {
         port["ifname"]: tuple(
-            PortVlan(vlan, "Egress Untagged" not in entry.get("flags", []))
-            for entry in port.get("vlans", [])
-            for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1)
+            PortVlan(vlan, "Egress Untagged" not in flags) for vlan, flags in memberships(port)
         )
         for port in found
     }

@@ -160,6 +160,11 @@ class Rules:
     origins: Mapping[str, Origin]
 
     @property
+    def asks_by_sasl(self) -> bool:
+        """Whether viewers are asked by SASL, which needs TLS around it."""
+        return self.sasl != "off" and self.tls == "required"
+
+    @property
     def principals(self) -> tuple[str, ...]:
         """The operators as Cyrus SASL names those who have a Kerberos ticket.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from virtwarden.errors import CommandError, HostError
 from virtwarden.system.run import run
@@ -87,17 +89,20 @@ def port(name: str) -> Port:
     if not is_vlan_aware(bridge_of(name)):
         return Port(isolated=isolated)
     (found,) = json.loads(run(BRIDGE, "-j", "vlan", "show", "dev", _checked(name))) or [{}]
-    members = [
-        (vlan, entry.get("flags", []))
-        for entry in found.get("vlans", [])
-        for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1)
-    ]
+    members = [*memberships(found)]
     return Port(
         vlans=tuple(vlan for vlan, _ in members),
         pvid=next((vlan for vlan, flags in members if "PVID" in flags), 0),
         untagged=tuple(vlan for vlan, flags in members if "Egress Untagged" in flags),
         isolated=isolated,
     )
+
+
+def memberships(port: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """The VLANs of a port as `bridge -j vlan` lists it, each with its flags (bridge(8))."""
+    for entry in port.get("vlans", []):
+        for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1):
+            yield vlan, entry.get("flags", [])
 
 
 def set_port(name: str, wanted: Port) -> None:

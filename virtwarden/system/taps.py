@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import CommandError
+from virtwarden.system.bridges import IP
 from virtwarden.system.run import run
 
 _INTERFACES = Path("/sys/class/net")
 _DEVICE = "/dev/net/tun"
-_IP = "/usr/sbin/ip"
 # linux/if_tun.h; struct ifreq is char ifr_name[16], short ifr_flags and the rest of a union
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
@@ -66,14 +66,14 @@ def keep_for_root(name: str) -> None:
     """Let nobody else attach a queue to a tap of several; of one queue, nobody can.
 
     Without an owner a tap is anybody's (linux/Documentation/networking/tuntap.rst). The queue that
-    asks has the flags that the tap has: the kernel goes by those of the queue attached last.
+    asks has the flags that the tap has: the kernel goes by those of the queue attached last. While
+    it is there, frames may come to it that are then lost: it is not asked twice.
     """
-    flags = _flags(name)
-    if not flags & _IFF_MULTI_QUEUE:
+    if not is_anybodys(name):
         return
     queue = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), flags & _SETTABLE))
+        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), _flags(name) & _SETTABLE))
         fcntl.ioctl(queue, _TUNSETOWNER, 0)
     finally:
         os.close(queue)
@@ -95,7 +95,7 @@ def remove(tap: Tap) -> None:
     """
     if find(tap.name) == tap and _flags(tap.name) & _IFF_PERSIST:
         with suppress(CommandError):
-            run(_IP, "link", "delete", "dev", tap.name)
+            run(IP, "link", "delete", "dev", tap.name)
 
 
 def every() -> tuple[Tap, ...]:
