@@ -25,7 +25,7 @@ deb: needs ## build/deb/virt-warden_VERSION_all.deb
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
-test: needs-tests test-unit test-libvirt test-package ## all tests
+test: needs-tests test-unit test-libvirt test-package ## all tests but those on a booted host
 
 test-unit: ## fast and pure
 	$(PYTHON) -B -m pytest tests/unit

@@ -123,6 +123,17 @@ class TestFormat:
         finally:
             run("umount", str(images))
 
+    def test_a_passphrase_that_is_refused_leaves_no_container(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        policy(images, "key.ask = 60")
+        warden.libvirt.define(domain_xml("web01"))
+        command = ("/usr/sbin/virt-warden", "luks", "format", "web01", "vda", "--size", "8M")
+        done = run(*command, stdin="short\n", check=False)
+        assert done.returncode == 1
+        assert "a passphrase needs 12 letters" in done.stderr
+        assert not container.exists()
+
     def test_what_a_running_domain_uses_is_not_formatted(self, vault: Vault) -> None:
         vault.enrol()
         vault.warden.libvirt.start("web01")

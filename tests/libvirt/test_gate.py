@@ -6,9 +6,13 @@ import ctypes
 import fcntl
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -27,6 +31,7 @@ from tests.libvirt.snapshots import make_base_chains
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 from tests.libvirt.wire import Wire, plain, tap_of, wire
 from virtwarden import gate
+from virtwarden.gate.foreign import foreign_taps
 from virtwarden.system import taps
 from virtwarden.system.bridges import learns_from_groups
 from virtwarden.system.netfilter import TapFilter
@@ -234,6 +239,24 @@ class TestOthers:
 
 # linux/if_tun.h; pidfd_getfd(2)
 TUNSETPERSIST, PIDFD_GETFD = 0x400454CB, 438
+
+
+def test_a_tap_that_a_replaced_libvirtd_holds_is_not_foreign(images: Path) -> None:
+    """As after libvirt's upgrade: what it is just making is not let in as nobody's."""
+    program = images / "libvirtd"
+    shutil.copy(Path(sys.executable).resolve(), program)
+    tap = open_tap("in-the-making")
+    os.set_inheritable(tap, True)
+    try:
+        with subprocess.Popen([program, "-IS", "-c", "input()"], stdin=PIPE, close_fds=False) as it:
+            os.close(tap)
+            until(lambda: Path(f"/proc/{it.pid}/exe").readlink() == program)
+            program.unlink()
+            until(lambda: "in-the-making" in taps.holders())
+            assert "in-the-making" not in [each.name for each in foreign_taps()]
+            it.kill()
+    finally:
+        run("ip", "link", "delete", "in-the-making", check=False)
 
 
 def test_a_tap_of_several_queues_is_anybodys_until_it_is_kept_for_root(bridge: str) -> None:

@@ -110,6 +110,15 @@ def test_an_operator_gets_in_by_a_ticket_once(running: Warden, syslog: Syslog) -
     assert given["password"] not in "\n".join(syslog.lines())
 
 
+def test_who_came_in_is_told_of_whose_ticket_it_was(running: Warden, syslog: Syslog) -> None:
+    ticket("alice")
+    given = ticket("bob")
+    assert "web01" in look(given)
+    assert "operator=bob" in syslog.wait_for("event=console-opened", 20)
+    assert "operator=alice" in syslog.wait_for("event=console-unused", 20)
+    assert not [line for line in syslog.lines() if "console-opened" in line and "alice" in line]
+
+
 def test_a_viewer_with_the_tickets_file_alone_sees_the_guests_screen(running: Warden) -> None:
     ticket()
     width, height, pixels = seen(home("alice") / "web01.vv")
