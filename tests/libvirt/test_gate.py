@@ -253,7 +253,7 @@ def test_a_tap_that_a_replaced_libvirtd_holds_is_not_foreign(images: Path) -> No
             until(lambda: Path(f"/proc/{it.pid}/exe").readlink() == program)
             program.unlink()
             until(lambda: "in-the-making" in taps.holders())
-            assert "in-the-making" not in [each.name for each in foreign_taps()]
+            assert "in-the-making" not in [each.name for each in foreign_taps(taps.every())]
             it.kill()
     finally:
         run("ip", "link", "delete", "in-the-making", check=False)

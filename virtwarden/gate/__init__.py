@@ -89,14 +89,28 @@ def _together(
         keeper.perform(also)
 
 
-def _raise(paths: Paths, keeper: Gate) -> int:
-    written = [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
+def _raise(paths: Paths, keeper: Gate, *, anew: bool = False) -> int:
+    """Lay all that is written down; `anew` where most of it may be there, or a former version's."""
+    written = _written(paths)
     filters: dict[str, list[TapFilter]] = {}
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
-    admitted = list(dict.fromkeys([*(each.tap for each in written), *foreign_taps()]))
-    _together(keeper, filters, keeper.raising(admitted, notes.foreign_names(paths)), anew=True)
+    admitted = [each.tap for each in written]
+    admitted += foreign_taps(_unwritten(written))
+    raising = keeper.raising(admitted, notes.foreign_names(paths))
+    _together(keeper, filters, raising, anew=anew)
     return len(admitted)
+
+
+def _written(paths: Paths) -> list[Filtered]:
+    """The filters of the taps that are there."""
+    return [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
+
+
+def _unwritten(written: Iterable[Filtered]) -> list[Tap]:
+    """The taps that have no filter: none that has one is foreign."""
+    filtered = {each.tap for each in written}
+    return [tap for tap in taps.every() if tap not in filtered]
 
 
 def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
@@ -188,7 +202,9 @@ def admit_foreign(paths: Paths) -> list[str]:
         keeper = notes.keeper(paths)
         if keeper is None:
             return []
-        found = foreign_taps()
+        found = foreign_taps(_unwritten(_written(paths)))
+        if not found:
+            return []
         waiting = keeper.shut_out(found)
         if waiting:
             _let_in(keeper, [tap for tap in found if tap.name in waiting])
@@ -201,7 +217,7 @@ def restore(paths: Paths) -> int:
         return 0
     with files.locked(paths.filters):
         keeper = notes.keeper(paths)
-        return _raise(paths, keeper) if keeper is not None else 0
+        return _raise(paths, keeper, anew=True) if keeper is not None else 0
 
 
 def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:

@@ -15,9 +15,11 @@ def school(paths: Paths, domain: str, names: Iterable[str]) -> None:
     """Have these bridges learn less, and write down for which domain."""
     for bridge in {bridges.bridge_of(name) for name in names} - {""}:
         pupils = paths.bridges / bridge
-        if pupils.is_dir() or bridges.learns_from_groups(bridge):
+        learns = bridges.learns_from_groups(bridge)
+        if learns or pupils.is_dir():
             files.private_directory(pupils)
             (pupils / domain).touch(0o600)
+        if learns:
             bridges.set_learns_from_groups(bridge, learns=False)
 
 

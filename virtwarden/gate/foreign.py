@@ -10,13 +10,15 @@ from virtwarden.system.taps import Holder, Tap
 _LIBVIRT = ("libvirtd", "virtqemud")
 
 
-def foreign_taps() -> list[Tap]:
-    """The taps that are certainly no guarded domain's, by who has them open.
+def foreign_taps(among: Sequence[Tap]) -> list[Tap]:
+    """Which of these taps are certainly no guarded domain's, by who has them open.
 
     One that libvirt itself holds is in the making, and one that nobody holds can be anybody's.
     """
+    if not among:
+        return []  # to look at every process of a host takes time
     holders = taps.holders()
-    return [tap for tap in taps.every() if _is_foreign(holders.get(tap.name, []))]
+    return [tap for tap in among if _is_foreign(holders.get(tap.name, []))]
 
 
 def _is_foreign(holders: Sequence[Holder]) -> bool:
