@@ -23,6 +23,7 @@ packages="
  python3-libnbd
  python3-libvirt
  python3-lxml
+ python3-nftables
  python3-pampy
  python3-pylibacl
  python3-sh

@@ -17,6 +17,7 @@ from virtwarden.system import (
     mac,
     mapper,
     netfilter,
+    nft,
     portfilter,
     sasl,
     taps,
@@ -26,10 +27,10 @@ from virtwarden.system import (
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
-_PORT_TOOLS = {"nftables": Path(portfilter.NFT), "iptables": Path(portfilter.IPTABLES)}
+_PORT_TOOLS = {"nftables": Path(nft.NFT), "iptables": Path(portfilter.IPTABLES)}
 # cgroups(7): there wherever the unified hierarchy is mounted.
 _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
-_TOOLS = {"nftables": Path(netfilter.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
+_TOOLS = {"nftables": Path(nft.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
 
 
 class Facts(Protocol):

@@ -35,6 +35,7 @@ PACKAGE_OF = {
     "libvirt": "python3-libvirt",
     "libvirt_qemu": "python3-libvirt",
     "lxml": "python3-lxml",
+    "nftables": "python3-nftables",
     "pam": "python3-pampy",
     "posix1e": "python3-pylibacl",
     "sh": "python3-sh",

@@ -19,6 +19,7 @@ from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import certificates
+from virtwarden.system.nft import nft
 
 # What installation, commands and reports need, and what listens to libvirt: no hook goes there.
 _NOT_FOR_HOOKS = tuple(
@@ -32,6 +33,7 @@ _LIBRARIES = (
     "cryptography.x509.oid",
     "encodings.idna",
     "jsonschema",
+    "nftables",
     "posix1e",
     "select",
     "sh",
@@ -71,6 +73,8 @@ def warm_up(paths: Paths) -> None:
             importlib.import_module(module.name)
     for name in _LIBRARIES:
         importlib.import_module(name)
+    with suppress(WardenError):
+        nft("list tables")
     with suppress(PolicyError):
         _rehearse(paths)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from virtwarden.errors import CommandError, HostError
+from virtwarden.system.nft import NFT, nft
 from virtwarden.system.run import run
 
-NFT = "/usr/sbin/nft"
 IPTABLES = "/usr/sbin/iptables"
 _XTABLES = {4: IPTABLES, 6: "/usr/sbin/ip6tables"}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -99,7 +99,7 @@ class Nftables:
             return False
         nobody = PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())
         try:
-            run(NFT, "--check", "-f", "-", stdin=self.render(nobody))
+            nft(self.render(nobody), check=True)
         except CommandError:
             return False
         return True
@@ -128,18 +128,18 @@ class Nftables:
 
     def install(self, promise: PortFilter) -> None:
         """See Backend."""
-        run(NFT, "-f", "-", stdin=self.render(promise))
+        nft(self.render(promise))
 
     def remove(self, domain: str) -> None:
         """See Backend."""
         table = f"inet {_table(domain)}"
-        run(NFT, "-f", "-", stdin=f"add table {table}\ndelete table {table}\n")
+        nft(f"add table {table}\ndelete table {table}\n")
 
     def missing(self, promise: PortFilter) -> str:
         """See Backend."""
         table = _table(promise.domain)
         try:
-            listed = run(NFT, "--numeric", "list", "table", "inet", table)
+            listed = nft(f"list table inet {table}", numeric=True)
         except CommandError:
             return f"nft knows no table inet {table}"
         for version in (4, 6):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from virtwarden.system.netfilter.backend import Backend
 from virtwarden.system.netfilter.ebtables import EBTABLES_RESTORE, Ebtables
 from virtwarden.system.netfilter.gate import GATES, Gate
-from virtwarden.system.netfilter.nftables import NFT, Nftables
+from virtwarden.system.netfilter.nftables import Nftables
 from virtwarden.system.netfilter.promise import TapFilter
 from virtwarden.system.netfilter.rules import rules_of
 
@@ -19,7 +19,6 @@ __all__ = [
     "BACKENDS",
     "EBTABLES_RESTORE",
     "GATES",
-    "NFT",
     "Backend",
     "Gate",
     "TapFilter",

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from virtwarden.errors import CommandError
 from virtwarden.system.netfilter.ebtables import EBTABLES_RESTORE, PLACES, listed
-from virtwarden.system.netfilter.nftables import NFT, listed_chains
+from virtwarden.system.netfilter.nftables import listed_chains
+from virtwarden.system.nft import nft
 from virtwarden.system.run import run
 from virtwarden.system.taps import Tap
 
@@ -94,7 +95,7 @@ class NftablesGate:
     def perform(self, transaction: str) -> None:
         """See Gate."""
         if transaction:
-            run(NFT, "-f", "-", stdin=transaction)
+            nft(transaction)
 
     def stands(self) -> bool:
         """See Gate."""
@@ -112,7 +113,7 @@ class NftablesGate:
 
     def _listed(self) -> str:
         try:
-            return run(NFT, "list", "table", *self._TABLE.split())
+            return nft(f"list table {self._TABLE}")
         except CommandError:
             return ""
 

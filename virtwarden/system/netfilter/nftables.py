@@ -14,9 +14,7 @@ from virtwarden.errors import CommandError
 from virtwarden.system.netfilter.backend import difference
 from virtwarden.system.netfilter.nftwords import chain_of, chains
 from virtwarden.system.netfilter.promise import TapFilter
-from virtwarden.system.run import run
-
-NFT = "/usr/sbin/nft"
+from virtwarden.system.nft import NFT, nft
 
 _TABLE = "virt-warden"
 
@@ -31,7 +29,7 @@ class Nftables:
         if not Path(NFT).exists():
             return False
         try:
-            run(NFT, "--check", "-f", "-", stdin=_created("lo", {chain_of("lo"): []}))
+            nft(_created("lo", {chain_of("lo"): []}), check=True)
         except CommandError:
             return False
         return True
@@ -48,14 +46,14 @@ class Nftables:
         way is looked at by the old ones, 10 ms and more.
         """
         try:
-            run(NFT, "-f", "-", stdin=_all_created(promises) + also)
+            nft(_all_created(promises) + also)
         except CommandError:
             self.replace(promises, also)
 
     def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
         """See Backend."""
         removal = _removal([promise.tap for promise in promises], _chains_by_table())
-        run(NFT, "-f", "-", stdin=removal + _all_created(promises) + also)
+        nft(removal + _all_created(promises) + also)
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """See Backend."""
@@ -64,7 +62,7 @@ class Nftables:
         if _TABLE in there and len(_chains_of(taps, there)) == len(there[_TABLE]):
             text += _deleted(_TABLE)
         if text + also:
-            run(NFT, "-f", "-", stdin=text + also)
+            nft(text + also)
 
     def missing(self, promise: TapFilter) -> str:
         """See Backend."""
@@ -74,7 +72,7 @@ class Nftables:
         for chain in wanted:
             try:
                 # One after the other: of several in one call, nft 1.0.6 finds the last alone.
-                listed = run(NFT, "list", "chain", "netdev", _TABLE, chain)
+                listed = nft(f"list chain netdev {_TABLE} {chain}")
             except CommandError:
                 return f"nft knows no chain {chain} in table netdev {_TABLE}"
             if chain == base and _hook(promise.tap) not in listed:
@@ -123,7 +121,7 @@ def _chains_of(taps: Sequence[str], there: dict[str, list[str]]) -> list[str]:
 
 def _chains_by_table() -> dict[str, list[str]]:
     """The names of all chains of the family netdev."""
-    listed = run(NFT, "list", "chains", "netdev")
+    listed = nft("list chains netdev")
     tables = re.findall(r"^table netdev (\S+) {\n(.*?)^}", listed, re.DOTALL | re.MULTILINE)
     return {name: [*listed_chains(chains)] for name, chains in tables}
 
