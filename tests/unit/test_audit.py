@@ -232,3 +232,11 @@ def test_prometheus_gets_one_line_for_each_sample() -> None:
     assert 'virt_warden_audit_items{severity="high",state="bad"} 1' in lines
     samples = [line for line in lines if not line.startswith("#")]
     assert all(line.startswith("virt_warden_audit_") for line in samples)
+
+
+def test_prometheus_gets_no_sample_twice_and_of_two_the_worst() -> None:
+    """Else the node exporter throws the whole file away."""
+    worse = Check(CHECK.id, Severity.HIGH, "It has none", "why", "fix")
+    lines = prometheus.render(report(CHECK.bad("a"), worse.bad("b"), CHECK.bad("c"))).splitlines()
+    label = 'virt_warden_audit_amiss{id="vm.exceptions",subject="host",state="bad"}'
+    assert [line for line in lines if line.startswith(label)] == [f"{label} 3"]

@@ -1,7 +1,9 @@
-"""The host's own network: what `network check` finds wrong, and what `network render` writes."""
+"""The host's own network: what `network check` finds wrong, what the audit makes of that, and what
+`network render` writes."""
 
 from __future__ import annotations
 
+import ast
 import configparser
 import io
 import json
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_host import policy
+from fake_host import REPOSITORY, policy
 
-from virtwarden.errors import PolicyError
+from virtwarden.audit import network as audit
+from virtwarden.audit.item import Item, Severity, State
+from virtwarden.errors import CommandError, PolicyError
 from virtwarden.hostnet import checks, plan, render, seen
 from virtwarden.hostnet.plan import HostPlan
 from virtwarden.hostnet.seen import Link, Listener, Network, PortVlan
@@ -288,6 +292,71 @@ def test_what_ss_lists_is_read() -> None:
         ("fe80::1", 53, "eno3", ""),
         ("::", 16509, "", ""),
     ]
+
+
+# The audit
+
+
+def audited(text: str, directory: Path, network: Network) -> dict[str, Item]:
+    """The items by their id; of those with the same one, the last that is bad."""
+    items = list(audit.checks(policy(text, directory), lambda: network))
+    return {i.id: i for i in sorted(items, key=lambda item: item.state is State.BAD)}
+
+
+def test_a_host_as_it_should_be_is_good_in_every_item(tmp_path: Path, good: Network) -> None:
+    items = audited(POLICY, tmp_path, good)
+    told = {audit.ZONES.id, audit.PLAN.id, *(check.id for check in audit.CHECKS.values())}
+    assert {*items} == told
+    assert {item.state for item in items.values()} == {State.GOOD}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_what_the_check_finds_the_audit_tells_once(
+    tmp_path: Path, wanted: HostPlan, good: Network, broken: str
+) -> None:
+    _, subject, changes = BREAKS[broken]
+    network = with_link(good, changes.get("name", subject), **changes)
+    items = list(audit.checks(policy(POLICY, tmp_path), lambda: network))
+    bad = [(i.id, i.subject, i.seen, i.fix) for i in items if i.state is State.BAD]
+    found = checks.findings(wanted, network)
+    assert bad == [(f"host.network.{f.item}", f.subject, f.what, f.fix) for f in found]
+    assert {i.id for i in items if i.state is State.GOOD}.isdisjoint(id_ for id_, *_ in bad)
+
+
+def test_the_audit_knows_every_finding_that_there_is() -> None:
+    modules = (REPOSITORY / "virtwarden" / "hostnet").glob("*.py")
+    calls = [node for m in modules for node in ast.walk(ast.parse(m.read_text()))]
+    named = {
+        ast.literal_eval(node.args[0])
+        for node in calls
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding"
+    }
+    assert named == {*audit.CHECKS}
+
+
+def test_without_a_bond_nothing_is_said_of_its_mode(tmp_path: Path, good: Network) -> None:
+    items = audited(POLICY, tmp_path, without(good, "bond0"))
+    assert items["host.network.bond"].state is State.BAD
+    assert "host.network.bond-mode" not in items
+
+
+def test_a_host_whose_policy_says_nothing_is_told_what_it_could_say(
+    tmp_path: Path, good: Network
+) -> None:
+    items = audited("", tmp_path, good)
+    assert {*items} == {audit.ZONES.id, audit.PLAN.id}
+    assert {(i.state, i.severity) for i in items.values()} == {(State.BAD, Severity.LOW)}
+    assert "zones.NAME" in items[audit.ZONES.id].fix
+    assert "[host]" in items[audit.PLAN.id].fix
+
+
+def test_a_network_that_cannot_be_looked_at_is_unknown(tmp_path: Path) -> None:
+    def look() -> Network:
+        raise CommandError("ip cannot be run", code=127, said="", fix="apt install iproute2")
+
+    items = {i.id: i for i in audit.checks(policy(POLICY, tmp_path), look)}
+    assert items[audit.PLAN.id].state is State.UNKNOWN
+    assert items[audit.PLAN.id].fix == "apt install iproute2"
 
 
 # Files

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from virtwarden.audit import domains, kernel, libvirt_settings, updates
+from virtwarden.audit import domains, kernel, libvirt_settings, network, updates
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
+from virtwarden.policy import Policy
 from virtwarden.remote import checks as remote_checks
 
 
-def host_items() -> list[Item]:
+def host_items(policy: Policy) -> list[Item]:
     """All of the host's items."""
     return [
         *kernel.checks(),
         *libvirt_settings.checks(),
         *updates.checks(),
+        *network.checks(policy),
         *remote_checks.checks(),
     ]
 

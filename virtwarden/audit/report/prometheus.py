@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
-from virtwarden.audit.item import Severity, State
+from virtwarden.audit.item import Item, Severity, State
 from virtwarden.audit.report import Report
 
 
@@ -25,13 +26,22 @@ def render(report: Report) -> str:
         *(
             f'virt_warden_audit_amiss{{id="{_label(item.id)}",subject="{_label(item.subject)}",'
             f'state="{item.state.value}"}} {item.severity.value}'
-            for item in report.amiss
+            for item in _once(report)
         ),
         "# HELP virt_warden_audit_exit_code What `virt-warden audit` exits with.",
         "# TYPE virt_warden_audit_exit_code gauge",
         f"virt_warden_audit_exit_code {report.exit_code}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _once(report: Report) -> Iterable[Item]:
+    """What is amiss, of the items that labels do not tell apart the worst: a collector that finds
+    the same labels twice throws the whole file away."""
+    worst: dict[tuple[str, str, State], Item] = {}
+    for item in report.amiss:
+        worst.setdefault((item.id, item.subject, item.state), item)
+    return worst.values()
 
 
 def _label(value: str) -> str:
