@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from virtwarden.audit import domains, kernel, libvirt_settings, network, updates
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
+from virtwarden.paths import Paths
+from virtwarden.pki import checks as certificates
 from virtwarden.policy import Policy
 from virtwarden.remote import checks as remote_checks
 
 
-def host_items(policy: Policy) -> list[Item]:
+def host_items(paths: Paths, policy: Policy) -> list[Item]:
     """All of the host's items."""
     return [
         *kernel.checks(),
@@ -19,6 +21,7 @@ def host_items(policy: Policy) -> list[Item]:
         *updates.checks(),
         *network.checks(policy),
         *remote_checks.checks(),
+        *certificates.authority(paths),
     ]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from virtwarden import lifecycle
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.encryption import in_the_clear
+from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
 from virtwarden.uses import uses
 
@@ -103,6 +105,7 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
     )
     if case.op is Op.STARTED:
         yield _promises(case)
+        yield from certificates.console(Path(case.cell) / "tls", name)
     else:
         yield _startable(case)
         yield from _files(case)

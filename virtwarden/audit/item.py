@@ -38,7 +38,8 @@ class Item:
     """One thing that was looked at.
 
     `id` is the same from version to version, so that a waiver can name it; `subject` is a domain's
-    name, an interface or a setting of the host's, or `host`. `fix` is a command to paste or an edit to make.
+    name, an interface or a setting of the host's network, or `host`. `fix` is a command to paste or
+    an edit to make.
     """
 
     id: str

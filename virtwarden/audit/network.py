@@ -20,15 +20,15 @@ ZONES = Check(
     "The policy keeps domains in zones",
     "Without zones a domain may be put on any network of the host, beside others of quite another"
     " purpose.",
-    "write [zones.NAME] with bridges and vlan, and zone for the domains in it: man virt-warden.toml",
+    "write [zones.NAME] with bridges and vlan, and zone for its domains: man virt-warden.toml",
 )
 PLAN = Check(
     "host.network.plan",
     Severity.LOW,
     "The policy says what the host's network is to be",
-    "An active-backup bond of two cards carries the zones' VLANs, and the host is reached by another"
-    " card alone: else one cable takes all zones down, or VMs reach the host. Nobody compares what"
-    " is there with what is not written.",
+    "Without an active-backup bond of two cards for the zones' VLANs one cable takes all of them"
+    " down; without a card for the management alone VMs reach the host. Nobody compares what is"
+    " there with what is not written.",
     "write bond, slaves and management under [host], then see: virt-warden network check",
 )
 

@@ -61,7 +61,8 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def _report(paths: Paths) -> Report:
     policy = load(paths)
-    items: list[Item] = [*collect.host_items(policy), *collect.domain_items(_cases(paths, policy))]
+    items: list[Item] = collect.host_items(paths, policy)
+    items += collect.domain_items(_cases(paths, policy))
     now = datetime.datetime.now(datetime.UTC).astimezone()
     judged = waivers.waive(items, policy.rules_for("").waivers, now.date())
     made_at = now.isoformat(timespec="seconds")

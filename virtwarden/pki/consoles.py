@@ -136,6 +136,12 @@ def _signer_file(paths: Paths) -> Path:
     return paths.console_ca / SIGNER_CERTIFICATE
 
 
+def signer_keys(paths: Paths) -> tuple[Path, ...]:
+    """Where the signer's key lies: sealed, and unsealed since the first start after the boot."""
+    places = (paths.console_ca / _SIGNER_KEY, _unsealed(paths))
+    return tuple(place for place in places if place.exists())
+
+
 def _unsealed(paths: Paths) -> Path:
     return paths.run / "keys" / _SIGNER
 

@@ -60,6 +60,12 @@ def load(directory: Path, name: str, asks: Asks) -> PrivateKey:
     return certificates.load_key(credentials.unseal(sealed, name).encode(), str(sealed))
 
 
+def at_rest(directory: Path) -> tuple[Path, ...]:
+    """Where the key of an authority in this directory lies; empty where it was taken away."""
+    places = (directory / name for name in (_ENCRYPTED, _NSS, _SEALED))
+    return tuple(place for place in places if place.exists())
+
+
 def kind(directory: Path) -> str:
     """How the key rests, in words."""
     if (directory / _ENCRYPTED).exists():

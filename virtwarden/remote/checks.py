@@ -10,10 +10,9 @@ from pathlib import Path
 
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.errors import WardenError
-from virtwarden.pki import places
+from virtwarden.pki import checks as certificates
 from virtwarden.remote import daemons
 from virtwarden.remote.daemons import PLAIN_PORT, TLS_PORT, Daemon
-from virtwarden.system import certificates
 from virtwarden.system.conf import Settings
 from virtwarden.system.run import run
 
@@ -23,13 +22,6 @@ PLAIN = Check(
     "libvirt does not listen in the clear",
     "Whoever is on the way takes the connection over, and with it the host.",
     "systemctl disable --now libvirtd-tcp.socket virtproxyd-tcp.socket; listen_tcp = 0",
-)
-CERTIFICATE = Check(
-    "remote.tls.certificate",
-    Severity.HIGH,
-    "The host's certificate is there, closed and not about to run out",
-    "Without it clients cannot know the host; who has its key can be the host.",
-    "virt-warden pki server NAME",
 )
 NAMES = Check(
     "remote.tls.names",
@@ -110,6 +102,7 @@ def checks() -> Iterator[Item]:
         yield PLAIN.unknown(str(error))
         return
     yield _plain(daemon, settings, ports)
+    yield from certificates.libvirt(settings, listens=TLS_PORT in ports)
     if TLS_PORT in ports:
         yield from _tls(settings)
     if "sasl" in (settings.get("auth_tls"), settings.get("auth_tcp"), settings.get("auth_unix_rw")):
@@ -131,7 +124,6 @@ def _plain(daemon: Daemon, settings: Settings, ports: set[int]) -> Item:
 
 
 def _tls(settings: Settings) -> Iterator[Item]:
-    yield _certificate()
     off = settings.get("tls_no_verify_certificate") == "1"
     yield VERIFIES.judged(not off, f"tls_no_verify_certificate = {int(off)}")
     names = settings.get("tls_allowed_dn_list", ())
@@ -139,19 +131,6 @@ def _tls(settings: Settings) -> Iterator[Item]:
     priority = str(settings.get("tls_priority", "NORMAL"))
     found = _WEAK_PRIORITIES.intersection(priority.split(":"))
     yield PRIORITY.judged(not found, f"tls_priority = {priority}")
-
-
-def _certificate() -> Item:
-    certificate, key = (place.path for place in places.SERVER)
-    try:
-        found = certificates.load(certificate.read_bytes(), str(certificate))
-        mode = stat.S_IMODE(key.stat().st_mode)
-    except (OSError, WardenError) as error:
-        return CERTIFICATE.bad(f"port {TLS_PORT} listens, but: {error}")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return CERTIFICATE.bad(f"{key} has mode {mode:04o}", fix=f"chmod 0600 {key}")
-    until = f"until {found.not_valid_after.date()}"
-    return CERTIFICATE.judged(not certificates.has_run_out(found, share=0.9), until)
 
 
 def _sasl() -> Item:

@@ -179,6 +179,41 @@ def has_run_out(certificate: x509.Certificate, *, share: float = 1.0) -> bool:
     return _now() >= begun + (end - begun) * share
 
 
+def runs_out_soon(certificate: x509.Certificate) -> bool:
+    """Whether it ends within 30 days, or, where it is made for less, within a fifth of its life."""
+    begun, end = certificate.not_valid_before, certificate.not_valid_after
+    return _now() >= end - min(30 * DAY, (end - begun) / 5)
+
+
+def key_in_words(certificate: x509.Certificate) -> str:
+    """The kind and the size of its key."""
+    public: Any = certificate.public_key()
+    kind = type(public).__name__.strip("_").removesuffix("PublicKey").replace("EllipticCurve", "EC")
+    size = getattr(public, "key_size", 0)
+    return f"{kind} of {size} bits" if size else kind
+
+
+def weakness(certificate: x509.Certificate) -> str:
+    """Why it can be forged by today's means; empty where it cannot (NIST SP 800-131A, table 2)."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+
+    try:
+        public: Any = certificate.public_key()
+        digest = certificate.signature_hash_algorithm
+    except (UnsupportedAlgorithm, ValueError) as error:
+        return f"its key or its signature is of no known kind: {error}"
+    least = 224 if isinstance(public, ec.EllipticCurvePublicKey) else 2048
+    has_size = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, dsa.DSAPublicKey)
+    if isinstance(public, has_size) and public.key_size < least:
+        return f"its key is {key_in_words(certificate)}"
+    # Nobody believes a root for its signature.
+    is_root = certificate.issuer == certificate.subject
+    if digest is not None and digest.name in ("md5", "sha1") and not is_root:
+        return f"it is signed with {digest.name.upper()}"
+    return ""
+
+
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: PublicKey, expiry: datetime.datetime
 ) -> x509.CertificateBuilder:
