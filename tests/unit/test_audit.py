@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -16,6 +19,7 @@ from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
 from virtwarden.audit.report import json as json_report
 from virtwarden.policy import Waiver
+from virtwarden.system import packages
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = json.loads((REPOSITORY / "policy" / "audit.schema.json").read_text())
@@ -24,6 +28,10 @@ GOOD_KERNEL = {
     "sys/module/kvm_intel/parameters/nested": "N",
     "sys/module/apparmor/parameters/enabled": "Y",
     "sys/kernel/mm/ksm/run": "0",
+    "proc/swaps": "Filename Type Size Used Priority\n/dev/dm-1 partition 1 0 -2",
+    "sys/class/block/dm-1/dm/uuid": "LVM-abc",
+    "sys/class/block/dm-1/slaves/dm-0/size": "1",
+    "sys/class/block/dm-0/dm/uuid": "CRYPT-LUKS2-abc",
     "proc/self/mountinfo": "22 1 0:5 / /proc rw shared:1 - proc proc rw,hidepid=invisible",
     "proc/sys/kernel/yama/ptrace_scope": "1",
     "proc/sys/fs/protected_hardlinks": "1",
@@ -58,6 +66,14 @@ def test_a_good_kernel_is_good(tmp_path: Path) -> None:
             kernel.MITIGATIONS,
         ),
         ("sys/devices/system/cpu/vulnerabilities/l1tf", "Vulnerable", kernel.MITIGATIONS),
+        (
+            "sys/devices/system/cpu/vulnerabilities/mds",
+            "Mitigation: Clear CPU buffers; SMT vulnerable",
+            kernel.SMT,
+        ),
+        ("proc/swaps", "Filename\n/dev/sda2 partition 1 0 -2", kernel.SWAP),
+        ("proc/swaps", "Filename\n/swapfile file 1 0 -2", kernel.SWAP),
+        ("sys/class/block/dm-0/dm/uuid", "LVM-xyz", kernel.SWAP),
         ("sys/module/kvm_intel/parameters/nested", "Y", kernel.NESTED),
         ("sys/module/kvm_amd/parameters/nested", "1", kernel.NESTED),
         ("sys/module/apparmor/parameters/enabled", "N", kernel.LSM),
@@ -91,6 +107,11 @@ def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
     ("file", "line", "setting"),
     [
         ("qemu.conf", 'user = "root"', "user"),
+        ("qemu.conf", 'group = "root"', "group"),
+        ("qemu.conf", "namespaces = []", "namespaces"),
+        ("qemu.conf", 'cgroup_controllers = [ "cpu", "memory" ]', "cgroup_controllers"),
+        ("qemu.conf", 'stdio_handler = "file"', "stdio_handler"),
+        ("qemu.conf", 'spice_listen = "::"', "spice_listen"),
         ("qemu.conf", 'security_driver = "none"', "security_driver"),
         ("qemu.conf", "security_default_confined = 0", "security_default_confined"),
         ("qemu.conf", "seccomp_sandbox = 0", "seccomp_sandbox"),
@@ -127,7 +148,9 @@ def _marks() -> list[pytest.Mark]:
 @pytest.mark.process  # python-augeas asks ldconfig where its library is
 def test_libvirts_defaults_are_good_with_the_files_and_without(tmp_path: Path) -> None:
     assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
-    (tmp_path / "qemu.conf").write_text('vnc_listen = "127.0.0.1"\n')
+    (tmp_path / "qemu.conf").write_text(
+        'vnc_listen = "127.0.0.1"\nnamespaces = [ "mount" ]\ncgroup_controllers = [ "devices" ]\n'
+    )
     assert {i.state for i in libvirt_settings.checks(tmp_path)} == {State.GOOD}
 
 
@@ -137,6 +160,41 @@ def test_a_file_that_libvirt_could_not_read_is_unknown_with_its_line(tmp_path: P
     unknown = [i for i in libvirt_settings.checks(tmp_path) if i.state is State.UNKNOWN]
     assert unknown
     assert "qemu.conf:1" in unknown[0].seen
+
+
+# Updates
+
+
+@dataclass(frozen=True)
+class Version:
+    name: str
+    source_name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def test_updates_are_of_what_the_cells_are_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "qemu-system-x86": "qemu",
+        "libvirt-daemon": "libvirt",
+        "linux-image-amd64": "linux-signed-amd64",
+        "virt-warden": "virt-warden",
+        "linux-libc-dev": "linux",
+        "linux-headers-amd64": "linux-signed-amd64",
+        "vim": "vim",
+    }
+    found = [
+        SimpleNamespace(
+            name=name, installed=Version(name, source), candidate="the new", is_upgradable=True
+        )
+        for name, source in sources.items()
+    ]
+    monkeypatch.setitem(sys.modules, "apt", SimpleNamespace(Cache=lambda: found))
+    assert packages.upgradable() == [
+        f"{name} to the new"
+        for name in ("libvirt-daemon", "linux-image-amd64", "qemu-system-x86", "virt-warden")
+    ]
 
 
 # Waivers

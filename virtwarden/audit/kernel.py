@@ -68,30 +68,50 @@ LINKS = Check(
     "Hard and symbolic links to others' files are how a user makes root open the wrong file.",
     "sysctl -w fs.protected_hardlinks=1 fs.protected_symlinks=1, and the same in /etc/sysctl.d",
 )
+SMT = Check(
+    "host.kernel.smt",
+    Severity.MEDIUM,
+    "VMs do not share a core's threads where that leaks",
+    "By flaws that no kernel closes while two threads share a core, one VM reads what another does"
+    " on the same core.",
+    "put mitigations=auto,nosmt on the kernel's command line and reboot, or pin VMs that must not"
+    " learn of each other to cores of their own (<vcpupin>)",
+)
+SWAP = Check(
+    "host.kernel.swap",
+    Severity.LOW,
+    "Swap is encrypted, or there is none",
+    "Guests' memory goes there, keys and passwords too, and stays when the power is off.",
+    "swapoff -a, or have /etc/crypttab encrypt it with a key of each boot's own: crypttab(5), swap",
+)
 _VULNERABLE = ("Vulnerable", "Processor vulnerable")
 
 
 def checks(root: Path = Path("/")) -> Iterator[Item]:
     """Look at the kernel under this root directory (its /proc and /sys)."""
-    yield _mitigations(root / "sys/devices/system/cpu/vulnerabilities")
+    yield from _flaws(root / "sys/devices/system/cpu/vulnerabilities")
     yield from _nested(root / "sys/module")
     yield _mac(root)
     yield _landlock()
     yield _ksm(root / "sys/kernel/mm/ksm/run")
+    yield _swap(root)
     yield _hidepid(root / "proc/self/mountinfo")
     yield _sysctl(PTRACE, root, "kernel/yama/ptrace_scope")
     for name in ("hardlinks", "symlinks"):
         yield _sysctl(LINKS, root, f"fs/protected_{name}")
 
 
-def _mitigations(directory: Path) -> Item:
+def _flaws(directory: Path) -> Iterator[Item]:
+    """Documentation/admin-guide/hw-vuln in the kernel's source has what the files say."""
     if not directory.is_dir():
-        return MITIGATIONS.unknown("this kernel does not tell of its CPU's flaws")
+        yield MITIGATIONS.unknown("this kernel does not tell of its CPU's flaws")
+        return
     flaws = {entry.name: entry.read_text().strip() for entry in sorted(directory.iterdir())}
     open_ones = [f"{name}: {said}" for name, said in flaws.items() if said.startswith(_VULNERABLE)]
-    if open_ones:
-        return MITIGATIONS.bad("; ".join(open_ones))
-    return MITIGATIONS.good(f"{len(flaws)} flaws, all mitigated or not this CPU's")
+    good = f"{len(flaws)} flaws, all mitigated or not this CPU's"
+    yield MITIGATIONS.judged(not open_ones, "; ".join(open_ones) or good)
+    leaking = [f"{name}: {said}" for name, said in flaws.items() if "SMT vulnerable" in said]
+    yield SMT.judged(not leaking, "; ".join(leaking) or "no flaw is told of that needs them")
 
 
 def _nested(modules: Path) -> Iterator[Item]:
@@ -123,6 +143,26 @@ def _landlock() -> Item:
 def _ksm(file: Path) -> Item:
     value = file.read_text().strip() if file.exists() else "0"
     return KSM.judged(value != "1", f"ksm/run is {value}")
+
+
+def _swap(root: Path) -> Item:
+    file = root / "proc/swaps"
+    lines = file.read_text().splitlines()[1:] if file.exists() else []
+    places = [line.split()[0] for line in lines]
+    plain = [place for place in places if not _is_encrypted(root, Path(place).name)]
+    if plain:
+        return SWAP.bad(f"in the clear: {', '.join(plain)}")
+    return SWAP.good(f"encrypted: {', '.join(places)}" if places else "there is none")
+
+
+def _is_encrypted(root: Path, device: str) -> bool:
+    """Whether a block device is dm-crypt's, lies on one that is, or is memory itself (zram)."""
+    directory = root / "sys/class/block" / device
+    uuid, below = directory / "dm/uuid", directory / "slaves"
+    if device.startswith("zram") or (uuid.exists() and uuid.read_text().startswith("CRYPT-")):
+        return True
+    devices = [entry.name for entry in below.iterdir()] if below.is_dir() else []
+    return bool(devices) and all(_is_encrypted(root, name) for name in devices)
 
 
 def _hidepid(mounts: Path) -> Item:

@@ -16,7 +16,10 @@ _RESTART = "then: systemctl restart libvirtd"
 
 @dataclass(frozen=True)
 class Rule:
-    """Values of one setting that undo a protection; `default` holds where it is not set."""
+    """Values of one setting that undo a protection; `default` holds where it is not set.
+
+    A list that is set must have `needed` in it.
+    """
 
     file: str
     lens: str
@@ -27,6 +30,7 @@ class Rule:
     title: str
     why: str
     better: str
+    needed: str = ""
 
     @property
     def check(self) -> Check:
@@ -51,6 +55,15 @@ RULES = (
         Severity.CRITICAL,
         title="VMs without a user of their own do not run as root",
         why="A domain that virt-warden does not manage runs as this user.",
+        better='"libvirt-qemu"',
+    ),
+    _qemu(
+        "group",
+        "libvirt-qemu",
+        {"root", "+0", "0"},
+        Severity.HIGH,
+        title="VMs without a user of their own are not in root's group",
+        why="A domain that virt-warden does not manage runs in this group.",
         better='"libvirt-qemu"',
     ),
     _qemu(
@@ -100,6 +113,35 @@ RULES = (
         better="1",
     ),
     _qemu(
+        "namespaces",
+        "mount",
+        set(),
+        Severity.MEDIUM,
+        title="QEMU has a /dev of its own",
+        why="It finds all the host's device nodes, of which their modes alone keep it away.",
+        better='[ "mount" ]',
+        needed="mount",
+    ),
+    _qemu(
+        "cgroup_controllers",
+        "all that there are",
+        set(),
+        Severity.MEDIUM,
+        title="Cgroups keep QEMU from devices that are not its own",
+        why="A QEMU that was taken over opens any device node that its user may, or can make.",
+        better='as it is by default: take the line out, or put "devices" into it',
+        needed="devices",
+    ),
+    _qemu(
+        "stdio_handler",
+        "logd",
+        {"file"},
+        Severity.LOW,
+        title="What VMs write to logs has an end",
+        why="QEMU writes its log, and its guest's serial log, itself: both until the disk is full.",
+        better='"logd"',
+    ),
+    _qemu(
         "relaxed_acs_check",
         "0",
         {"1"},
@@ -114,6 +156,15 @@ RULES = (
         {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
         Severity.MEDIUM,
         title="Consoles do not listen everywhere by default",
+        why="Domains that virt-warden does not manage show their screen to every network.",
+        better='"127.0.0.1"',
+    ),
+    _qemu(
+        "spice_listen",
+        "127.0.0.1",
+        {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
+        Severity.MEDIUM,
+        title="SPICE displays do not listen everywhere by default",
         why="Domains that virt-warden does not manage show their screen to every network.",
         better='"127.0.0.1"',
     ),
@@ -169,7 +220,10 @@ def _settings(file: Path, lens: str) -> conf.Settings | WardenError:
 
 def _judged(rule: Rule, settings: conf.Settings) -> Item:
     value = settings.get(rule.setting, rule.default)
-    shown = " ".join(value) if isinstance(value, tuple) else value
-    origin = f"in {rule.file}" if rule.setting in settings else "by default"
-    harmed = rule.harmful.intersection(value if isinstance(value, tuple) else (value,))
-    return rule.check.judged(not harmed, f"{rule.setting} = {shown or 'not set'}, {origin}")
+    values = value if isinstance(value, tuple) else (value,)
+    is_set = rule.setting in settings
+    origin = f"in {rule.file}" if is_set else "by default"
+    lacking = is_set and rule.needed and rule.needed not in values
+    harmed = lacking or rule.harmful.intersection(values)
+    shown = " ".join(values) or ("[]" if is_set else "not set")
+    return rule.check.judged(not harmed, f"{rule.setting} = {shown}, {origin}")

@@ -28,14 +28,19 @@ def upgradable() -> list[str]:
         cache = apt.Cache()
     except SystemError as error:
         raise HostError(f"apt cannot be asked: {error}", fix="apt update") from None
-    ours = [p for p in cache if p.installed and _is_of_interest(p.installed.source_name)]
+    ours = [p for p in cache if p.installed and _is_of_interest(p.name, p.installed.source_name)]
     return sorted(
         f"{package.installed} to {package.candidate}" for package in ours if package.is_upgradable
     )
 
 
-def _is_of_interest(source: str) -> bool:
-    return source in _SOURCES or source.startswith("linux-signed")
+def _is_of_interest(package: str, source: str) -> bool:
+    return _runs(package) and (source in _SOURCES or source.startswith("linux-signed"))
+
+
+def _runs(package: str) -> bool:
+    """Of what is made of the kernel's source, its images alone: not headers, tools, documents."""
+    return not package.startswith("linux-") or package.startswith("linux-image-")
 
 
 def fixed_flaws() -> list[str]:
@@ -48,7 +53,7 @@ def fixed_flaws() -> list[str]:
     for line in listed.splitlines():
         cve, _, rest = line.partition(" ")
         package = rest.split(" ")[0]
-        if package.startswith(names):
+        if package.startswith(names) and _runs(package):
             flaws.append(f"{cve} {package}")
     return flaws
 
