@@ -6,6 +6,7 @@ and widens that as disks are plugged in, which no Landlock ruleset can be.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,22 @@ _OWN_PROCESS = "/proc/self"
 def has_label_of_its_own(domain: Domain) -> bool:
     """Whether sVirt confines the domain: a label that libvirt made up for it, or the admin did."""
     return any(label.model in _MAC_MODELS and label.label for label in domain.labels)
+
+
+def is_sandboxed(case: Case) -> bool:
+    """Whether a running domain is: the wrapper becomes QEMU only as its ticket says.
+
+    Of a process's ruleset, proc(5) tells nothing.
+    """
+    from virtwarden.system import landlock
+
+    if "emulator" in case.rules.exceptions or landlock.abi() < 1:
+        return False
+    try:
+        ticket = json.loads((Path(case.cell) / "ticket.json").read_bytes())
+    except FileNotFoundError:
+        return False
+    return ticket.get("landlock") is not None
 
 
 def of(case: Case, emulator: str) -> dict[str, Any] | None:

@@ -146,6 +146,17 @@ class Display:
     socket: str = text("@socket")
     listens: tuple[Listen, ...] = children("listen")
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens: `unix` for a socket, an empty string for what libvirt is to choose."""
+        if not self.listens:
+            return ("unix" if self.socket else self.address,)
+        return tuple(
+            "unix" if listen.kind == "socket" else listen.address
+            for listen in self.listens
+            if listen.kind != "none"
+        )
+
 
 @dataclass(frozen=True)
 class Filesystem:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from virtwarden import lifecycle
 from virtwarden.audit.item import Check, Item, Severity
+from virtwarden.confinement import has_label_of_its_own, is_sandboxed
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
+from virtwarden.system.files import Inode
 from virtwarden.uses import uses
 
 MANAGED = Check(
@@ -62,7 +65,7 @@ FILES = Check(
     Severity.HIGH,
     "Its disks are closed to all users while it is off",
     "Whoever may read an image has the VM's data; whoever may write it, the VM.",
-    "chmod o-rwx on each",
+    "chown root on each, and chmod go-rwx",
 )
 CONSOLE = Check(
     "vm.console",
@@ -70,6 +73,20 @@ CONSOLE = Check(
     "Its console asks for TLS and a password",
     "Who is on the way sees the screen and each key; who reaches the port sits at the keyboard.",
     'tls = "required" and password = "required" under [console] for it',
+)
+WORKSTATIONS = Check(
+    "vm.workstations",
+    Severity.MEDIUM,
+    "Its console is for its operators' machines alone",
+    "Whoever reaches the port may guess at the password, and meets QEMU's VNC server before it.",
+    "admin_workstations, a list of addresses and networks, under [console] for it",
+)
+CONFINED = Check(
+    "vm.confined",
+    Severity.MEDIUM,
+    "sVirt or the sandbox holds its QEMU to what is its own",
+    "Else nothing but its user keeps it from what everyone on this host may read, run, connect to.",
+    'sandbox = "auto" for it, then a stop and a start; or AppArmor: see host.kernel.mac',
 )
 SPOOFING = Check(
     "vm.spoofing",
@@ -132,20 +149,32 @@ def _startable(case: Case) -> Item:
 
 
 def _files(case: Case) -> Iterator[Item]:
-    opened = []
+    opened: list[tuple[str, str]] = []
     for use in uses(case.domain):
         try:
             leaf = case.facts.look(use.path).leaf
         except WardenError:
             continue  # `startable` says so
-        if leaf is not None and stat.S_ISREG(leaf.mode) and leaf.mode & stat.S_IRWXO:
-            opened.append((use.path, leaf.permissions))
+        if leaf is not None and stat.S_ISREG(leaf.mode):
+            opened += _opened(case, leaf)
+    seen, fixes = ("; ".join(each) for each in zip(*opened, strict=True)) if opened else ("", "")
     if opened:
-        said = "; ".join(f"{path} has mode {mode:04o}" for path, mode in opened)
-        paths = " ".join(shown(path) for path, _ in opened)
-        yield FILES.bad(said, case.domain.name, fix=f"chmod o-rwx {paths}")
+        yield FILES.bad(seen, case.domain.name, fix=fixes)
     else:
-        yield FILES.good("none is open to all", case.domain.name)
+        yield FILES.good("none is open to others", case.domain.name)
+
+
+def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
+    """What lets others than root and its own user at a file, and what mends it."""
+    own, path = case.account, shown(leaf.path)
+    if leaf.uid != 0 and not (own and leaf.uid == own.uid):
+        yield f"{leaf.path} belongs to uid {leaf.uid}", f"chown root {path}"
+    foreign = leaf.gid != 0 and not (own and leaf.gid == own.gid)
+    others = stat.S_IRWXO | (stat.S_IRWXG if foreign else 0)
+    if leaf.mode & others:
+        whom = f" and belongs to gid {leaf.gid}" if foreign else ""
+        fix = f"chmod {'g' * foreign}o-rwx {path}"
+        yield f"{leaf.path} has mode {leaf.permissions:04o}{whom}", fix
 
 
 def _allowed(case: Case) -> Iterator[Item]:
@@ -163,3 +192,33 @@ def _allowed(case: Case) -> Iterator[Item]:
     if any(display.kind == "vnc" for display in case.domain.displays):
         off = [key for key in ("tls", "password") if getattr(rules, key) != "required"]
         yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)
+        yield _workstations(case)
+    yield CONFINED.judged(*_confined(case), name)
+
+
+def _workstations(case: Case) -> Item:
+    found = {address for each in case.domain.displays for address in each.addresses if address}
+    beyond = sorted(address for address in found if not _is_of_this_host(address))
+    allowed = ", ".join(case.rules.admin_workstations)
+    if not beyond or case.rules.display == "off":
+        return WORKSTATIONS.good("it is reached on this host alone", case.domain.name)
+    where = f"it listens on {', '.join(beyond)}, for {allowed or 'every machine'}"
+    return WORKSTATIONS.judged(bool(allowed), where, case.domain.name)
+
+
+def _is_of_this_host(address: str) -> bool:
+    try:
+        return address == "unix" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _confined(case: Case) -> tuple[bool, str]:
+    """As it runs, or as the policy will have it."""
+    rules = case.rules
+    if case.op is Op.STARTED:
+        labelled, boxed = has_label_of_its_own(case.domain), is_sandboxed(case)
+        said = [word for word, is_so in (("sVirt", labelled), ("Landlock", boxed)) if is_so]
+        return bool(said), " and ".join(said) or "neither does"
+    asked = rules.sandbox != "off" or rules.svirt == "required"
+    return asked, f"sandbox = {rules.sandbox}, svirt = {rules.svirt}, at its next start"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
+from virtwarden.confinement import is_sandboxed
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.system import process
@@ -14,7 +12,7 @@ from virtwarden.system.process import Process
 def confinement(case: Case, pid: int | None) -> dict[str, str]:
     """What holds the running process, and what the kernel says of each; empty where it ended."""
     try:
-        return {} if pid is None else _told(process.read(pid), sandboxed=_sandboxed(case))
+        return {} if pid is None else _told(process.read(pid), sandboxed=is_sandboxed(case))
     except (WardenError, OSError):
         return {}
 
@@ -39,12 +37,3 @@ def _told(found: Process, *, sandboxed: bool) -> dict[str, str]:
 
 def _numbers(numbers: tuple[int, ...]) -> str:
     return " ".join(str(number) for number in sorted(set(numbers))) or "none"
-
-
-def _sandboxed(case: Case) -> bool:
-    """The wrapper becomes QEMU only as its ticket says; of a ruleset, proc(5) tells nothing."""
-    try:
-        ticket = json.loads((Path(case.cell) / "ticket.json").read_bytes())
-    except FileNotFoundError:
-        return False
-    return ticket.get("landlock") is not None

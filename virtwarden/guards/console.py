@@ -140,20 +140,12 @@ def _is_on(case: Case) -> bool:
 
 
 def _addresses(case: Case, display: Display) -> list[str]:
-    """Where a VNC display listens; `unix` for a socket.
+    """Where a VNC display listens, as far as it is known.
 
     Between `prepare` and `start` libvirt fills in the address of one of its networks, and that of
     qemu.conf where the XML names none.
     """
-    if not display.listens:
-        addresses = ["unix" if display.socket else display.address]
-    else:
-        addresses = [
-            "unix" if listen.kind == "socket" else listen.address
-            for listen in display.listens
-            if listen.kind != "none"
-        ]
-    return [address for address in addresses if address or case.op is not Op.PREPARE]
+    return [address for address in display.addresses if address or case.op is not Op.PREPARE]
 
 
 def _consoles(case: Case) -> list[Display]:

@@ -1,0 +1,165 @@
+"""What the audit says of a domain: of its disks while it is off, of its console, of its walls."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xmls
+from fake_host import KVM, UID, FakeHost, account_of, case_of, rules
+
+from virtwarden.audit import domains
+from virtwarden.audit.item import Check, Item, State
+from virtwarden.guards.base import Case, Op
+from virtwarden.paths import Paths
+from virtwarden.system import landlock
+
+LABEL = "<seclabel type='dynamic' model='{}'><label>{}</label></seclabel>"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is to be found
+
+
+def case(devices: str = "", host: FakeHost | None = None, **more: Any) -> Case:
+    host = host or FakeHost()
+    host.accounts["vmw-web01"] = account_of("vmw-web01", xmls.UUID)
+    return case_of(xmls.domain(devices), rules(**more), host)
+
+
+def item(case: Case, check: Check) -> Item:
+    (found,) = [each for each in domains.checks(case, managed=True) if each.id == check.id]
+    return found
+
+
+# Files
+
+
+def off(**disk: Any) -> Case:
+    host = FakeHost()
+    host.file(xmls.DISK, **disk)
+    return case(xmls.disk(), host)
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        {"mode": 0o600},
+        {"mode": 0o660},
+        {"mode": 0o600, "uid": UID, "gid": UID},
+        {"mode": 0o660, "uid": UID, "gid": UID},
+        {"mode": 0o600, "gid": KVM},
+    ],
+)
+def test_a_disk_that_is_roots_or_its_own_users_is_good(disk: dict[str, Any]) -> None:
+    assert item(off(**disk), domains.FILES).state is State.GOOD
+
+
+@pytest.mark.parametrize(
+    ("disk", "seen", "fix"),
+    [
+        ({"mode": 0o644}, "has mode 0644", f"chmod o-rwx {xmls.DISK}"),
+        ({"mode": 0o600, "uid": 64055}, "belongs to uid 64055", f"chown root {xmls.DISK}"),
+        ({"mode": 0o600, "uid": UID + 1}, f"uid {UID + 1}", f"chown root {xmls.DISK}"),
+        (
+            {"mode": 0o660, "gid": KVM},
+            f"mode 0660 and belongs to gid {KVM}",
+            f"chmod go-rwx {xmls.DISK}",
+        ),
+    ],
+)
+def test_a_disk_that_others_reach_while_it_is_off_is_found(
+    disk: dict[str, Any], seen: str, fix: str
+) -> None:
+    found = item(off(**disk), domains.FILES)
+    assert found.state is State.BAD
+    assert seen in found.seen
+    assert found.fix == fix
+
+
+# Console
+
+
+@pytest.mark.parametrize(
+    ("address", "workstations", "display", "state"),
+    [
+        ("127.0.0.1", (), "on", State.GOOD),
+        ("::1", (), "on", State.GOOD),
+        ("192.0.2.5", ("192.0.2.0/28",), "on", State.GOOD),
+        ("192.0.2.5", (), "off", State.GOOD),
+        ("192.0.2.5", (), "on", State.BAD),
+        (EVERYWHERE, (), "on", State.BAD),
+        ("kvm1.example.org", (), "on", State.BAD),
+    ],
+)
+def test_a_console_beyond_this_host_is_for_listed_machines(
+    address: str, workstations: tuple[str, ...], display: str, state: State
+) -> None:
+    more = {"admin_workstations": workstations, "display": display, "listen": (address,)}
+    found = item(case(xmls.vnc(address), **more), domains.WORKSTATIONS)
+    assert found.state is state
+
+
+def test_a_console_that_is_a_socket_is_this_hosts() -> None:
+    socket = "<graphics type='vnc'><listen type='socket' socket='/run/a.sock'/></graphics>"
+    assert item(case(socket), domains.WORKSTATIONS).state is State.GOOD
+
+
+def test_a_domain_without_a_console_is_not_asked_about_one() -> None:
+    found = {each.id for each in domains.checks(case(), managed=True)}
+    assert domains.WORKSTATIONS.id not in found
+
+
+# Walls
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "svirt", "state"),
+    [
+        ("auto", "off", State.GOOD),
+        ("required", "off", State.GOOD),
+        ("off", "required", State.GOOD),
+        ("off", "preferred", State.BAD),
+        ("off", "off", State.BAD),
+    ],
+)
+def test_a_domain_that_nothing_will_confine_is_found(
+    sandbox: str, svirt: str, state: State
+) -> None:
+    assert item(case(sandbox=sandbox, svirt=svirt), domains.CONFINED).state is state
+
+
+@pytest.mark.parametrize(
+    ("label", "landlocked", "abi", "excepted", "state"),
+    [
+        (LABEL.format("apparmor", "libvirt-1"), False, 1, False, State.GOOD),
+        (LABEL.format("selinux", "svirt_t:c1,c2"), False, 0, False, State.GOOD),
+        ("", True, 1, False, State.GOOD),
+        ("", True, 0, False, State.BAD),
+        ("", True, 1, True, State.BAD),
+        ("", False, 1, False, State.BAD),
+        (LABEL.format("apparmor", ""), False, 1, False, State.BAD),
+    ],
+)
+def test_a_running_domain_that_nothing_confines_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    label: str,
+    landlocked: bool,
+    abi: int,
+    excepted: bool,
+    state: State,
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: abi)
+    running = case(exceptions=frozenset({"emulator"}) if excepted else frozenset())
+    xml = xmls.domain(labels=f"{xmls.label()}{label}")
+    running = case_of(xml, running.rules, FakeHost(), Op.STARTED, Paths(run=tmp_path))
+    cell = Path(running.cell)
+    cell.mkdir()
+    (cell / "ticket.json").write_text(json.dumps({"landlock": {} if landlocked else None}))
+    assert item(running, domains.CONFINED).state is state
+
+
+def test_a_running_domain_is_not_asked_for_what_it_is_while_off() -> None:
+    running = replace(case(), op=Op.STARTED)
+    assert domains.FILES.id not in {each.id for each in domains.checks(running, managed=True)}
