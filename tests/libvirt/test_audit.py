@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
-from tests.host.domain import Disk, domain_xml
+from tests.host.command import run
+from tests.host.domain import Disk, Vnc, domain_xml
 from tests.host.images import qcow2, raw
 from tests.host.namespace import CHECKOUT
-from tests.libvirt.warden import ENFORCING, Warden, set_policy
+from tests.libvirt.warden import ENFORCING, PATHS, Warden, set_policy
+from virtwarden.system import certificates
 
 SCHEMA = json.loads((CHECKOUT / "policy" / "audit.schema.json").read_text())
 
@@ -69,6 +75,68 @@ def test_what_the_policy_leaves_open_is_found_and_can_be_waived(warden: Warden) 
     items = audit(warden)
     assert items["vm.mode", "lab-1"]["state"] == "bad"
     assert items["vm.exceptions", "lab-1"]["waiver"] == "old (until 9999-12-31)"
+
+
+def test_a_zone_in_which_the_host_shows_itself_is_found_and_mended_as_told(
+    warden: Warden, bridge: str
+) -> None:
+    items = audit(warden)
+    assert items["host.network.zones", "host"]["state"] == "bad"
+    assert items["host.network.zones", "host"]["severity"] == "low"
+    host = '[host]\nbond = "bond0"\nslaves = ["eno1", "eno2"]\nmanagement = "lo"\n'
+    set_policy(f'{ENFORCING}{host}[zones.dmz]\nbridges = ["{bridge}"]\nvlan = 10\n')
+    run("ip", "address", "add", "192.0.2.9/24", "dev", bridge)
+    items = audit(warden)
+    assert items["host.network.zones", "host"]["seen"] == "dmz"
+    found = items["host.network.host-address", bridge]
+    assert (found["state"], found["severity"]) == ("bad", "high")
+    assert found["seen"] == "the host has address 192.0.2.9/24 on it"
+    assert items["host.network.bond", "bond0"]["seen"] == "there is no such interface"
+    said = warden.command("network", "check", check=False).stdout
+    assert f"host-address: {bridge}: {found['seen']}" in said
+    run(*shlex.split(found["fix"]))
+    assert audit(warden)["host.network.host-address", "host"]["state"] == "good"
+
+
+@pytest.fixture
+def certified(warden: Warden) -> Iterator[Warden]:
+    """A host with a certificate for libvirt's remote connections."""
+    warden.command("pki", "init", "--sealed", "remote")
+    warden.command("pki", "server", "localhost")
+    yield warden
+    run("rm", "-rf", str(PATHS.state / "remote-ca"), "/etc/pki/CA", "/etc/pki/libvirt")
+
+
+def put_one_that_ran_out(file: Path) -> None:
+    key = certificates.new_key()
+    issuer = certificates.Issuer(certificates.found("long ago", key, certificates.DAY), key)
+    life = datetime.timedelta(hours=-1)
+    purpose = certificates.Purpose.SERVER
+    made = certificates.issue(issuer, purpose, "localhost", key.public_key(), life)
+    file.write_bytes(certificates.pem(made))
+
+
+def test_certificates_that_ran_out_are_found_and_renewed_as_told(certified: Warden) -> None:
+    certified.started("web01", vnc=Vnc())
+    tls = PATHS.cell(certified.status("web01")["uuid"]) / "tls"
+    files = {
+        ("remote.tls.certificate", "host"): Path("/etc/pki/libvirt/servercert.pem"),
+        ("vm.certificate", "web01"): tls / "server-cert.pem",
+    }
+    looked_at = [*files, ("remote.tls.authority", "host"), ("host.console.authority", "host")]
+    items = audit(certified)
+    assert {items[each]["state"] for each in looked_at} == {"good"}
+    for file in files.values():
+        put_one_that_ran_out(file)
+    items = audit(certified)
+    for each, file in files.items():
+        assert (items[each]["state"], items[each]["severity"]) == ("bad", "high")
+        assert f"{file} ran out on" in items[each]["seen"]
+    assert items["remote.tls.certificate", "host"]["fix"].startswith("virt-warden pki server")
+    assert items["vm.certificate", "web01"]["fix"].startswith("virt-warden pki renew")
+    certified.command("pki", "server", "localhost")
+    certified.command("pki", "renew")
+    assert {audit(certified)[each]["state"] for each in files} == {"good"}
 
 
 def test_a_domain_that_is_not_managed_is_said_to_be(warden: Warden) -> None:

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_host
 import jsonschema
 import pytest
+import xmls
 from lxml import etree
 from lxml import html as lxml_html
 
+from virtwarden import keeping
 from virtwarden.audit import kernel, libvirt_settings, waivers
+from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
 from virtwarden.audit.report import json as json_report
+from virtwarden.domain import read as read_domain
 from virtwarden.policy import Waiver
 from virtwarden.system import packages
 
@@ -195,6 +200,38 @@ def test_updates_are_of_what_the_cells_are_made_of(monkeypatch: pytest.MonkeyPat
         f"{name} to the new"
         for name in ("libvirt-daemon", "linux-image-amd64", "qemu-system-x86", "virt-warden")
     ]
+
+
+# The policy
+
+
+def backend(*, works: bool, reason: str = "") -> SimpleNamespace:
+    return SimpleNamespace(works=lambda: works, cannot=lambda _filter: reason)
+
+
+def kept(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *, nft: bool) -> list[Item]:
+    backends = {"nftables": backend(works=nft), "ebtables": backend(works=True)}
+    monkeypatch.setattr(keeping, "BACKENDS", backends)
+    monkeypatch.setattr(keeping, "_OPEN_VSWITCH", directory / "openvswitch")
+    web01 = read_domain(xmls.domain().encode())
+    return list(policy_checks.checks(fake_host.policy(text, directory), [web01]))
+
+
+def test_a_policy_that_comes_true_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[[domain]]\nmatch = "web01"\nconsole.tls = "off"\n'
+    (item,) = kept(text, tmp_path, monkeypatch, nft=True)
+    assert item.state is State.GOOD
+
+
+def test_each_thing_that_does_not_come_true_is_an_item_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[[domain]]\nmatch = "wbe01"\nconsole.tls = "off"\n'
+    (tmp_path / "openvswitch").mkdir()
+    items = kept(text, tmp_path, monkeypatch, nft=False)
+    assert {item.state for item in items} == {State.BAD}
+    for words in ("ebtables", "Open vSwitch", "policy.toml:3: no managed domain is called wbe01"):
+        assert any(words in item.seen for item in items), words
 
 
 # Waivers

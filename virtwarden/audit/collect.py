@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from virtwarden.audit import domains, kernel, libvirt_settings, network, updates
+from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
@@ -13,18 +14,16 @@ from virtwarden.policy import Policy
 from virtwarden.remote import checks as remote_checks
 
 
-def host_items(paths: Paths, policy: Policy) -> list[Item]:
-    """All of the host's items."""
+def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> list[Item]:
+    """All of them; each domain's case comes with whether the policy manages it."""
+    managed = [case.domain for case, is_managed in cases if is_managed]
     return [
+        *policy_checks.checks(policy, managed),
         *kernel.checks(),
         *libvirt_settings.checks(),
         *updates.checks(),
         *network.checks(policy),
         *remote_checks.checks(),
         *certificates.authority(paths),
+        *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
     ]
-
-
-def domain_items(cases: Iterable[tuple[Case, bool]]) -> list[Item]:
-    """All of the domains' items; each case comes with whether the policy manages it."""
-    return [item for case, managed in cases for item in domains.checks(case, managed=managed)]

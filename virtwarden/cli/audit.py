@@ -12,7 +12,6 @@ import libvirt
 
 from virtwarden import __version__
 from virtwarden.audit import collect, waivers
-from virtwarden.audit.item import Item
 from virtwarden.audit.report import EXIT_CODES, Report
 from virtwarden.cli.cases import next_case, running_case
 from virtwarden.cli.connection import connected, persistent
@@ -61,8 +60,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def _report(paths: Paths) -> Report:
     policy = load(paths)
-    items: list[Item] = collect.host_items(paths, policy)
-    items += collect.domain_items(_cases(paths, policy))
+    items = collect.items(paths, policy, _cases(paths, policy))
     now = datetime.datetime.now(datetime.UTC).astimezone()
     judged = waivers.waive(items, policy.rules_for("").waivers, now.date())
     made_at = now.isoformat(timespec="seconds")
