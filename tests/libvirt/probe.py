@@ -28,6 +28,10 @@ def _list(path: str) -> None:
     os.listdir(path)  # noqa: PTH208 - no more modules than QEMU's own confinement lets us read
 
 
+def _inherited(descriptor: int) -> None:
+    os.fstat(descriptor)
+
+
 def _connect(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), 5):
         pass
@@ -68,6 +72,7 @@ _TRIES = {
     "read": _read,
     "write": _write,
     "list": _list,
+    "inherited": _inherited,
     "connect": _connect,
     "bind": _bind,
     "abstract": _abstract,

@@ -27,6 +27,9 @@ PATHS = Paths()
 PROBE = Path(__file__).with_name("probe.py")
 DENIED = "Permission denied"
 NOT_PERMITTED = "Operation not permitted"
+CLOSED = "Bad file descriptor"
+# A number that no argument of QEMU's has.
+LEAKED = 900
 SANDBOX = 'managed = ["*"]\nsandbox = "{}"\n'
 Tries = list[tuple[str, object]]
 
@@ -53,13 +56,14 @@ def probe(warden: Warden, tries: Tries, *, as_root: bool) -> list[str]:
     argv = warden.qemu("web01").arguments[1:]
     identity = [] if as_root else ["setpriv", *_identity(status)]
     try:
-        with _installed(probe_file):
+        with _installed(probe_file), _leaked("/etc/shadow"):
             done = subprocess.run(
                 [*identity, str(PATHS.wrapper_dir / "qemu-system-x86_64"), *argv],
                 input=json.dumps(tries),
                 capture_output=True,
                 text=True,
                 check=False,
+                pass_fds=[LEAKED],
             )
     finally:
         ticket.write_text(honest)
@@ -80,6 +84,18 @@ def _in_place_of_qemu(ticket: dict[str, Any], emulator: Path, *, as_root: bool) 
 def _identity(status: dict[str, Any]) -> list[str]:
     uid = str(status["uid"])
     return ["--reuid", uid, "--regid", uid, "--init-groups", "--inh-caps=-all"]
+
+
+@contextmanager
+def _leaked(path: str) -> Iterator[None]:
+    """A descriptor that whoever starts QEMU has forgotten to close."""
+    handle = os.open(path, os.O_RDONLY)
+    os.dup2(handle, LEAKED)
+    os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(LEAKED)
 
 
 @contextmanager
@@ -129,6 +145,7 @@ def test_a_qemu_that_was_taken_over_reaches_nothing_of_others(
         ("signal", other): NOT_PERMITTED,
         ("trace", other): NOT_PERMITTED,
         ("read", f"/proc/{other}/environ"): DENIED,
+        ("inherited", LEAKED): CLOSED,
     }
     found = probe(sandboxed, list(tries), as_root=as_root)
     assert dict(zip(tries, found, strict=True)) == tries

@@ -37,7 +37,8 @@ GOOD_KERNEL = {
     "sys/class/block/dm-1/dm/uuid": "LVM-abc",
     "sys/class/block/dm-1/slaves/dm-0/size": "1",
     "sys/class/block/dm-0/dm/uuid": "CRYPT-LUKS2-abc",
-    "proc/self/mountinfo": "22 1 0:5 / /proc rw shared:1 - proc proc rw,hidepid=invisible",
+    "proc/self/mountinfo": "21 1 0:4 / /proc rw - proc proc rw\n"
+    "22 21 0:5 / /proc rw shared:1 - proc proc rw,hidepid=invisible",
     "proc/sys/kernel/yama/ptrace_scope": "1",
     "proc/sys/fs/protected_hardlinks": "1",
     "proc/sys/fs/protected_symlinks": "1",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from virtwarden.audit.item import Check, Item, Severity
+from virtwarden.system import process
 
 MITIGATIONS = Check(
     "host.kernel.mitigations",
@@ -166,11 +167,9 @@ def _is_encrypted(root: Path, device: str) -> bool:
 
 
 def _hidepid(mounts: Path) -> Item:
-    lines = [line.split() for line in mounts.read_text().splitlines()]
-    options = next((words[-1] for words in lines if words[4] == "/proc"), "")
-    hidden = any(word in options for word in ("hidepid=invisible", "hidepid=ptraceable"))
-    hidden = hidden or any(f"hidepid={number}" in options.split(",") for number in (2, 4))
-    return HIDEPID.judged(hidden, f"/proc is mounted with {options or 'no options'}")
+    options = process.mount_options(mounts)
+    seen = f"/proc is mounted with {options or 'no options'}"
+    return HIDEPID.judged(process.are_hidden(options), seen)
 
 
 def _sysctl(check: Check, root: Path, name: str) -> Item:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from virtwarden.confinement import is_sandboxed
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
@@ -32,7 +34,18 @@ def _told(found: Process, *, sandboxed: bool) -> dict[str, str]:
         "core dumps": "none" if found.core_limit == "0" else f"up to {found.core_limit}",
         "umask": f"{found.umask:03o}",
         "environment": " ".join(sorted(found.environment)) or "empty",
+        "open files": _opened(process.descriptors(found.pid)),
+        "others' processes": "hidden"
+        if process.are_hidden(process.mount_options())
+        else "seen, with their command lines (hidepid)",
     }
+
+
+def _opened(descriptors: tuple[str, ...]) -> str:
+    """The files by their paths; of what has none, how many of each kind."""
+    kinds = Counter(each.partition(":")[0] for each in descriptors if not each.startswith("/"))
+    nameless = [f"{number} {kind}" for kind, number in sorted(kinds.items())]
+    return ", ".join([*sorted({each for each in descriptors if each.startswith("/")}), *nameless])
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,27 @@ def read(pid: int) -> Process:
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
+
+
+def descriptors(pid: int) -> tuple[str, ...]:
+    """What a process has open: paths, and `socket:[…]` and the like. Raises OSError."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(str(link.readlink()))
+    return tuple(found)
+
+
+def mount_options(mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The options of /proc itself, of which one may be mounted upon another."""
+    lines = [line.split() for line in mounts.read_text().splitlines()]
+    return next((words[-1] for words in reversed(lines) if words[4] == "/proc"), "")
+
+
+def are_hidden(options: str) -> bool:
+    """Whether users do not see each other's processes; proc(5), hidepid, by name or by number."""
+    wanted = {"hidepid=invisible", "hidepid=ptraceable", "hidepid=2", "hidepid=4"}
+    return not wanted.isdisjoint(options.split(","))
 
 
 def _label(file: Path) -> str:
