@@ -84,6 +84,22 @@ def test_one_vms_user_reads_neither_the_others_disk_nor_writes_the_base(
     guarded.run(f"runuser -u vmw-web01 -- head -c1 {IMAGES}/web01.qcow2")
 
 
+def test_a_qemu_that_was_taken_over_opens_no_device_of_the_host_even_as_root(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    """By its cgroup, with neither user nor AppArmor in the way."""
+    disk = guarded.run("findmnt -no SOURCE /").stdout.strip()
+    cgroup = guarded.run(f"cut -d: -f3 /proc/{cells['web01']}/cgroup").stdout.strip()
+    assert "machine" in cgroup
+    enter = f"echo $$ >/sys/fs/cgroup{cgroup}/cgroup.procs"
+    guarded.run(f"head -c1 {disk}")
+    refused = guarded.run(f"sh -c '{enter} && head -c1 {disk}'", check=False)
+    assert "Operation not permitted" in refused.stderr
+    guarded.run(f"sh -c '{enter} && head -c1 /dev/urandom'")
+    most = guarded.run(f"cat /sys/fs/cgroup{cgroup.partition('/libvirt')[0]}/pids.max").stdout
+    assert most.strip().isdecimal(), "else it can have as many tasks as the host"
+
+
 def test_the_journal_tells_of_the_start(guarded: Host, cells: dict[str, str]) -> None:
     found = guarded.run("virt-warden log web01 --event verified").stdout
     assert "web01  verified" in found
