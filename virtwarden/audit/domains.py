@@ -125,7 +125,7 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
         yield from certificates.console(Path(case.cell) / "tls", name)
     else:
         yield _startable(case)
-        yield from _files(case)
+        yield _files(case)
     yield from _allowed(case)
 
 
@@ -148,7 +148,7 @@ def _startable(case: Case) -> Item:
     return STARTABLE.good("no guard has anything against it", name)
 
 
-def _files(case: Case) -> Iterator[Item]:
+def _files(case: Case) -> Item:
     opened: list[tuple[str, str]] = []
     for use in uses(case.domain):
         try:
@@ -157,11 +157,10 @@ def _files(case: Case) -> Iterator[Item]:
             continue  # `startable` says so
         if leaf is not None and stat.S_ISREG(leaf.mode):
             opened += _opened(case, leaf)
-    seen, fixes = ("; ".join(each) for each in zip(*opened, strict=True)) if opened else ("", "")
-    if opened:
-        yield FILES.bad(seen, case.domain.name, fix=fixes)
-    else:
-        yield FILES.good("none is open to others", case.domain.name)
+    if not opened:
+        return FILES.good("none is open to others", case.domain.name)
+    seen = "; ".join(what for what, _ in opened)
+    return FILES.bad(seen, case.domain.name, fix="; ".join(fix for _, fix in opened))
 
 
 def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
