@@ -81,6 +81,8 @@ def test_a_zone_in_which_the_host_shows_itself_is_found_and_mended_as_told(
     warden: Warden, bridge: str
 ) -> None:
     items = audit(warden)
+    for hook in ("host.hook.qemu", "host.hook.network"):
+        assert items[hook, "host"]["state"] == "good"
     assert items["host.network.zones", "host"]["state"] == "bad"
     assert items["host.network.zones", "host"]["severity"] == "low"
     host = '[host]\nbond = "bond0"\nslaves = ["eno1", "eno2"]\nmanagement = "lo"\n'

@@ -17,12 +17,14 @@ from lxml import etree
 from lxml import html as lxml_html
 
 from virtwarden import keeping
-from virtwarden.audit import kernel, libvirt_settings, waivers
+from virtwarden.audit import hooks, kernel, libvirt_settings, waivers
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
 from virtwarden.audit.report import json as json_report
 from virtwarden.domain import read as read_domain
+from virtwarden.package import hookfile
+from virtwarden.paths import Paths
 from virtwarden.policy import Waiver
 from virtwarden.system import packages
 
@@ -201,6 +203,42 @@ def test_updates_are_of_what_the_cells_are_made_of(monkeypatch: pytest.MonkeyPat
         f"{name} to the new"
         for name in ("libvirt-daemon", "linux-image-amd64", "qemu-system-x86", "virt-warden")
     ]
+
+
+# Hooks
+
+
+def with_hooks(directory: Path) -> Paths:
+    paths = Paths(share=directory / "share", hooks=directory / "hooks", state=directory / "state")
+    paths.state.mkdir()
+    (paths.share / "hooks").mkdir(parents=True)
+    source = paths.share / "hooks" / "qemu"
+    source.write_text("ours")
+    for kind in hooks.HOOKS:
+        hookfile.place(paths, source, kind)
+    return paths
+
+
+def test_hooks_that_are_in_place_are_good(tmp_path: Path) -> None:
+    assert {item.state for item in hooks.checks(with_hooks(tmp_path))} == {State.GOOD}
+
+
+@pytest.mark.parametrize("kind", hooks.HOOKS)
+def test_a_hook_that_is_gone_or_anothers_or_does_not_run_is_found(
+    tmp_path: Path, kind: str
+) -> None:
+    paths = with_hooks(tmp_path)
+    hook = paths.hooks / kind
+
+    def found() -> set[str]:
+        return {item.id for item in hooks.checks(paths) if item.state is State.BAD}
+
+    hook.chmod(0o644)
+    assert found() == {f"host.hook.{kind}"}
+    hook.write_text("somebody else's")
+    assert found() == {f"host.hook.{kind}"}
+    hook.unlink()
+    assert found() == {f"host.hook.{kind}"}
 
 
 # The policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virtwarden.audit import domains, kernel, libvirt_settings, network, updates
+from virtwarden.audit import domains, hooks, kernel, libvirt_settings, network, updates
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
@@ -18,6 +18,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
     """All of them; each domain's case comes with whether the policy manages it."""
     managed = [case.domain for case, is_managed in cases if is_managed]
     return [
+        *hooks.checks(paths),
         *policy_checks.checks(policy, managed),
         *kernel.checks(),
         *libvirt_settings.checks(),

@@ -1,0 +1,40 @@
+"""virt-warden's own hooks: without them nothing of it is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from virtwarden.audit.item import Check, Item, Severity
+from virtwarden.package import hookfile
+from virtwarden.paths import Paths
+
+_FIX = "virt-warden package configure, then: systemctl reload libvirtd"
+HOOKS = {
+    "qemu": Check(
+        "host.hook.qemu",
+        Severity.CRITICAL,
+        "libvirt asks virt-warden when a domain starts",
+        "Else no guard is raised: enrolled domains do not start, and all others do, unguarded.",
+        _FIX,
+    ),
+    "network": Check(
+        "host.hook.network",
+        Severity.MEDIUM,
+        "libvirt asks virt-warden when a NIC comes onto one of its networks",
+        "Else one that is plugged into another zone's network is found out afterwards alone.",
+        _FIX,
+    ),
+}
+
+
+def checks(paths: Paths) -> Iterator[Item]:
+    """Look for the hooks where libvirt looks for them."""
+    for kind, check in HOOKS.items():
+        where = hookfile.placed(paths, kind)
+        if where is None:
+            yield check.bad(f"there is no hook of ours at {paths.hooks / kind} or in {kind}.d")
+        else:
+            executable = os.access(where, os.X_OK)
+            seen = f"{where}{'' if executable else ' cannot be executed'}"
+            yield check.judged(executable, seen)
