@@ -1,7 +1,7 @@
 """How much of a start's time is ours: `virsh start` and `destroy` of one VM, guarded in five ways.
 
-The runs are interleaved, so that whatever else the machine does hits all ways alike. Another VM runs
-beside, under guard: as on any host but at its first start, what is the host's is set up.
+The runs are interleaved, so that whatever else the machine does hits all ways alike. Another VM
+runs beside, under guard: as on any host but at its first start, what is the host's is set up.
 """
 
 from __future__ import annotations
