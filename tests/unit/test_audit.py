@@ -127,7 +127,6 @@ def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
         ("qemu.conf", "dynamic_ownership = 0", "dynamic_ownership"),
         ("qemu.conf", 'vnc_listen = "0.0.0.0"', "vnc_listen"),
         ("qemu.conf", "relaxed_acs_check = 1", "relaxed_acs_check"),
-        ("libvirtd.conf", "listen_tcp = 1", "listen_tcp"),
         ("libvirtd.conf", 'auth_unix_rw = "none"', "auth_unix_rw"),
         ("libvirtd.conf", 'unix_sock_rw_perms = "0777"', "unix_sock_rw_perms"),
     ],

@@ -169,15 +169,6 @@ RULES = (
         better='"127.0.0.1"',
     ),
     _libvirtd(
-        "listen_tcp",
-        "0",
-        {"1"},
-        Severity.CRITICAL,
-        title="libvirt does not listen on plain TCP",
-        why="Whoever is on the way takes over the connection, and with it the host.",
-        better="0",
-    ),
-    _libvirtd(
         "auth_unix_rw",
         "polkit",
         {"none"},
