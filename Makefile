@@ -8,7 +8,7 @@ TOOLS = build/tools/bin
 RUNS = 30
 
 .PHONY: help deb install uninstall demo test test-unit test-libvirt test-package test-appliance chaos
-.PHONY: fuzz lint bench needs needs-tests tools clean
+.PHONY: appliance fuzz lint bench needs needs-tests tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-package: ## the Debian package, installed, upgraded, removed and purged wit
 
 test-appliance: deb ## a whole Debian host, booted, with the .deb on it; ALL=1 for every scenario
 	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(DEBIAN),--debian $(DEBIAN))
+
+appliance: deb ## what test-appliance boots from, where it is not there yet
+	$(PYTHON) -B -m tests.appliance --images $(if $(DEBIAN),--debian $(DEBIAN))
 
 lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .

@@ -1,14 +1,18 @@
 """`python3 -B -m tests.appliance` runs what CI does of these tests, with `--all` all of them.
 
-Two hosts boot at once where there are two CPUs. Other options are handed on to pytest.
+Two hosts boot at once where there are two CPUs. With `--images` nothing is run: what the tests boot
+from is made, where it is not there yet. Other options are handed on to pytest.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from tests import files
+from tests.appliance import layers
+from tests.appliance.recipe import BOOKWORM, RECIPES
 
 # What no other test shows, and nothing that takes long to show little more; by pytest's -k.
 _CORE = {
@@ -16,10 +20,23 @@ _CORE = {
     "test_luks.py": "decrypted or wrong_key or libvirtd_is_killed or power_cut",
 }
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """Do as told; 0 where all went well."""
+    parser = argparse.ArgumentParser(prog="tests.appliance", description=__doc__)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--images", action="store_true")
+    parser.add_argument("--debian", choices=sorted(RECIPES), default=BOOKWORM.codename)
+    told, options = parser.parse_known_args()
+    if told.images:
+        layers.with_package(layers.plain(RECIPES[told.debian]), layers.newest_package())
+        return 0
     here = Path(__file__).parent
-    options = [option for option in sys.argv[1:] if option != "--all"]
     chosen = {here / name: selected for name, selected in _CORE.items()}
-    if "--all" in sys.argv:
+    if told.all:
         chosen = dict.fromkeys(here.glob("test_*.py"), "")
-    sys.exit(files.run(chosen, (), options))
+    return files.run(chosen, (), ["--debian", told.debian, *options])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
