@@ -1,7 +1,8 @@
 """What of the host a domain's QEMU needs to reach: the wrapper holds it to that, by Landlock.
 
 landlock(7). This is where sVirt is missing: under AppArmor or SELinux libvirt confines QEMU itself,
-and widens that as disks are plugged in, which no Landlock ruleset can be.
+and widens that as disks are plugged in, which no Landlock ruleset can be. A permissive SELinux
+labels, and confines nobody.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtwarden.domain import Display, Domain
+from virtwarden.domain import Display, Domain, Label
+from virtwarden.system.mac import selinux_type
 from virtwarden.uses import granted_paths, uses
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case
 
-_MAC_MODELS = ("apparmor", "selinux")
 # The dynamic loader, which the kernel executes together with the emulator; ld.so(8).
 _LOADERS = ("lib64/ld-linux*.so.*", "lib/ld-linux*.so.*")
 # Read by QEMU and its libraries, and no secret: code, firmware, key maps, time zone, resolver.
@@ -38,9 +39,24 @@ _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/
 _OWN_PROCESS = "/proc/self"
 
 
-def has_label_of_its_own(domain: Domain) -> bool:
-    """Whether sVirt confines the domain: a label that libvirt made up for it, or the admin did."""
-    return any(label.model in _MAC_MODELS and label.label for label in domain.labels)
+def has_label_of_its_own(case: Case) -> bool:
+    """Whether the domain has a label of sVirt's, which libvirt made up for it, or the admin did."""
+    return any(_is_of_one_vm(case, label) for label in case.domain.labels)
+
+
+def _is_of_one_vm(case: Case, label: Label) -> bool:
+    """The XML may name any label. SELinux confines those of a VM's type, and tells one from another
+    by the categories at the end: user:role:type:s0:c1,c2.
+    """
+    if label.model == "selinux":
+        has_categories = label.label.count(":") > 3
+        return has_categories and selinux_type(label.label) in case.facts.selinux_vm_types()
+    return label.model == "apparmor" and bool(label.label)
+
+
+def is_confined_by_its_label(case: Case) -> bool:
+    """Whether it has one, and the kernel holds it to that."""
+    return has_label_of_its_own(case) and not case.facts.mac_is_permissive()
 
 
 def is_sandboxed(case: Case) -> bool:
@@ -62,7 +78,7 @@ def is_sandboxed(case: Case) -> bool:
 def of(case: Case, emulator: str) -> dict[str, Any] | None:
     """What the ticket says of the sandbox; None where there is to be none."""
     wanted = case.rules.sandbox
-    if wanted == "off" or (wanted == "auto" and has_label_of_its_own(case.domain)):
+    if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):
         return None
     domain = case.domain
     granted = granted_paths(domain, case.rules)

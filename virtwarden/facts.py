@@ -82,7 +82,13 @@ class Facts(Protocol):
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
 
     def mac_model(self) -> str:
-        """`apparmor` or `selinux`, whichever the kernel enforces; empty where neither."""
+        """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
+
+    def mac_is_permissive(self) -> bool:
+        """Whether it only logs what it would refuse, as SELinux can; then it confines nobody."""
+
+    def selinux_vm_types(self) -> frozenset[str]:
+        """The types that the SELinux policy has for the processes of VMs."""
 
     def selinux_label(self, path: str) -> str:
         """The label of a file, or an empty string."""
@@ -202,6 +208,14 @@ class HostFacts:
     def mac_model(self) -> str:
         """See Facts."""
         return mac.model()
+
+    def mac_is_permissive(self) -> bool:
+        """See Facts."""
+        return mac.is_permissive()
+
+    def selinux_vm_types(self) -> frozenset[str]:
+        """See Facts."""
+        return mac.vm_types()
 
     def selinux_label(self, path: str) -> str:
         """See Facts."""

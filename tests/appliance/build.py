@@ -28,11 +28,15 @@ _UNREAD = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/
 
 @dataclass(frozen=True)
 class Image:
-    """A disk to boot from, which nobody writes any more, and the kernel that boots it."""
+    """A disk to boot from, which nobody writes any more, and the kernel that boots it.
+
+    `kernel_line` is what the kernel is told besides what every machine's is.
+    """
 
     disk: Path
     disk_format: str
     kernel: Path
+    kernel_line: str
 
 
 def key(*parts: str) -> str:
@@ -62,13 +66,16 @@ def base(recipe: Recipe) -> Image:
     """A host with libvirt, and without virt-warden."""
     made_of = key(repr(recipe), *_contents(ROOTFS), *_contents(_HERE / "image"), _text(__file__))
     directory = once(f"{recipe.codename}-{made_of}", lambda path: _make(recipe, path))
-    return Image(directory / "disk", "raw", directory / "vmlinuz")
+    return Image(directory / "disk", "raw", directory / "vmlinuz", recipe.kernel_line)
 
 
 def _make(recipe: Recipe, to: Path) -> None:
     with scratch() as directory:
         root = directory / "root"
         _bootstrap(recipe, root)
+        if recipe.selinux:
+            # In a namespace for mounts of its own.
+            run("unshare", "--mount", f"{_HERE}/image/label", str(root), seconds=300)
         shutil.copy(_only(root.glob("boot/vmlinuz-*")), to / "vmlinuz")
         _write_disk(root, to / "disk")
 

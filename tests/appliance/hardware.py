@@ -88,6 +88,7 @@ class Machine:
         self._hardware = hardware
         self._directory = directory
         self._kernel = image.kernel
+        self._kernel_line = f"{_KERNEL_LINE} {image.kernel_line}"
         self._uuid = uuid4()
         self.disk = directory / "root.qcow2"
         self.console = directory / "console"
@@ -126,7 +127,7 @@ class Machine:
             *("-m", str(self._hardware.memory_mib)),
             # Two hosts of one UUID would be one host to libvirt, which it will not migrate to.
             *("-uuid", str(self._uuid)),
-            *("-kernel", str(self._kernel), "-append", _KERNEL_LINE),
+            *("-kernel", str(self._kernel), "-append", self._kernel_line),
             *("-drive", f"if=none,id=root,file={self.disk},discard=unmap"),
             *("-device", "nvme,drive=root,serial=root"),
             *("-chardev", f"file,id=console,path={self.console},append=on"),

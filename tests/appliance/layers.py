@@ -56,4 +56,4 @@ def _layer(below: Image, name: str, steps: Callable[[Host], None]) -> Image:
             host.shut_down()
             host.machine.move_disk(directory / "disk")
 
-    return Image(build.once(name, make) / "disk", "qcow2", below.kernel)
+    return Image(build.once(name, make) / "disk", "qcow2", below.kernel, below.kernel_line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOTFS = Path(__file__).with_name("rootfs")
@@ -33,14 +33,31 @@ _ARCHIVE = """
 """
 
 
+# Debian's own policy for SELinux, and what tells of it; selinux(8).
+_SELINUX = """
+    selinux-policy-default selinux-utils policycoreutils
+"""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """A Debian release, and which of its packages go onto the appliance."""
+    """A Debian release, and which of its packages go onto the appliance.
+
+    `kernel_line` is what its kernel is told besides.
+    """
 
     codename: str
     host: str = _HOST
     tools: str = _TOOLS
     archive: str = _ARCHIVE
+    kernel_line: str = ""
+    selinux: bool = False
+
+    def with_selinux(self) -> Recipe:
+        """The same host after selinux-activate(8), which puts SELinux in AppArmor's place."""
+        tools = self.tools + _SELINUX
+        line = "security=selinux selinux=1"
+        return replace(self, tools=tools, kernel_line=line, selinux=True)
 
 
 BOOKWORM = Recipe("bookworm")

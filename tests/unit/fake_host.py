@@ -58,6 +58,7 @@ class FakeHost:
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     lacks_for_sasl: str = ""
     mac: str = ""
+    permissive: bool = False
     cgroups: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
@@ -199,6 +200,12 @@ class FakeHost:
 
     def mac_model(self) -> str:
         return self.mac
+
+    def mac_is_permissive(self) -> bool:
+        return self.permissive
+
+    def selinux_vm_types(self) -> frozenset[str]:
+        return frozenset({"svirt_t", "svirt_tcg_t"})
 
     def selinux_label(self, path: str) -> str:
         return self.labels.get(path, "")

@@ -103,6 +103,14 @@ def test_each_flaw_of_a_kernel_is_found(
     assert item.fix
 
 
+def test_who_chose_selinux_is_told_to_enforce_it_and_not_to_take_apparmor(tmp_path: Path) -> None:
+    root = host(tmp_path, **{"sys/fs/selinux/enforce": "0"})
+    (item,) = [item for item in kernel.checks(root) if item.id == kernel.LSM.id]
+    assert item.seen == "SELinux, permissive"
+    assert "setenforce 1" in item.fix
+    assert "apparmor" not in item.fix
+
+
 def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
     root = host(tmp_path)
     (root / "proc/sys/kernel/yama/ptrace_scope").unlink()

@@ -13,6 +13,7 @@ from virtwarden.guards.base import Case, Op
 
 LABEL = "libvirt-6f1c1a4e-0000-4000-8000-000000000001"
 SELINUX = "system_u:system_r:svirt_t:s0:c1,c2"
+TCG = "system_u:system_r:svirt_tcg_t:s0:c1,c2"
 IMAGE = "system_u:object_r:svirt_image_t:s0:c1,c2"
 
 
@@ -47,10 +48,28 @@ def test_where_the_kernel_has_neither_the_admin_is_told_how_to_get_one() -> None
     assert "apt install apparmor" in refusal(mac, case(svirt="required"))
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "system_u:system_r:unconfined_t:s0:c1,c2",
+        "system_u:system_r:virtd_t:s0:c1,c2",
+        "system_u:system_r:svirt_t:s0",
+        "svirt_t",
+    ],
+)
+def test_a_label_of_no_vm_or_of_all_of_them_is_not_its_own(label: str) -> None:
+    own = case(labelled("selinux", label), host=FakeHost(mac="selinux"), svirt="required")
+    assert "take <label> and <baselabel> out" in refusal(mac, own)
+    breaches = verified(labelled("selinux", label), label, FakeHost(mac="selinux"))
+    assert breaches == ["it has no label of its own, though selinux is asked for by svirt"]
+
+
 # Honest passage
 
 
-@pytest.mark.parametrize("labels", [APPARMOR, labelled("selinux", SELINUX, IMAGE)])
+@pytest.mark.parametrize(
+    "labels", [APPARMOR, *(labelled("selinux", label, IMAGE) for label in (SELINUX, TCG))]
+)
 def test_a_label_of_its_own_passes(labels: str) -> None:
     assert refusals(mac, case(labels, svirt="required")) == []
 
@@ -92,6 +111,22 @@ def test_under_selinux_process_and_image_are_looked_at() -> None:
     assert verified(labels, SELINUX, right) == []
     assert "SELinux label is unconfined" in verified(labels, "unconfined", right)[0]
     assert f"{xmls.DISK} is labelled " in verified(labels, SELINUX, FakeHost())[0]
+
+
+def test_what_libvirt_labels_for_all_vms_or_not_at_all_breaks_nothing() -> None:
+    former = "<backingStore type='file'><format type='qcow2'/><source file='/images/former.qcow2'/>"
+    disks = (
+        xmls.disk(inside=f"{former}<backingStore/></backingStore>"),
+        xmls.disk("/images/cd.iso", target="vdb", inside="<readonly/>"),
+        xmls.disk("/images/common.img", target="vdc", inside="<shareable/>"),
+        xmls.disk("/images/top.qcow2", target="vdd", inside=xmls.base("/images/base.qcow2")),
+    )
+    log = "<serial type='pty'><log file='/var/log/web01.log'/></serial>"
+    labels = xmls.label() + labelled("selinux", SELINUX, IMAGE)
+    xml = xmls.domain("".join(disks) + log, labels=labels)
+    host = FakeHost(mac="selinux", labels={xmls.DISK: IMAGE, "/images/top.qcow2": IMAGE})
+    process = process_of(account_of("vmw-web01", xmls.UUID), label=SELINUX)
+    assert mac.verify(case_of(xml, rules(), host, Op.STARTED), process) == []
 
 
 @pytest.mark.parametrize(

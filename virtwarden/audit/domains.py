@@ -9,7 +9,7 @@ from pathlib import Path
 
 from virtwarden import lifecycle
 from virtwarden.audit.item import Check, Item, Severity
-from virtwarden.confinement import has_label_of_its_own, is_sandboxed
+from virtwarden.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.encryption import in_the_clear
@@ -216,7 +216,7 @@ def _confined(case: Case) -> tuple[bool, str]:
     """As it runs, or as the policy will have it."""
     rules = case.rules
     if case.op is Op.STARTED:
-        labelled, boxed = has_label_of_its_own(case.domain), is_sandboxed(case)
+        labelled, boxed = is_confined_by_its_label(case), is_sandboxed(case)
         said = [word for word, is_so in (("sVirt", labelled), ("Landlock", boxed)) if is_so]
         return bool(said), " and ".join(said) or "neither does"
     asked = rules.sandbox != "off" or rules.svirt == "required"

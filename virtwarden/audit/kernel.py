@@ -85,6 +85,10 @@ SWAP = Check(
     "Guests' memory goes there, keys and passwords too, and stays when the power is off.",
     "swapoff -a, or have /etc/crypttab encrypt it with a key of each boot's own: crypttab(5), swap",
 )
+_ENFORCE = (
+    "load virt-warden's modules for SELinux (/usr/share/doc/virt-warden/selinux.md); setenforce 1,"
+    " and SELINUX=enforcing in /etc/selinux/config"
+)
 _VULNERABLE = ("Vulnerable", "Processor vulnerable")
 
 
@@ -126,9 +130,11 @@ def _nested(modules: Path) -> Iterator[Item]:
 
 
 def _mac(root: Path) -> Item:
-    if (root / "sys/fs/selinux/enforce").exists():
-        enforcing = (root / "sys/fs/selinux/enforce").read_text().strip() == "1"
-        return LSM.judged(enforcing, f"SELinux, {'enforcing' if enforcing else 'permissive'}")
+    enforce = root / "sys/fs/selinux/enforce"
+    if enforce.exists():
+        if enforce.read_text().strip() == "1":
+            return LSM.good("SELinux, enforcing")
+        return LSM.bad("SELinux, permissive", fix=_ENFORCE)
     file = root / "sys/module/apparmor/parameters/enabled"
     enabled = file.exists() and file.read_text().strip() == "Y"
     return LSM.judged(enabled, "AppArmor" if enabled else "neither AppArmor nor SELinux is on")

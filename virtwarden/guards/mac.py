@@ -17,7 +17,7 @@ def review(case: Case) -> list[Refusal]:
     """See Guard. libvirt has chosen the label by `start`."""
     if case.op is not Op.START or case.rules.svirt != "required":
         return []
-    if has_label_of_its_own(case.domain):
+    if has_label_of_its_own(case):
         return []
     return [
         case.refusal(
@@ -30,6 +30,11 @@ def review(case: Case) -> list[Refusal]:
 
 def _fix(case: Case) -> str:
     model = case.facts.mac_model()
+    if any(label.model == "selinux" and label.label for label in case.domain.labels):
+        return (
+            "take <label> and <baselabel> out of its <seclabel model='selinux'>, and have it of"
+            f" type='dynamic' (virsh edit {shown(case.domain.name)})"
+        )
     if not model:
         return (
             "apt install apparmor, boot with apparmor in lsm= and restart libvirtd (neither"
@@ -51,12 +56,12 @@ def verify(case: Case, process: Process) -> list[str]:
     if case.rules.svirt == "off":
         return []
     labels = [label for label in case.domain.labels if label.label and label.model != "dac"]
-    if labels:
-        return [breach for label in labels for breach in _verify_label(case, process, label)]
+    breaches = [breach for label in labels for breach in _verify_label(case, process, label)]
     model = case.facts.mac_model()
-    if case.rules.svirt == "required" or model:
-        return [f"it has no label of its own, though {model or 'one'} is asked for by svirt"]
-    return []
+    if not has_label_of_its_own(case) and (case.rules.svirt == "required" or model):
+        wanted = model or "one"
+        breaches.append(f"it has no label of its own, though {wanted} is asked for by svirt")
+    return breaches
 
 
 def _verify_label(case: Case, process: Process, label: Label) -> list[str]:
@@ -69,9 +74,18 @@ def _verify_label(case: Case, process: Process, label: Label) -> list[str]:
     breaches = []
     if process.label != label.label:
         breaches.append(f"QEMU's SELinux label is {process.label or 'none'}, not {label.label}")
-    for use in uses(case.domain):
-        if not use.shared and label.image_label:
-            found = case.facts.selinux_label(use.path)
-            if found != label.image_label:
-                breaches.append(f"{use.path} is labelled {found}, not {label.image_label}")
-    return breaches
+    return breaches + _verify_images(case, label)
+
+
+def _verify_images(case: Case, label: Label) -> list[str]:
+    """What QEMU opens to write it has to itself. Bases and what is shared, libvirt labels for all
+    VMs, and a log that virtlogd writes not at all; libvirt's security_selinux.c.
+    """
+    own = [use.path for use in uses(case.domain) if use.write and not use.shared]
+    logs = case.domain.character_files
+    found = {path: case.facts.selinux_label(path) for path in own if path not in logs}
+    return [
+        f"{path} is labelled {seen or 'nothing'}, not {label.image_label}"
+        for path, seen in found.items()
+        if label.image_label and seen != label.image_label
+    ]

@@ -1,0 +1,51 @@
+"""A sandbox of Landlock takes the place of sVirt, wherever sVirt holds nobody."""
+
+from __future__ import annotations
+
+import pytest
+import xmls
+from fake_host import FakeHost, case_of, rules
+
+from virtwarden import confinement
+from virtwarden.guards.base import Op
+
+EMULATOR = "/usr/bin/qemu-system-x86_64"
+SVIRT = "system_u:system_r:svirt_t:s0:c1,c2"
+APPARMOR = f"libvirt-{xmls.UUID}"
+
+
+def is_sandboxed(
+    model: str, label: str, *, permissive: bool = False, sandbox: str = "auto"
+) -> bool:
+    labels = f"<seclabel type='dynamic' model='{model}'><label>{label}</label></seclabel>"
+    xml = xmls.domain(xmls.disk(), labels=xmls.label() + labels)
+    host = FakeHost(mac=model, permissive=permissive)
+    case = case_of(xml, rules(sandbox=sandbox), host, Op.START)
+    return confinement.of(case, EMULATOR) is not None
+
+
+# Attacks
+
+
+@pytest.mark.parametrize(
+    "label", [SVIRT.replace("svirt_t", "unconfined_t"), "system_u:system_r:svirt_t:s0"]
+)
+def test_a_label_that_tells_no_vm_from_another_is_no_way_out_of_the_sandbox(label: str) -> None:
+    assert is_sandboxed("selinux", label)
+
+
+def test_a_permissive_selinux_holds_nobody_so_the_sandbox_does() -> None:
+    assert is_sandboxed("selinux", SVIRT, permissive=True)
+
+
+# Honest passage
+
+
+@pytest.mark.parametrize(("model", "label"), [("selinux", SVIRT), ("apparmor", APPARMOR)])
+def test_what_its_label_confines_needs_no_sandbox(model: str, label: str) -> None:
+    assert not is_sandboxed(model, label)
+    assert is_sandboxed(model, label, sandbox="required")
+
+
+def test_where_it_is_off_there_is_none() -> None:
+    assert not is_sandboxed("selinux", SVIRT, permissive=True, sandbox="off")
