@@ -29,6 +29,8 @@ install -D -m 755 hooks/farewell.sh "$share/hooks/farewell"
 for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
     install -D -m 644 "packaging/apparmor/$lines" "$share/apparmor/$lines"
 done
+install -d "$share/selinux"
+install -m 644 packaging/selinux/* "$share/selinux"
 for arch in $ARCHES; do
     install -D -m 755 wrapper/qemu_system.py "$DESTDIR/usr/lib/virt-warden/qemu-system-$arch"
 done

@@ -22,6 +22,7 @@ class Paths:
     hooks: Path = Path("/etc/libvirt/hooks")
     daemon_pids: Path = Path("/run")
     apparmor: Path = Path("/etc/apparmor.d")
+    selinux_modules: Path = Path("/var/lib/selinux")
     share: Path = Path("/usr/share/virt-warden")
     udev_rules: Path = Path("/run/udev/rules.d")
     block_devices: Path = Path("/sys/block")

@@ -13,12 +13,9 @@ from virtwarden.cli.connection import connected, for_each, persistent
 from virtwarden.cli.recover import recover_one
 from virtwarden.cli.unenrol import restore
 from virtwarden.errors import HostError, WardenError
-from virtwarden.package import apparmor, daemon, farewell, hookfile, luks
+from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths
-
-# One script is both: what it is asked tells which (virtwarden/hook.py).
-_HOOKS = ("qemu", "network")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +34,11 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def configure(paths: Paths) -> int:
     """After installation, upgrade, or when somebody took the hook's place. Needs no libvirt."""
-    found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in _HOOKS]
+    found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in hookfile.KINDS]
     for where, is_new in found:
         if is_new:
             print(f"libvirt's hook is {where}")
-    for report in apparmor.permit(paths):
+    for report in (*apparmor.permit(paths), *selinux.permit(paths)):
         print(f"virt-warden: {report}", file=sys.stderr)
     farewell.withdraw(paths)
     if any(is_new for _, is_new in found):
@@ -70,6 +67,8 @@ def remove(paths: Paths) -> int:
     reasons = farewell.needed(paths)
     if reasons:
         farewell.leave(paths)
+        for report in selinux.label_hooks(paths):
+            print(f"virt-warden: {report}", file=sys.stderr)
         print(f"a hook stays until this has ended: {'; '.join(reasons)}")
     else:
         hookfile.take_away(paths)

@@ -17,6 +17,9 @@ from pathlib import Path
 from virtwarden.paths import Paths
 from virtwarden.system import files
 
+KINDS = ("qemu", "network")
+"""One script is both: what it is asked tells which (virtwarden/hook.py)."""
+
 _EXECUTABLE = 0o755
 
 

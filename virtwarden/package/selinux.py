@@ -1,0 +1,41 @@
+"""SELinux's labels on our hooks, and whether its policy knows us.
+
+What is written anew has its directory's label, by which libvirt may not execute it. The policy
+module is the admin's to load: docs/selinux.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from virtwarden.errors import CommandError
+from virtwarden.package import hookfile
+from virtwarden.paths import Paths
+from virtwarden.system import mac
+from virtwarden.system.run import run
+
+_RESTORECON = Path("/usr/sbin/restorecon")
+# selinux_policy_root(3), selinux_semanage_conf(5): one store for each policy, one directory for
+# each of its modules.
+_MODULE = "*/active/modules/*/virt-warden"
+
+
+def permit(paths: Paths) -> list[str]:
+    """Label the hooks as the policy says. Gives a sentence for what went wrong, or is missing."""
+    if mac.model() == "selinux" and not any(paths.selinux_modules.glob(_MODULE)):
+        what = "SELinux is on, and knows nothing of virt-warden: once it enforces, no VM starts"
+        fix = f"semodule -i {paths.share}/selinux/virt-warden.cil, and the rest of"
+        return [f"{what}; to mend: {fix} /usr/share/doc/virt-warden/selinux.md"]
+    return label_hooks(paths)
+
+
+def label_hooks(paths: Paths) -> list[str]:
+    """restorecon(8). Gives a sentence for what went wrong."""
+    hooks = [where for kind in hookfile.KINDS if (where := hookfile.placed(paths, kind))]
+    if not hooks or mac.model() != "selinux":
+        return []
+    try:
+        run(str(_RESTORECON), *map(str, hooks))
+    except CommandError as error:
+        return [f"SELinux may keep libvirt from running its hooks: {error}"]
+    return []
