@@ -50,6 +50,13 @@ def guarded_image(plain_image: Image, package: Path) -> Image:
     return layers.with_package(plain_image, package)
 
 
+@pytest.fixture(scope="session")
+def selinux_image(pytestconfig: pytest.Config, package: Path) -> Image:
+    """A host with our package, on which SELinux is in AppArmor's place."""
+    recipe = RECIPES[pytestconfig.getoption("debian")].with_selinux()
+    return layers.with_package(layers.plain(recipe), package)
+
+
 @pytest.fixture(scope="module")
 def plain(request: pytest.FixtureRequest, plain_image: Image) -> Iterator[Host]:
     """A host without virt-warden, one for the module."""

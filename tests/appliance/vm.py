@@ -56,8 +56,8 @@ class Vm:
         return self.host.run(f"ps -o user:64= -p {self.pid()}").stdout.strip()
 
     def label(self) -> str:
-        """How AppArmor confines its QEMU."""
-        return self.host.get(f"/proc/{self.pid()}/attr/current").decode().strip()
+        """How AppArmor or SELinux confines its QEMU."""
+        return self.host.get(f"/proc/{self.pid()}/attr/current").decode().strip("\0\n")
 
     def status(self) -> dict[str, Any]:
         """What virt-warden says of it."""
