@@ -116,7 +116,7 @@ def test_a_host_that_enforces_starts_nothing_before_it_was_told_of_us(host: Host
 
 
 def test_told_of_us_it_enforces_and_vms_start_as_ever(host: Host, web: Vm, rich: Vm) -> None:
-    modules = f"{_MODULES}/virt-warden.cil {_MODULES}/libvirt.cil"
+    modules = f"{_MODULES}/virt-warden.cil {_MODULES}/virt-warden-libvirt.cil"
     host.run(f"semodule -i {modules}", seconds=_MODULE_SECONDS)
     host.run(f"restorecon -R {_OURS} /usr/lib/libvirt")
     assert _configured(host) == ""
