@@ -17,6 +17,7 @@ from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.system import landlock
 
+SVIRT = "system_u:system_r:svirt_t:s0:c1,c2"
 LABEL = "<seclabel type='dynamic' model='{}'><label>{}</label></seclabel>"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is to be found
 
@@ -133,7 +134,14 @@ def test_a_domain_that_nothing_will_confine_is_found(
     ("label", "landlocked", "abi", "excepted", "state"),
     [
         (LABEL.format("apparmor", "libvirt-1"), False, 1, False, State.GOOD),
-        (LABEL.format("selinux", "svirt_t:c1,c2"), False, 0, False, State.GOOD),
+        (LABEL.format("selinux", SVIRT), False, 0, False, State.GOOD),
+        (
+            LABEL.format("selinux", SVIRT.replace("svirt_t", "unconfined_t")),
+            False,
+            0,
+            False,
+            State.BAD,
+        ),
         ("", True, 1, False, State.GOOD),
         ("", True, 0, False, State.BAD),
         ("", True, 1, True, State.BAD),
@@ -158,6 +166,16 @@ def test_a_running_domain_that_nothing_confines_is_found(
     cell.mkdir()
     (cell / "ticket.json").write_text(json.dumps({"landlock": {} if landlocked else None}))
     assert item(running, domains.CONFINED).state is state
+
+
+def test_a_label_that_a_permissive_selinux_only_logs_confines_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    xml = xmls.domain(labels=xmls.label() + LABEL.format("selinux", SVIRT))
+    host = FakeHost(mac="selinux", permissive=True)
+    running = case_of(xml, rules(), host, Op.STARTED, Paths(run=tmp_path))
+    assert item(running, domains.CONFINED).state is State.BAD
 
 
 def test_a_running_domain_is_not_asked_for_what_it_is_while_off() -> None:
