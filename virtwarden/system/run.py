@@ -41,6 +41,7 @@ def output(
     that it wrote on stderr, where it fails, is missing, or runs for more than `timeout` seconds.
     """
     import logging
+    from io import BytesIO
 
     import sh  # 20 ms, which a hook that has nothing to run does not pay
 
@@ -49,14 +50,17 @@ def output(
     kept: dict[str, Any] = {"_pass_fds": set(inherited)} if inherited else {"_close_fds": True}
     for handle in inherited:
         os.set_inheritable(handle, True)
+    # sh 1 gives back the command that ran, sh 2 its output as text: both fill a file.
+    printed = BytesIO()
     try:
         # sh's own _timeout looks only every 0.1 s whether the command has ended: timeout(1) is
         # told by the kernel.
-        finished = sh.Command("/usr/bin/timeout")(
+        sh.Command("/usr/bin/timeout")(
             "--kill-after=2",
             str(timeout),
             *command,
             _in=stdin,
+            _out=printed,
             _env=_ENVIRONMENT,
             _tty_out=False,
             _new_session=True,
@@ -67,7 +71,7 @@ def output(
     finally:
         for handle in inherited:
             os.set_inheritable(handle, False)
-    return bytes(finished.stdout)
+    return printed.getvalue()
 
 
 @contextmanager
