@@ -37,6 +37,15 @@ def local(paths: Paths, name: str) -> Path:
     return paths.apparmor / "local" / name
 
 
+@pytest.fixture
+def drop_in(paths: Paths) -> Path:
+    """Where the line of the abstraction goes, where libvirt's asks for drop-ins as Debian 13's."""
+    include = f"  include if exists <{ABSTRACTION}.d>\n"
+    (paths.apparmor / ABSTRACTION).write_text(f"{include}  include if exists <local/{ABSTRACTION}>")
+    local(paths, ABSTRACTION).unlink()
+    return paths.apparmor / f"{ABSTRACTION}.d" / "virt-warden"
+
+
 def test_each_packaged_line_is_one_line_that_is_known_again() -> None:
     for _, line in apparmor._lines(Paths(share=PACKAGED)):
         assert "\n" not in line
@@ -57,6 +66,40 @@ def test_lines_of_an_admins_stay_where_they_are(paths: Paths) -> None:
     apparmor.withdraw(paths)
     for name in (PROFILE, ABSTRACTION):
         assert local(paths, name).read_text() == mine
+
+
+def test_where_libvirt_asks_for_drop_ins_one_is_made_and_goes_again(
+    paths: Paths, drop_in: Path
+) -> None:
+    before = sorted(paths.apparmor.rglob("*"))
+    apparmor.permit(paths)
+    assert drop_in.read_text().count("\n") == 1
+    assert not local(paths, ABSTRACTION).exists()
+    apparmor.withdraw(paths)
+    assert sorted(paths.apparmor.rglob("*")) == before
+
+
+def test_a_drop_in_that_an_admin_added_to_and_those_beside_it_stay(
+    paths: Paths, drop_in: Path
+) -> None:
+    apparmor.permit(paths)
+    beside = drop_in.with_name("mine")
+    beside.write_text("/srv/mine r,\n")
+    drop_in.write_text(f"/srv/mine r,\n{drop_in.read_text()}")
+    apparmor.withdraw(paths)
+    assert drop_in.read_text() == beside.read_text() == "/srv/mine r,\n"
+
+
+def test_a_line_from_before_libvirt_asked_for_drop_ins_is_taken_out_too(
+    paths: Paths, request: pytest.FixtureRequest
+) -> None:
+    apparmor.permit(paths)
+    ours = local(paths, ABSTRACTION).read_text()
+    request.getfixturevalue("drop_in")
+    local(paths, ABSTRACTION).write_text(ours)
+    apparmor.permit(paths)
+    apparmor.withdraw(paths)
+    assert local(paths, ABSTRACTION).read_text() == ""
 
 
 def test_twice_is_once(paths: Paths, loaded: list[str]) -> None:

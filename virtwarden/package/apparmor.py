@@ -1,12 +1,15 @@
-"""The lines that let a wrapper run under libvirt's AppArmor profiles, in their local/ files.
+"""The lines that let a wrapper run under libvirt's AppArmor profiles, where these include them.
 
-Debian's libvirt makes these files empty, and they belong to no package: one marked line is put
-into each, and just that line is taken away. Where libvirt's own profile is not there, nothing is.
+That is a file in local/, which Debian's libvirt makes empty and which belongs to no package: one
+marked line is put into it, and just that line is taken away. Debian 13 wants what is added to an
+abstraction in a file of its own instead, which goes with its last line. Where libvirt's own
+profile is not there, nothing is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from virtwarden.errors import CommandError
@@ -23,9 +26,9 @@ def permit(paths: Paths) -> list[str]:
     """Put the lines in, and have the kernel know of them. Gives a sentence for what went wrong."""
     reports = []
     for name, line in _lines(paths):
-        local = paths.apparmor / "local" / name
         if (paths.apparmor / name).is_file():
-            reports += _write(paths, name, local, [*_others(local), line])
+            home = _home(paths, name)
+            reports += _write(paths, name, home, [*_others(home), line])
     return reports
 
 
@@ -33,10 +36,25 @@ def withdraw(paths: Paths) -> list[str]:
     """Take the lines out again, and nothing else. Gives a sentence for what went wrong."""
     reports = []
     for name, _ in _lines(paths):
-        local = paths.apparmor / "local" / name
-        if local.exists():
-            reports += _write(paths, name, local, _others(local))
+        # Both: the release may have been another one when the line was put in.
+        for home in (_local(paths, name), _drop_in(paths, name)):
+            if home.exists():
+                reports += _write(paths, name, home, _others(home))
     return reports
+
+
+def _home(paths: Paths, name: str) -> Path:
+    """The file in which a line works: the drop-in, where libvirt's own file asks for those."""
+    asks = f"include if exists <{name}.d>" in (paths.apparmor / name).read_text()
+    return _drop_in(paths, name) if asks else _local(paths, name)
+
+
+def _local(paths: Paths, name: str) -> Path:
+    return paths.apparmor / "local" / name
+
+
+def _drop_in(paths: Paths, name: str) -> Path:
+    return paths.apparmor / f"{name}.d" / "virt-warden"
 
 
 def _lines(paths: Paths) -> Iterator[tuple[str, str]]:
@@ -59,8 +77,11 @@ def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
     wanted = "".join(f"{line}\n" for line in lines)
     if wanted == former:
         return []
-    local.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    files.write_atomically(local, wanted.encode(), 0o644)
+    if wanted or local != _drop_in(paths, name):
+        local.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.write_atomically(local, wanted.encode(), 0o644)
+    else:
+        _remove(local)
     # An abstraction is read when libvirt loads the profile of a domain that starts.
     if name.startswith("abstractions/"):
         return []
@@ -70,6 +91,13 @@ def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
         files.write_atomically(local, former.encode(), 0o644)
         return [f"{local} stays as it was, since AppArmor will not take it: {error}"]
     return []
+
+
+def _remove(drop_in: Path) -> None:
+    drop_in.unlink()
+    # Others' drop-ins keep it.
+    with suppress(OSError):
+        drop_in.parent.rmdir()
 
 
 def _load(profile: Path) -> None:
