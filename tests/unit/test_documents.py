@@ -140,7 +140,7 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
             assert {*words.split()} <= targets, code
 
 
-def tests_by_file() -> dict[str, set[str]]:
+def names_by_file() -> dict[str, set[str]]:
     """Every test and class of tests, as `Class::test` and `test`, by the name of its file."""
     found: dict[str, set[str]] = {}
     for path in (REPOSITORY / "tests").rglob("test_*.py"):
@@ -160,7 +160,7 @@ KEPT_OUT = THREATS.split("\n## What is kept out\n")[1].split("\n## ")[0]
 
 @pytest.mark.parametrize(("name", "at_least"), [("threat-model.md", 20), ("compatibility.md", 10)])
 def test_every_proof_is_a_test(name: str, at_least: int) -> None:
-    known = tests_by_file()
+    known = names_by_file()
     text = (REPOSITORY / "docs" / name).read_text()
     proofs = re.findall(r"`(test_\w+\.py)::([\w:]+)`", text)
     assert len(proofs) > at_least
