@@ -95,7 +95,7 @@ def test_a_long_life_is_warned_of_thirty_days_before_its_end(
     tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, days: int, soon: bool
 ) -> None:
     certificate, key = put(tmp_path, issuer)
-    end = certificates.load(certificate.read_bytes(), "").not_valid_after
+    end = certificates.expiry(certificates.load(certificate.read_bytes(), ""))
     monkeypatch.setattr(certificates, "_now", lambda: end - days * DAY)
     item = checks.judged(checks.SERVER, certificate, [key])
     assert (item.state is State.BAD) is soon

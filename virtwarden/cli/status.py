@@ -121,9 +121,10 @@ def _console_until(case: Case) -> str | None:
     """The day (UTC) on which the running console's certificate runs out; None where it has none."""
     file = Path(case.cell) / "tls" / "server-cert.pem"
     try:
-        return certificates.load(file.read_bytes(), str(file)).not_valid_after.date().isoformat()
+        certificate = certificates.load(file.read_bytes(), str(file))
     except FileNotFoundError:
         return None
+    return certificates.expiry(certificate).date().isoformat()
 
 
 def _console_ca(case: Case) -> str | None:

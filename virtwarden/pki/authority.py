@@ -108,7 +108,7 @@ def issue(
         serial=f"{certificate.serial_number:x}",
         purpose=purpose.value,
         name=name,
-        expires=certificate.not_valid_after.isoformat(),
+        expires=certificates.expiry(certificate).isoformat(),
     )
     with _index(authority) as index:
         index.append(record)

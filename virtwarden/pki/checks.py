@@ -112,7 +112,7 @@ def judged(
         seen = "; ".join(what for what, _ in faults)
         return check.bad(seen, subject, fix="; ".join(dict.fromkeys(fix for _, fix in faults)))
     found = certificates.load(file.read_bytes(), str(file))
-    until = found.not_valid_after.date()
+    until = certificates.expiry(found).date()
     if certificates.runs_out_soon(found):
         return replace(check, severity=Severity.MEDIUM).bad(f"{file} runs out on {until}", subject)
     return check.good(f"{file}: {certificates.key_in_words(found)}, until {until}", subject)
@@ -130,7 +130,7 @@ def _faults(file: Path) -> Iterator[str]:
         yield str(error)
         return
     if certificates.has_run_out(found):
-        yield f"{file} ran out on {found.not_valid_after.date()}"
+        yield f"{file} ran out on {certificates.expiry(found).date()}"
     if weak:
         yield f"{file}: {weak}"
     if mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -76,9 +76,9 @@ def issue(
     from cryptography import x509
 
     above = issuer.certificate
-    expiry = min(_now() + life, above.not_valid_after)
+    until = min(_now() + life, expiry(above))
     subject = _subject(name, organization=_common_name(above) if of_issuer else "")
-    builder = _extended(_builder(subject, above.subject, key, expiry), purpose)
+    builder = _extended(_builder(subject, above.subject, key, until), purpose)
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
     builder = builder.add_extension(authority_key, critical=False)
     alternatives = [_general(one) for one in names]
@@ -98,7 +98,7 @@ def revocations(
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
         .last_update(_now() - DAY)
-        .next_update(min(_now() + life, issuer.certificate.not_valid_after))
+        .next_update(min(_now() + life, expiry(issuer.certificate)))
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), False
         )
@@ -173,15 +173,20 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return certificate.issuer == issuer.subject
 
 
+def expiry(certificate: x509.Certificate) -> datetime.datetime:
+    """When a certificate is no longer valid, in UTC without a zone."""
+    return _moment(certificate, "not_valid_after")
+
+
 def has_run_out(certificate: x509.Certificate, *, share: float = 1.0) -> bool:
     """Whether this share of a certificate's life has passed; all of it: it is no longer valid."""
-    begun, end = certificate.not_valid_before, certificate.not_valid_after
+    begun, end = _moment(certificate, "not_valid_before"), expiry(certificate)
     return _now() >= begun + (end - begun) * share
 
 
 def runs_out_soon(certificate: x509.Certificate) -> bool:
     """Whether it ends within 30 days, or, where it is made for less, within a fifth of its life."""
-    begun, end = certificate.not_valid_before, certificate.not_valid_after
+    begun, end = _moment(certificate, "not_valid_before"), expiry(certificate)
     return _now() >= end - min(30 * DAY, (end - begun) / 5)
 
 
@@ -214,8 +219,15 @@ def weakness(certificate: x509.Certificate) -> str:
     return ""
 
 
+def _moment(certificate: x509.Certificate, name: str) -> datetime.datetime:
+    # cryptography 42 warns the admin of the names without a zone, and 38 has no others.
+    zoned = getattr(certificate, f"{name}_utc", None)
+    moment: datetime.datetime = zoned or getattr(certificate, name)
+    return moment.replace(tzinfo=None)
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PublicKey, expiry: datetime.datetime
+    subject: x509.Name, issuer: x509.Name, key: PublicKey, until: datetime.datetime
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
@@ -227,7 +239,7 @@ def _builder(
         .serial_number(x509.random_serial_number())
         # Whose clock is behind ours must not find it not yet valid.
         .not_valid_before(_now() - DAY)
-        .not_valid_after(expiry)
+        .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
