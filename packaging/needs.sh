@@ -49,6 +49,7 @@ for_tests="
  lintian
  mmdebstrap
  openssh-server
+ openssl
  ovmf
  python3-gssapi
  python3-hypothesis

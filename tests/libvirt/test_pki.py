@@ -19,11 +19,7 @@ from tests.libvirt.warden import PATHS, Warden, as_user
 PASSPHRASE = "four words by chance"
 REMOTE_CA = PATHS.state / "remote-ca"
 # The tests' host has another name than the certificate, and is nobody's client.
-EXPECTED = (
-    "Did not find /etc/pki/libvirt/clientcert.pem client certificate",
-    "The machine cannot act as a client",
-    "The server certificate does not seem to match the host name",
-)
+EXPECTED = ("clientcert.pem client certificate", "cannot act as a client", "match the host")
 LIBVIRTD_CONF = Path("/etc/libvirt/libvirtd.conf")
 
 
@@ -73,11 +69,18 @@ def client(warden: Warden, name: str, passphrase: list[str], directory: Path) ->
     return bundle
 
 
-def complaints_of_libvirt() -> tuple[str, ...]:
-    """What virt-pki-validate(1), which never fails, finds wrong; without the advice it gives."""
+def complaints_of_libvirt() -> list[str]:
+    """What virt-pki-validate(1) finds wrong besides; without the advice it gives.
+
+    libvirt 9's never fails, and begins its complaints so; later ones say which check failed.
+    """
     wrong = ("Did not", "The machine", "The CA certificate and", "The server", "Missing", "Make")
-    lines = run("virt-pki-validate").stdout.splitlines()
-    return tuple(line for line in lines if line.startswith(wrong))
+    return [
+        line
+        for line in run("virt-pki-validate", check=False).stdout.splitlines()
+        if (line.startswith(wrong) or ": FAIL" in line or ": WARN" in line)
+        and not any(expected in line for expected in EXPECTED)
+    ]
 
 
 def by_tls(bundle: Path) -> subprocess.CompletedProcess[str]:
@@ -89,7 +92,7 @@ def by_tls(bundle: Path) -> subprocess.CompletedProcess[str]:
 def test_the_tools_of_others_find_nothing_wrong(
     remote: Warden, passphrase: list[str], tmp_path: Path
 ) -> None:
-    assert complaints_of_libvirt() == EXPECTED
+    assert complaints_of_libvirt() == []
     server = "/etc/pki/libvirt/servercert.pem"
     bundle = client(remote, "alice", passphrase, tmp_path)
     for certificate, purpose in ((server, "sslserver"), (bundle / "clientcert.pem", "sslclient")):
@@ -192,7 +195,7 @@ class TestNss:
         self, kept_in_nss: Warden, passphrase: list[str]
     ) -> None:
         kept_in_nss.command("pki", "server", "localhost", *passphrase)
-        assert complaints_of_libvirt() == EXPECTED
+        assert complaints_of_libvirt() == []
         listed = run("certutil", "-K", "-d", f"sql:{REMOTE_CA}/nss", "-f", passphrase[1]).stdout
         assert "ec" in listed
         assert "remote" in listed

@@ -19,22 +19,22 @@ class Place:
 
 
 ETC = Path("/etc/pki")
-CA = Place("ca", ETC / "CA/cacert.pem", 0o444)
-CRL = Place("crl", ETC / "CA/cacrl.pem", 0o444)
+CA = Place("ca", ETC / "CA/cacert.pem", 0o644)
+CRL = Place("crl", ETC / "CA/cacrl.pem", 0o644)
 SERVER = (
-    Place("certificate", ETC / "libvirt/servercert.pem", 0o444),
+    Place("certificate", ETC / "libvirt/servercert.pem", 0o644),
     Place("key", ETC / "libvirt/private/serverkey.pem", 0o600),
 )
 CLIENT = (
-    Place("certificate", ETC / "libvirt/clientcert.pem", 0o444),
+    Place("certificate", ETC / "libvirt/clientcert.pem", 0o644),
     Place("key", ETC / "libvirt/private/clientkey.pem", 0o400),
 )
-# Searchable by all, but for those of the keys.
+# As virt-pki-validate(1) of libvirt 11 wants them: the keys have modes of their own.
 DIRECTORIES = {
     ETC: 0o755,
     ETC / "CA": 0o755,
     ETC / "libvirt": 0o755,
-    ETC / "libvirt/private": 0o700,
+    ETC / "libvirt/private": 0o755,
 }
 # What a viewer or an admin's workstation needs, in a directory to be carried there.
 BUNDLE = {"ca": "cacert.pem", "certificate": "clientcert.pem", "key": "clientkey.pem"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 _CERTUTIL, _PK12UTIL = "/usr/bin/certutil", "/usr/bin/pk12util"
+_OPENSSL = "/usr/bin/openssl"
 _LIMIT_BYTES = 1 << 20
 
 
@@ -35,11 +36,7 @@ def store(
     """
     import shutil
 
-    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
-
-    moved = pkcs12.serialize_key_and_certificates(
-        name.encode(), key, certificate, None, BestAvailableEncryption(passphrase)
-    )
+    moved = _container(name, key, certificate, passphrase)
     shutil.rmtree(directory, ignore_errors=True)  # cut off once, it was never taken into use
     files.private_directory(directory)
     where = f"sql:{directory}"
@@ -75,6 +72,27 @@ def load(directory: Path, name: str, passphrase: bytes) -> PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise HostError(f"{name} is no ECDSA key", where=f"NSS database {directory}")
     return key
+
+
+def _container(
+    name: str, key: PrivateKey, certificate: x509.Certificate, passphrase: bytes
+) -> bytes:
+    """The key and its certificate as PKCS #12, under the passphrase."""
+    from cryptography.hazmat.primitives import serialization
+
+    inside = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    # cryptography 43 leaves out the id that ties the key to its certificate, without which NSS
+    # will not have it.
+    with _pipe(passphrase) as given:
+        return output(
+            *(_OPENSSL, "pkcs12", "-export", "-name", name, "-passout", f"fd:{given}"),
+            stdin=inside,
+            inherited=[given],
+        )
 
 
 @contextmanager
