@@ -245,6 +245,15 @@ def listed(table: str, chain: str = "") -> dict[str, list[str]]:
     for line in (line.strip() for line in listed.splitlines()):
         if line.startswith("Bridge chain: "):
             rules = found[line.removeprefix("Bridge chain: ").split(",")[0]] = []
-        elif line.startswith("-"):
-            rules.append(line)
+        elif line.startswith(("-", "! -")):
+            rules.append(_spelled(line))
     return found
+
+
+def _spelled(rule: str) -> str:
+    """A rule as ebtables 1.8.9 lists it; 1.8.11 has the `!` before the option that it negates."""
+    words = rule.split(" ")
+    for at in range(len(words) - 1):
+        if words[at] == "!" and words[at + 1].startswith("-"):
+            words[at : at + 2] = words[at + 1], "!"
+    return " ".join(words)
