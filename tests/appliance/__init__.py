@@ -28,5 +28,7 @@ every scenario, or one test with
 
     /usr/bin/python3 -B -m pytest tests/appliance -k power_cut
 
+All of it on Debian 13 instead: `make test-appliance DEBIAN=trixie`, or pytest's `--debian trixie`.
+
 The disk images are built once for what they are made of and kept in build/appliance.
 """
