@@ -11,7 +11,7 @@ policy=$DESTDIR/etc/virt-warden
 doc=$DESTDIR/usr/share/doc/virt-warden
 
 # A hook that lacks one of these refuses every start.
-[ -n "$DESTDIR" ] || "$PYTHON" -c "import cryptography, jsonschema, libvirt, lxml, posix1e, sh" || {
+[ -n "$DESTDIR" ] || "$PYTHON" -c "import cryptography, jsonschema, libvirt, lxml, nftables, posix1e, sh" || {
     echo "not installed: a Python module is missing; to mend: make needs" >&2
     exit 1
 }

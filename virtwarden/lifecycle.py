@@ -131,7 +131,7 @@ def plugged(case: Case) -> list[str]:
 
 def _runs(case: Case) -> bool:
     try:
-        process.read(_pid(case))
+        process.read(pid(case))
     except (WardenError, OSError, ValueError):
         return False
     return True
@@ -175,7 +175,7 @@ def verify(case: Case) -> list[str]:
     """Which promises the running domain breaks, a sentence each, its guard first."""
     case = replace(case, op=Op.STARTED)
     try:
-        running = process.read(_pid(case))
+        running = process.read(pid(case))
     except (WardenError, OSError, ValueError) as error:
         return [f"{sandbox.NAME}: QEMU's process cannot be looked at: {error}"]
     promised = _promised(case)
@@ -187,7 +187,8 @@ def verify(case: Case) -> list[str]:
     ]
 
 
-def _pid(case: Case) -> int:
+def pid(case: Case) -> int:
+    """Its QEMU's, as libvirt has it. Raises OSError and ValueError where there is none."""
     return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
 
 
@@ -274,7 +275,7 @@ def _report(case: Case, breaches: list[str]) -> None:
             "verified",
             user=case.user,
             uid=account.uid if account else "",
-            pid=_pid(case),
+            pid=pid(case),
             guards=guards,
         )
 

@@ -390,12 +390,14 @@ def somebody_waits_for_a_lock() -> bool:
 
 
 def hook_that_waits_for_cryptsetup() -> int:
+    """The one whose cryptsetup has the key, and waits at the gate (fifo(7))."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
+            waits = "wait_for_partner" in (entry / "wchan").read_text()
         except OSError:
             continue
-        if b"/usr/sbin/cryptsetup" in words[:3] and b"--key-file=-" in words:
+        if waits and b"/usr/sbin/cryptsetup" in words[:3]:
             return parent(parent(int(entry.name)))  # timeout(1) is between
     return 0
 

@@ -273,7 +273,9 @@ class TestRemove:
                 libvirt.destroy("web01")
             assert {path: owner(path) for path in before} == before
             assert run("getfacl", "-p", "/var/lib/libvirt/qemu").stdout == directory
-            assert "virt_warden" not in run("nft", "list", "ruleset").stdout
+            rules = run("nft", "list", "ruleset").stdout
+            assert "virt-warden" not in rules
+            assert "vmw-" not in rules
             assert not HOOK.exists()
             assert not WRAPPERS.exists()
             assert not (STATE / "farewell").exists()
@@ -409,7 +411,7 @@ class TestRemove:
 def autoremoved() -> Iterator[None]:
     """A host from which apt's autoremove has taken what only virt-warden depended on."""
     modules = Path("/usr/lib/python3/dist-packages")
-    ours = ("lxml", "sh.py", "posix1e*", "cryptography", "jsonschema", "libvirt*")
+    ours = ("lxml", "nftables", "sh.py", "posix1e*", "cryptography", "jsonschema", "libvirt*")
     gone = {path for pattern in ours for path in modules.glob(pattern)}
     gone |= set(Path("/usr/lib").glob("*-linux-gnu/lib*xslt.so.*"))
     assert len(gone) >= len(ours) + 2

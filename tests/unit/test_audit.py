@@ -79,7 +79,18 @@ def test_a_good_kernel_is_good(tmp_path: Path) -> None:
             "Mitigation: Clear CPU buffers; SMT vulnerable",
             kernel.SMT,
         ),
+        (
+            "sys/devices/system/cpu/vulnerabilities/itlb_multihit",
+            "KVM: Vulnerable",
+            kernel.MITIGATIONS,
+        ),
+        (
+            "sys/devices/system/cpu/vulnerabilities/l1tf",
+            "Mitigation: PTE Inversion; VMX: vulnerable",
+            kernel.MITIGATIONS,
+        ),
         ("proc/swaps", "Filename\n/dev/sda2 partition 1 0 -2", kernel.SWAP),
+        ("proc/swaps", "Filename\n/var/dm-1 file 1 0 -2", kernel.SWAP),
         ("proc/swaps", "Filename\n/swapfile file 1 0 -2", kernel.SWAP),
         ("sys/class/block/dm-0/dm/uuid", "LVM-xyz", kernel.SWAP),
         ("sys/module/kvm_intel/parameters/nested", "Y", kernel.NESTED),

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import xmls
-from fake_host import KVM, UID, FakeHost, account_of, case_of, rules
+from fake_host import KVM, UID, FakeHost, account_of, case_of, process_of, rules
 
+from virtwarden import lifecycle
 from virtwarden.audit import domains
 from virtwarden.audit.item import Check, Item, State
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
-from virtwarden.system import landlock
+from virtwarden.system import landlock, process
 
 SVIRT = "system_u:system_r:svirt_t:s0:c1,c2"
+UNCONFINED = SVIRT.replace("svirt_t", "unconfined_t")
 LABEL = "<seclabel type='dynamic' model='{}'><label>{}</label></seclabel>"
+APPARMOR = LABEL.format("apparmor", "libvirt-1")
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is to be found
 
 
@@ -90,6 +93,8 @@ def test_a_disk_that_others_reach_while_it_is_off_is_found(
         ("192.0.2.5", (), "off", State.GOOD),
         ("192.0.2.5", (), "on", State.BAD),
         (EVERYWHERE, (), "on", State.BAD),
+        (EVERYWHERE, ("192.0.2.0/28", "0.0.0.0/0"), "on", State.BAD),
+        (EVERYWHERE, ("::/0",), "on", State.BAD),
         ("kvm1.example.org", (), "on", State.BAD),
     ],
 )
@@ -99,6 +104,14 @@ def test_a_console_beyond_this_host_is_for_listed_machines(
     more = {"admin_workstations": workstations, "display": display, "listen": (address,)}
     found = item(case(xmls.vnc(address), **more), domains.WORKSTATIONS)
     assert found.state is state
+
+
+@pytest.mark.parametrize(("allowed", "state"), [("127.0.0.1", State.GOOD), (EVERYWHERE, State.BAD)])
+def test_a_console_whose_address_libvirt_will_choose_is_judged_by_what_it_may_be(
+    allowed: str, state: State
+) -> None:
+    unnamed = case("<graphics type='vnc' port='5900'/>", listen=(allowed,))
+    assert item(unnamed, domains.WORKSTATIONS).state is state
 
 
 def test_a_console_that_is_a_socket_is_this_hosts() -> None:
@@ -131,34 +144,34 @@ def test_a_domain_that_nothing_will_confine_is_found(
 
 
 @pytest.mark.parametrize(
-    ("label", "landlocked", "abi", "excepted", "state"),
+    ("label", "of_process", "landlocked", "abi", "excepted", "state"),
     [
-        (LABEL.format("apparmor", "libvirt-1"), False, 1, False, State.GOOD),
-        (LABEL.format("selinux", SVIRT), False, 0, False, State.GOOD),
-        (
-            LABEL.format("selinux", SVIRT.replace("svirt_t", "unconfined_t")),
-            False,
-            0,
-            False,
-            State.BAD,
-        ),
-        ("", True, 1, False, State.GOOD),
-        ("", True, 0, False, State.BAD),
-        ("", True, 1, True, State.BAD),
-        ("", False, 1, False, State.BAD),
-        (LABEL.format("apparmor", ""), False, 1, False, State.BAD),
+        (LABEL.format("selinux", UNCONFINED), UNCONFINED, False, 0, False, State.BAD),
+        ("", "", True, 1, False, State.GOOD),
+        ("", "", True, 0, False, State.BAD),
+        ("", "", True, 1, True, State.BAD),
+        ("", "", False, 1, False, State.BAD),
+        (LABEL.format("selinux", SVIRT), SVIRT, False, 0, False, State.GOOD),
+        (LABEL.format("selinux", SVIRT), UNCONFINED, False, 0, False, State.BAD),
+        (APPARMOR, "libvirt-1 (enforce)", False, 1, False, State.GOOD),
+        (APPARMOR, "libvirt-1 (complain)", False, 1, False, State.BAD),
+        (LABEL.format("apparmor", ""), "unconfined", False, 1, False, State.BAD),
     ],
 )
 def test_a_running_domain_that_nothing_confines_is_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     label: str,
+    of_process: str,
     landlocked: bool,
     abi: int,
     excepted: bool,
     state: State,
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: abi)
+    monkeypatch.setattr(lifecycle, "pid", lambda case: 1)
+    seen = process_of(account_of("vmw-web01", xmls.UUID), label=of_process)
+    monkeypatch.setattr(process, "read", lambda pid: seen)
     running = case(exceptions=frozenset({"emulator"}) if excepted else frozenset())
     xml = xmls.domain(labels=f"{xmls.label()}{label}")
     running = case_of(xml, running.rules, FakeHost(), Op.STARTED, Paths(run=tmp_path))

@@ -334,10 +334,13 @@ def test_the_audit_knows_every_finding_that_there_is() -> None:
     assert named == {*audit.CHECKS}
 
 
-def test_without_a_bond_nothing_is_said_of_its_mode(tmp_path: Path, good: Network) -> None:
+@pytest.mark.parametrize("item", ["bond-mode", "host-address", "rp-filter", "forwarding"])
+def test_of_a_bond_that_is_not_there_nothing_else_is_called_good(
+    tmp_path: Path, good: Network, item: str
+) -> None:
     items = audited(POLICY, tmp_path, without(good, "bond0"))
     assert items["host.network.bond"].state is State.BAD
-    assert "host.network.bond-mode" not in items
+    assert f"host.network.{item}" not in items
 
 
 def test_a_host_whose_policy_says_nothing_is_told_what_it_could_say(

@@ -56,6 +56,14 @@ def test_an_admins_own_hook_keeps_its_label(paths: Paths, ran: list[tuple[str, .
     assert ran == [("/usr/sbin/restorecon", str(paths.hooks / "network"))]
 
 
+def test_a_module_that_is_disabled_is_not_there(paths: Paths) -> None:
+    load_module(paths)
+    (paths.selinux_modules / "default/active/modules/disabled").mkdir()
+    (paths.selinux_modules / "default/active/modules/disabled/virt-warden").touch()
+    (report,) = selinux.permit(paths)
+    assert "knows nothing of virt-warden" in report
+
+
 def test_without_the_module_its_admin_is_told_how_to_load_it(paths: Paths) -> None:
     (report,) = selinux.permit(paths)
     assert f"semodule -i {paths.share}/selinux/virt-warden.cil" in report

@@ -58,6 +58,37 @@ def foreign(file: Path, key: Any, digest: Any) -> Path:
     return file
 
 
+def test_of_a_file_of_several_each_must_hold(tmp_path: Path, issuer: Issuer) -> None:
+    file, key = put(tmp_path, issuer)
+    weak = foreign(tmp_path / "weak.pem", rsa.generate_private_key(65537, 1024), hashes.SHA256())  # noqa: S505
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + weak.read_bytes())
+    item = checks.judged(checks.CLIENTS, file, [key])
+    assert item.state is State.BAD
+    assert "1024" in item.seen
+
+
+def test_one_that_is_not_valid_yet_is_bad(
+    tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, key = put(tmp_path, issuer)
+    now = certificates._now()
+    monkeypatch.setattr(certificates, "_now", lambda: now - 2 * DAY)
+    item = checks.judged(checks.SERVER, file, [key])
+    assert item.state is State.BAD
+    assert "not valid yet" in item.seen
+
+
+def test_one_that_is_not_roots_is_bad(
+    tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = put(tmp_path, issuer)
+    monkeypatch.setattr(checks, "_ROOT", os.getuid() + 1)
+    item = checks.judged(checks.CLIENTS, file)
+    assert item.state is State.BAD
+    assert f"belongs to uid {os.getuid()}" in item.seen
+
+
 def test_a_certificate_that_holds_is_good_and_says_until_when(
     tmp_path: Path, issuer: Issuer
 ) -> None:

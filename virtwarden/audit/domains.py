@@ -5,16 +5,19 @@ from __future__ import annotations
 import ipaddress
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from virtwarden import lifecycle
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.errors import WardenError
+from virtwarden.guards import mac
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
+from virtwarden.system import process
 from virtwarden.system.files import Inode
 from virtwarden.uses import uses
 
@@ -196,11 +199,15 @@ def _allowed(case: Case) -> Iterator[Item]:
 
 
 def _workstations(case: Case) -> Item:
-    found = {address for each in case.domain.displays for address in each.addresses if address}
+    rules = case.rules
+    found = {address for each in case.domain.displays for address in each.addresses}
+    if "" in found:  # libvirt will choose: it may be any that the policy lets it be
+        found = found - {""} | set(rules.listen)
     beyond = sorted(address for address in found if not _is_of_this_host(address))
-    allowed = ", ".join(case.rules.admin_workstations)
-    if not beyond or case.rules.display == "off":
+    if not beyond or rules.display == "off":
         return WORKSTATIONS.good("it is reached on this host alone", case.domain.name)
+    everybody = any(ipaddress.ip_network(each).prefixlen == 0 for each in rules.admin_workstations)
+    allowed = "" if everybody else ", ".join(rules.admin_workstations)
     where = f"it listens on {', '.join(beyond)}, for {allowed or 'every machine'}"
     return WORKSTATIONS.judged(bool(allowed), where, case.domain.name)
 
@@ -216,8 +223,19 @@ def _confined(case: Case) -> tuple[bool, str]:
     """As it runs, or as the policy will have it."""
     rules = case.rules
     if case.op is Op.STARTED:
-        labelled, boxed = is_confined_by_its_label(case), is_sandboxed(case)
+        labelled, boxed = _is_held_by_its_label(case), is_sandboxed(case)
         said = [word for word, is_so in (("sVirt", labelled), ("Landlock", boxed)) if is_so]
         return bool(said), " and ".join(said) or "neither does"
     asked = rules.sandbox != "off" or rules.svirt == "required"
     return asked, f"sandbox = {rules.sandbox}, svirt = {rules.svirt}, at its next start"
+
+
+def _is_held_by_its_label(case: Case) -> bool:
+    """Of the process itself: AppArmor's profile of it may only complain."""
+    if not is_confined_by_its_label(case):
+        return False
+    case = replace(case, rules=replace(case.rules, svirt="preferred"))
+    try:
+        return not mac.verify(case, process.read(lifecycle.pid(case)))
+    except (WardenError, OSError, ValueError):
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,7 +91,8 @@ _ENFORCE = (
     "load virt-warden's modules for SELinux (/usr/share/doc/virt-warden/selinux.md); setenforce 1,"
     " and SELINUX=enforcing in /etc/selinux/config"
 )
-_VULNERABLE = ("Vulnerable", "Processor vulnerable")
+# l1tf and itlb_multihit say it of KVM alone, after what is mitigated.
+_VULNERABLE = re.compile(r"(?<!SMT )vulnerable", re.IGNORECASE)
 
 
 def checks(root: Path = Path("/")) -> Iterator[Item]:
@@ -112,7 +115,7 @@ def _flaws(directory: Path) -> Iterator[Item]:
         yield MITIGATIONS.unknown("this kernel does not tell of its CPU's flaws")
         return
     flaws = {entry.name: entry.read_text().strip() for entry in sorted(directory.iterdir())}
-    open_ones = [f"{name}: {said}" for name, said in flaws.items() if said.startswith(_VULNERABLE)]
+    open_ones = [f"{name}: {said}" for name, said in flaws.items() if _VULNERABLE.search(said)]
     good = f"{len(flaws)} flaws, all mitigated or not this CPU's"
     yield MITIGATIONS.judged(not open_ones, "; ".join(open_ones) or good)
     leaking = [f"{name}: {said}" for name, said in flaws.items() if "SMT vulnerable" in said]
@@ -155,15 +158,29 @@ def _ksm(file: Path) -> Item:
 def _swap(root: Path) -> Item:
     file = root / "proc/swaps"
     lines = file.read_text().splitlines()[1:] if file.exists() else []
-    places = [line.split()[0] for line in lines]
-    plain = [place for place in places if not _is_encrypted(root, Path(place).name)]
+    places = {place: kind for place, kind, *_ in map(str.split, lines)}
+    plain = [p for p, kind in places.items() if not _is_encrypted(root, _device(root, p, kind))]
     if plain:
         return SWAP.bad(f"in the clear: {', '.join(plain)}")
     return SWAP.good(f"encrypted: {', '.join(places)}" if places else "there is none")
 
 
+def _device(root: Path, place: str, kind: str) -> str:
+    """The block device that a swap area is, or, if it is a file, lies on; proc(5), /proc/swaps."""
+    if kind != "file":
+        return Path(place).name
+    try:
+        number = (root / place.lstrip("/")).stat().st_dev
+    except OSError:  # deleted, and still in use
+        return ""
+    device = root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    return device.resolve().name if device.exists() else ""
+
+
 def _is_encrypted(root: Path, device: str) -> bool:
     """Whether a block device is dm-crypt's, lies on one that is, or is memory itself (zram)."""
+    if not device:
+        return False
     directory = root / "sys/class/block" / device
     uuid, below = directory / "dm/uuid", directory / "slaves"
     if device.startswith("zram") or (uuid.exists() and uuid.read_text().startswith("CRYPT-")):

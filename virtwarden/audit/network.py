@@ -63,6 +63,8 @@ GROUPS: tuple[tuple[Check, ...], ...] = (
     (_hidden("forwarding", Severity.HIGH, "The host routes nothing that comes from a zone"),),
     (_apart("bridge-netfilter", Severity.MEDIUM, "Bridged frames pass no firewall of all zones"),),
 )
+# Asked of the zones' interfaces: of those that are not there, nothing is found.
+_OF_INTERFACES = ("host-address", "host-ipv6", "rp-filter", "arp-ignore", "forwarding")
 CHECKS = {check.id.rpartition(".")[2]: check for group in GROUPS for check in group}
 
 
@@ -86,8 +88,11 @@ def checks(policy: Policy, look: Callable[[], Network] = seen.look) -> Iterator[
 def _compared(findings: list[Finding]) -> Iterator[Item]:
     yield from map(_item, findings)
     bad = {CHECKS[finding.item] for finding in findings}
+    unseen: set[Check] = set()
+    if not bad.isdisjoint([CHECKS["bond"], CHECKS["zone-bridge"]]):
+        unseen = {CHECKS[item] for item in _OF_INTERFACES}
     for group in GROUPS:
-        if bad.isdisjoint(group):
+        if bad.union(unseen).isdisjoint(group):
             yield from (check.good("as the policy has it") for check in group)
 
 

@@ -25,9 +25,10 @@ from virtwarden.paths import Paths
 from virtwarden.system import files, users
 from virtwarden.system.run import run
 
-# What undoing needs beyond the standard library: sh runs commands, posix1e sets ACLs, lxml, with
-# those libraries of its own that nothing else on a host of VMs needs, reads a domain's XML.
-_MODULES = ("sh", "posix1e", "lxml")
+# What undoing needs beyond the standard library: sh runs commands, nftables takes rules away,
+# posix1e sets ACLs, lxml, with those libraries of its own that nothing else on a host of VMs needs,
+# reads a domain's XML.
+_MODULES = ("sh", "nftables", "posix1e", "lxml")
 _SHARED_OBJECTS = ("libxslt.so.1", "libexslt.so.0")
 _NOT_NEEDED = ("__pycache__", "html", "includes", "isoschematron", "*.pxi", "*.pyx", "*.h")
 _UUID = re.compile(rb"<uuid>([0-9a-f-]{36})</uuid>")

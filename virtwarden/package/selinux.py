@@ -17,16 +17,21 @@ from virtwarden.system.run import run
 _RESTORECON = Path("/usr/sbin/restorecon")
 # selinux_policy_root(3), selinux_semanage_conf(5): one store for each policy, one directory for
 # each of its modules.
-_MODULE = "*/active/modules/*/virt-warden"
+_MODULE = "*/active/modules/[0-9]*/virt-warden"
+_DISABLED = "*/active/modules/disabled/virt-warden"
 
 
 def permit(paths: Paths) -> list[str]:
     """Label the hooks as the policy says. Gives a sentence for what went wrong, or is missing."""
-    if mac.model() == "selinux" and not any(paths.selinux_modules.glob(_MODULE)):
+    if mac.model() == "selinux" and not _is_known(paths.selinux_modules):
         what = "SELinux is on, and knows nothing of virt-warden: once it enforces, no VM starts"
         fix = f"semodule -i {paths.share}/selinux/virt-warden.cil, and the rest of"
         return [f"{what}; to mend: {fix} /usr/share/doc/virt-warden/selinux.md"]
     return label_hooks(paths)
+
+
+def _is_known(modules: Path) -> bool:
+    return any(modules.glob(_MODULE)) and not any(modules.glob(_DISABLED))
 
 
 def label_hooks(paths: Paths) -> list[str]:

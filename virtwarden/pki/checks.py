@@ -111,7 +111,7 @@ def judged(
     if faults:
         seen = "; ".join(what for what, _ in faults)
         return check.bad(seen, subject, fix="; ".join(dict.fromkeys(fix for _, fix in faults)))
-    found = certificates.load(file.read_bytes(), str(file))
+    found = min(certificates.load_all(file.read_bytes(), str(file)), key=certificates.expiry)
     until = certificates.expiry(found).date()
     if certificates.runs_out_soon(found):
         return replace(check, severity=Severity.MEDIUM).bad(f"{file} runs out on {until}", subject)
@@ -119,22 +119,27 @@ def judged(
 
 
 def _faults(file: Path) -> Iterator[str]:
+    """What is wrong with a file of certificates: whoever reads it believes each of them."""
     try:
-        found = certificates.load(file.read_bytes(), str(file))
-        weak = certificates.weakness(found)
-        mode = file.stat().st_mode
+        found = certificates.load_all(file.read_bytes(), str(file))
+        weak = [certificates.weakness(each) for each in found]
+        status = file.stat()
     except OSError as error:
         yield f"{file}: {error.strerror}"
         return
     except (HostError, ValueError) as error:
         yield str(error)
         return
-    if certificates.has_run_out(found):
-        yield f"{file} ran out on {certificates.expiry(found).date()}"
-    if weak:
-        yield f"{file}: {weak}"
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield f"{file} can be written by others (mode {stat.S_IMODE(mode):04o})"
+    for each in found:
+        if certificates.has_run_out(each):
+            yield f"{file} ran out on {certificates.expiry(each).date()}"
+        elif certificates.is_to_come(each):
+            yield f"{file} is not valid yet"
+    yield from (f"{file}: {each}" for each in weak if each)
+    if status.st_uid != _ROOT:
+        yield f"{file} belongs to uid {status.st_uid}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield f"{file} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
 
 
 def _opened(key: Path, others: int, check: Check) -> Iterator[tuple[str, str]]:

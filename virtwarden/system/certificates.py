@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     )
 
 DAY = datetime.timedelta(days=1)
+# RFC 7468, 5.1
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class Purpose(Enum):
@@ -127,6 +130,11 @@ def load(content: bytes, where: str) -> x509.Certificate:
         raise HostError(f"it is no certificate: {error}", where=where) from None
 
 
+def load_all(content: bytes, where: str) -> list[x509.Certificate]:
+    """The certificates in a PEM file, one at least. Raises HostError."""
+    return [load(each, where) for each in _PEM.findall(content) or [content]]
+
+
 def pem_key(key: PrivateKey, passphrase: bytes = b"") -> bytes:
     """A key as files have it (PKCS#8), encrypted where there is a passphrase."""
     from cryptography.hazmat.primitives.serialization import (
@@ -182,6 +190,11 @@ def has_run_out(certificate: x509.Certificate, *, share: float = 1.0) -> bool:
     """Whether this share of a certificate's life has passed; all of it: it is no longer valid."""
     begun, end = _moment(certificate, "not_valid_before"), expiry(certificate)
     return _now() >= begun + (end - begun) * share
+
+
+def is_to_come(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is not valid yet."""
+    return _now() < _moment(certificate, "not_valid_before")
 
 
 def runs_out_soon(certificate: x509.Certificate) -> bool:

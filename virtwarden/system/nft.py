@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 from virtwarden.errors import CommandError
+
+# linux/netlink.h
+_NETLINK_NETFILTER = 12
 
 NFT = "/usr/sbin/nft"
 """The program, with which admins see what is done here."""
@@ -20,6 +25,7 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
         fix = "apt install python3-nftables"
         raise CommandError(f"nftables: {error}", code=1, said=str(error), fix=fix) from None
 
+    _try_netlink()
     library = nftables.Nftables()
     library.set_dry_run(check)
     for set_numeric in (
@@ -33,6 +39,15 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     if code != 0:
         raise _error(code, str(said))
     return str(printed)
+
+
+def _try_netlink() -> None:
+    """Where it gets no socket, the library does not fail, but ends the process."""
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+    except OSError as error:
+        said = f"the kernel does not talk about nftables: {error.strerror}"
+        raise CommandError(said, code=1, said=said, fix="modprobe nfnetlink") from None
 
 
 def _error(code: int, said: str) -> CommandError:
