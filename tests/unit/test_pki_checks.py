@@ -60,7 +60,7 @@ def foreign(file: Path, key: Any, digest: Any) -> Path:
 
 def test_of_a_file_of_several_each_must_hold(tmp_path: Path, issuer: Issuer) -> None:
     file, key = put(tmp_path, issuer)
-    weak = foreign(tmp_path / "weak.pem", rsa.generate_private_key(65537, 1024), hashes.SHA256())  # noqa: S505
+    weak = foreign(tmp_path / "weak.pem", _SHORT, hashes.SHA256())
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + weak.read_bytes())
     item = checks.judged(checks.CLIENTS, file, [key])
