@@ -97,7 +97,8 @@ def test_a_zone_in_which_the_host_shows_itself_is_found_and_mended_as_told(
     said = warden.command("network", "check", check=False).stdout
     assert f"host-address: {bridge}: {found['seen']}" in said
     run(*shlex.split(found["fix"]))
-    assert audit(warden)["host.network.host-address", "host"]["state"] == "good"
+    # Not good either: of the bond's VLANs, which are not there, nobody knows.
+    assert "host.network.host-address" not in {id_ for id_, _ in audit(warden)}
 
 
 @pytest.fixture
