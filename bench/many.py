@@ -17,6 +17,7 @@ from statistics import median
 
 import libvirt
 
+from bench.places import show
 from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
@@ -97,10 +98,7 @@ def _define(libvirt_: Libvirt, way: Way, vms: int, bridge_name: str) -> None:
 
 def _started_at_once(way: Way, vms: int) -> float:
     """Start them all; the seconds until the last one runs."""
-    hidden = _HOOK.with_suffix(".hidden")
-    shown, other = (_HOOK, hidden) if way.guarded else (hidden, _HOOK)
-    if not shown.exists():
-        other.rename(shown)
+    show(_HOOK, in_place=way.guarded)
 
     def start(connection: libvirt.virConnect, name: str) -> None:
         connection.lookupByName(name).create()

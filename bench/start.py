@@ -18,6 +18,7 @@ from uuid import NAMESPACE_DNS, uuid5
 
 import libvirt as libvirt_python
 
+from bench.places import show
 from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
@@ -163,10 +164,7 @@ def _measure(libvirt: Libvirt, way: Way) -> None:
 
 
 def _place(way: Way) -> None:
-    hidden = _SOCKET.with_suffix(".hidden")
-    shown, other = (_SOCKET, hidden) if way.served else (hidden, _SOCKET)
-    if not shown.exists():
-        other.rename(shown)
+    show(_SOCKET, in_place=way.served)
     if way.hook is None:
         _HOOK.unlink(missing_ok=True)
         return

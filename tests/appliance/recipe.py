@@ -41,23 +41,22 @@ _SELINUX = """
 
 @dataclass(frozen=True)
 class Recipe:
-    """A Debian release, and which of its packages go onto the appliance.
-
-    `kernel_line` is what its kernel is told besides.
-    """
+    """A Debian release, and which of its packages go onto the appliance."""
 
     codename: str
     host: str = _HOST
     tools: str = _TOOLS
     archive: str = _ARCHIVE
-    kernel_line: str = ""
     selinux: bool = False
+
+    @property
+    def kernel_line(self) -> str:
+        """What its kernel is told besides."""
+        return "security=selinux selinux=1" if self.selinux else ""
 
     def with_selinux(self) -> Recipe:
         """The same host after selinux-activate(8), which puts SELinux in AppArmor's place."""
-        tools = self.tools + _SELINUX
-        line = "security=selinux selinux=1"
-        return replace(self, tools=tools, kernel_line=line, selinux=True)
+        return replace(self, tools=self.tools + _SELINUX, selinux=True)
 
 
 BOOKWORM = Recipe("bookworm")

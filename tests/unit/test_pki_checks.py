@@ -58,14 +58,18 @@ def foreign(file: Path, key: Any, digest: Any) -> Path:
     return file
 
 
+def fault(item: Item) -> str:
+    """What is wrong, of an item that is bad."""
+    assert item.state is State.BAD
+    return item.seen
+
+
 def test_of_a_file_of_several_each_must_hold(tmp_path: Path, issuer: Issuer) -> None:
     file, key = put(tmp_path, issuer)
     weak = foreign(tmp_path / "weak.pem", _SHORT, hashes.SHA256())
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + weak.read_bytes())
-    item = checks.judged(checks.CLIENTS, file, [key])
-    assert item.state is State.BAD
-    assert "1024" in item.seen
+    assert "1024" in fault(checks.judged(checks.CLIENTS, file, [key]))
 
 
 def test_one_that_is_not_valid_yet_is_bad(
@@ -74,9 +78,7 @@ def test_one_that_is_not_valid_yet_is_bad(
     file, key = put(tmp_path, issuer)
     now = certificates._now()
     monkeypatch.setattr(certificates, "_now", lambda: now - 2 * DAY)
-    item = checks.judged(checks.SERVER, file, [key])
-    assert item.state is State.BAD
-    assert "not valid yet" in item.seen
+    assert "not valid yet" in fault(checks.judged(checks.SERVER, file, [key]))
 
 
 def test_one_that_is_not_roots_is_bad(
@@ -84,9 +86,7 @@ def test_one_that_is_not_roots_is_bad(
 ) -> None:
     file, _ = put(tmp_path, issuer)
     monkeypatch.setattr(checks, "_ROOT", os.getuid() + 1)
-    item = checks.judged(checks.CLIENTS, file)
-    assert item.state is State.BAD
-    assert f"belongs to uid {os.getuid()}" in item.seen
+    assert f"belongs to uid {os.getuid()}" in fault(checks.judged(checks.CLIENTS, file))
 
 
 def test_a_certificate_that_holds_is_good_and_says_until_when(
@@ -139,8 +139,7 @@ def test_a_key_that_others_reach_is_bad_and_first_closed(
     certificate, key = put(tmp_path, issuer)
     key.chmod(mode)
     item = checks.judged(checks.SERVER, certificate, [key])
-    assert item.state is State.BAD
-    assert f"has mode {mode:04o}" in item.seen
+    assert f"has mode {mode:04o}" in fault(item)
     assert item.fix.startswith(f"chmod go= {key}")
 
 

@@ -47,6 +47,19 @@ class Rule:
 _qemu = partial(Rule, "qemu.conf", conf.QEMU)
 _libvirtd = partial(Rule, "libvirtd.conf", conf.LIBVIRTD)
 
+
+def _listen(setting: str, title: str) -> Rule:
+    return _qemu(
+        setting,
+        "127.0.0.1",
+        {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
+        Severity.MEDIUM,
+        title=title,
+        why="Domains that virt-warden does not manage show their screen to every network.",
+        better='"127.0.0.1"',
+    )
+
+
 RULES = (
     _qemu(
         "user",
@@ -150,24 +163,8 @@ RULES = (
         why="Devices behind one switch reach each other's memory.",
         better="0",
     ),
-    _qemu(
-        "vnc_listen",
-        "127.0.0.1",
-        {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
-        Severity.MEDIUM,
-        title="Consoles do not listen everywhere by default",
-        why="Domains that virt-warden does not manage show their screen to every network.",
-        better='"127.0.0.1"',
-    ),
-    _qemu(
-        "spice_listen",
-        "127.0.0.1",
-        {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
-        Severity.MEDIUM,
-        title="SPICE displays do not listen everywhere by default",
-        why="Domains that virt-warden does not manage show their screen to every network.",
-        better='"127.0.0.1"',
-    ),
+    _listen("vnc_listen", "Consoles do not listen everywhere by default"),
+    _listen("spice_listen", "SPICE displays do not listen everywhere by default"),
     _libvirtd(
         "auth_unix_rw",
         "polkit",

@@ -64,7 +64,7 @@ GROUPS: tuple[tuple[Check, ...], ...] = (
     (_apart("bridge-netfilter", Severity.MEDIUM, "Bridged frames pass no firewall of all zones"),),
 )
 # Asked of the zones' interfaces: of those that are not there, nothing is found.
-_OF_INTERFACES = ("host-address", "host-ipv6", "rp-filter", "arp-ignore", "forwarding")
+_OF_INTERFACES = frozenset({"host-address", "host-ipv6", "rp-filter", "arp-ignore", "forwarding"})
 CHECKS = {check.id.rpartition(".")[2]: check for group in GROUPS for check in group}
 
 
@@ -87,12 +87,10 @@ def checks(policy: Policy, look: Callable[[], Network] = seen.look) -> Iterator[
 
 def _compared(findings: list[Finding]) -> Iterator[Item]:
     yield from map(_item, findings)
-    bad = {CHECKS[finding.item] for finding in findings}
-    unseen: set[Check] = set()
-    if not bad.isdisjoint([CHECKS["bond"], CHECKS["zone-bridge"]]):
-        unseen = {CHECKS[item] for item in _OF_INTERFACES}
+    found = {finding.item for finding in findings}
+    unseen = _OF_INTERFACES if found & {"bond", "zone-bridge"} else frozenset()
     for group in GROUPS:
-        if bad.union(unseen).isdisjoint(group):
+        if {CHECKS[item] for item in found | unseen}.isdisjoint(group):
             yield from (check.good("as the policy has it") for check in group)
 
 

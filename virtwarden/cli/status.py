@@ -156,7 +156,7 @@ def _left_over(paths: Paths, domain: str) -> tuple[str, ...]:
 
 def _pid(case: Case) -> int | None:
     try:
-        return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
+        return lifecycle.pid(case)
     except (OSError, ValueError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from virtwarden.errors import CommandError
 
@@ -39,6 +40,17 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     if code != 0:
         raise _error(code, str(said))
     return str(printed)
+
+
+def accepts(words: str) -> bool:
+    """Whether nft(8) is here, and it and the kernel would do this; nothing is altered."""
+    if not Path(NFT).exists():
+        return False
+    try:
+        nft(words, check=True)
+    except CommandError:
+        return False
+    return True
 
 
 def _try_netlink() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from virtwarden.errors import CommandError, HostError
-from virtwarden.system.nft import NFT, nft
+from virtwarden.system.nft import accepts, nft
 from virtwarden.system.run import run
 
 IPTABLES = "/usr/sbin/iptables"
@@ -95,14 +95,7 @@ class Nftables:
 
     def works(self) -> bool:
         """See Backend."""
-        if not Path(NFT).exists():
-            return False
-        nobody = PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())
-        try:
-            nft(self.render(nobody), check=True)
-        except CommandError:
-            return False
-        return True
+        return accepts(self.render(PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())))
 
     def render(self, promise: PortFilter) -> str:
         """The transaction that installs the rules, in place of any that the domain had."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from virtwarden.errors import CommandError
 from virtwarden.system.netfilter.backend import difference
 from virtwarden.system.netfilter.nftwords import chain_of, chains
 from virtwarden.system.netfilter.promise import TapFilter
-from virtwarden.system.nft import NFT, nft
+from virtwarden.system.nft import accepts, nft
 
 _TABLE = "virt-warden"
 
@@ -26,13 +25,7 @@ class Nftables:
 
     def works(self) -> bool:
         """See Backend."""
-        if not Path(NFT).exists():
-            return False
-        try:
-            nft(_created("lo", {chain_of("lo"): []}), check=True)
-        except CommandError:
-            return False
-        return True
+        return accepts(_created("lo", {chain_of("lo"): []}))
 
     def cannot(self, promise: TapFilter) -> str:
         """See Backend."""
