@@ -59,7 +59,7 @@ appliance: deb ## what test-appliance boots from, where it is not there yet
 lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
-	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/qemu_system.py packaging/man/keys.py
+	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/*.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
 	$(TOOLS)/mypy -p tests.host -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh

@@ -1,7 +1,6 @@
 #!/usr/bin/python3 -IS
 """/etc/libvirt/hooks/qemu, and hooks/network: the door; virtwarden/door.py is behind it."""
 
-import os
 import sys
 
 SHARE = "/usr/share/virt-warden"
@@ -15,6 +14,8 @@ try:
 
     code = main(sys.argv[1:])
 except ImportError as error:
+    import os  # which a hook that is whole has no need to wait for
+
     if not os.path.isdir(SHARE):  # noqa: PTH112 - virt-warden was removed, this was left
         sys.exit(0)
     # libvirt shows this line to whoever started the domain. Without us, nothing is guarded.

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 : "${DESTDIR:=}" "${PYTHON:=/usr/bin/python3}" "${ARCHES:=x86_64}"
 : "${UNITS:=/usr/lib/systemd/system}"
 share=$DESTDIR/usr/share/virt-warden
+wrapper=$DESTDIR/usr/lib/virt-warden
 policy=$DESTDIR/etc/virt-warden
 doc=$DESTDIR/usr/share/doc/virt-warden
 
@@ -31,8 +32,9 @@ for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
 done
 install -d "$share/selinux"
 install -m 644 packaging/selinux/* "$share/selinux"
+install -D -m 644 wrapper/qemu_system.py "$wrapper/qemu_system.py"
 for arch in $ARCHES; do
-    install -D -m 755 wrapper/qemu_system.py "$DESTDIR/usr/lib/virt-warden/qemu-system-$arch"
+    install -m 755 wrapper/emulator.py "$wrapper/qemu-system-$arch"
 done
 install -D -m 755 packaging/virt-warden "$DESTDIR/usr/sbin/virt-warden"
 install -D -m 644 packaging/completion.bash \
@@ -47,7 +49,7 @@ config packaging/pam "$DESTDIR/etc/pam.d/virt-warden"
 
 # dpkg's package is compiled, its units enabled, its hook placed where it is installed.
 [ -z "$DESTDIR" ] || exit 0
-"$PYTHON" -m compileall -q "$share/virtwarden"
+"$PYTHON" -m compileall -q "$share/virtwarden" "$wrapper"
 /usr/sbin/virt-warden package configure
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload

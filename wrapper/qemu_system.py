@@ -1,11 +1,11 @@
-#!/usr/bin/python3 -IS
 """The <emulator> of an enrolled domain: finds all as the hook left it, tightens it, becomes QEMU.
 
-libvirt executes this file in QEMU's place, under each name /usr/lib/virt-warden/qemu-system-ARCH,
-already as the VM's own user. Anything it imported from elsewhere would run as that user before
-every guest, and every import delays every start: hence one file, the standard library alone, few
-modules of it. Confined by AppArmor it can read the ticket and execute QEMU, and little else; so it
-asks the kernel by system calls, never by /proc.
+libvirt executes this in QEMU's place, behind its door, emulator.py, already as the VM's own user.
+Anything it imported from elsewhere would run as that user before every guest, and every import
+delays every start: hence one file, the standard library alone, few modules of it, and no regular
+expressions, which take longer to import and compile than all the rest to run. Confined by AppArmor
+it can read the ticket and execute QEMU, and little else; so it asks the kernel by system calls,
+never by /proc.
 
 The ticket is root's word on what was reviewed; without one that only root can have written,
 nothing starts. It must hold every host file that the domain's XML names or that libvirt derives
@@ -16,19 +16,19 @@ from it, save those of OWN_FILES, and the MAC of every NIC but those assigned as
 
 from __future__ import annotations
 
+# json and signal wrap these two in modules that take as long to import as Python to start.
+import _json
+import _signal  # type: ignore[import-not-found]  # typeshed has signal alone
 import ctypes
-import json
 import os
-import re
 import resource
-import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 TYPE_CHECKING = False  # importing typing to learn the same costs milliseconds
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, NoReturn
 
     Ticket = dict[str, Any]
@@ -46,7 +46,7 @@ VNC_SASL = "vmw-vnc-sasl"
 PR_SET_NO_NEW_PRIVS = 38
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 NR_CLOSE_RANGE, CLOSE_RANGE_CLOEXEC = 436, 4
-LAST_DESCRIPTOR = 0xFFFFFFFF
+LAST_DESCRIPTOR = LAST_ID = 0xFFFFFFFF
 NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_ADD_RULE, NR_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT = 1, 2
@@ -93,13 +93,6 @@ VOCABULARY = words_of("""
     mem-prealloc mon msg name netdev no-acpi no-hpet no-reboot no-shutdown no-user-config nodefaults
     numa object overcommit rtc sandbox serial smbios smp spice tpmdev usb uuid vnc
     watchdog-action""")
-PHRASES = {
-    "display": r"none|egl-headless(,.*)?",
-    "incoming": r"defer|fd:\d+",  # 'exec:' would run a shell
-    "mon": r"chardev=charmonitor,id=monitor,mode=control",
-    "sandbox": r"on(,\w+=deny)*",
-    "serial": r"chardev:[\w-]+",
-}
 VNC_KEYS = words_of("audiodev password power-control sasl share tls-creds vnc websocket")
 ENVIRONMENT = words_of("""
     HOME KRB5RCACHENAME LC_ALL LOGNAME PATH SASL_CONF_PATH SDL_AUDIODRIVER TMPDIR TZ USER
@@ -109,18 +102,19 @@ ENVIRONMENT = words_of("""
 # (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
 FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path")
 FILE_KEYS = words_of("data file filename logfile mem-path path romfile")
+DESCRIPTOR_KEYS = words_of("fd fds vhostfd vhostfds")
 FREE_OPTIONS = words_of("append cpu loadvm name rtc smbios vnc")
 FREE_KEYS = words_of("""
     blockdev.backing blockdev.file chardev.name device.mount_tag device.name device.product
     device.serial device.tag device.vendor fw_cfg.name fw_cfg.string netdev.net object.data
     object.dir object.iv spice.x509-dir""")
-UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-# What libvirt makes for this domain alone, or opens to it device by device.
-OWN_FILES = (
-    rf"/dev/(fdset/\d+|u?random|bus/usb/\d+/\d+)|/sys/bus/mdev/devices/{UUID}"
-    r"|/(var/lib|run|dev/hugepages\w*)/libvirt/qemu/([a-z]+/){0,2}(domain-)?\d+-(NAME)(/.*)?"
-    r"|/run/libvirt/qemu/(dbus|passt|slirp|swtpm)/\d+-(NAME)-[\w.-]+"
-)
+# What libvirt makes for one domain alone has its name, cut to so many characters or bytes.
+SHORT_NAME = 20
+OWN_DIRECTORIES = words_of("/run /var/lib")
+HUGE_PAGES = "/dev/hugepages"
+OF_HELPERS = words_of("dbus passt slirp swtpm")
+OF_ALL = words_of("/dev/random /dev/urandom")
+MEDIATED, PASSED, USB = "/sys/bus/mdev/devices/", "/dev/fdset/", "/dev/bus/usb/"
 # Where an own file of each domain lies beside those of others.
 SHARED_DIRECTORIES = words_of("""
     /dev/hugepages/libvirt/qemu /run/libvirt/qemu /run/libvirt/qemu/channel
@@ -170,24 +164,57 @@ OPERATORS_ALONE = {
     ],
 }
 
-PATH = r"/[^\0]*"
-TEXT = r"[^\0]*"
+HEX = frozenset("0123456789abcdef")
+
+
+def is_text(text: str) -> bool:
+    return "\0" not in text
+
+
+def is_path(text: str) -> bool:
+    return text.startswith("/") and is_text(text)
+
+
+def is_name(text: str) -> bool:
+    return bool(text) and is_text(text) and "/" not in text
+
+
+def is_words(text: str, also: str = "_") -> bool:
+    """One or more letters, digits and what is allowed besides."""
+    return bool(text) and all(char.isalnum() or char in also for char in text)
+
+
+def is_user(text: str) -> bool:
+    return is_words(text, "_.-")
+
+
+def is_uuid(text: str) -> bool:
+    """In the one form that cannot lead to another directory."""
+    parts = text.split("-")
+    return [*map(len, parts)] == [8, 4, 4, 4, 12] and HEX.issuperset("".join(parts))
+
+
+def is_mac(text: str) -> bool:
+    parts = text.lower().split(":")
+    return [*map(len, parts)] == [2] * 6 and HEX.issuperset("".join(parts))
+
+
 FORM = {
     "version": int,
-    "mode": "enforcing|permissive|disabled",
-    "uuid": UUID,
-    "name": r"[^\0/]+",
-    "user": r"[\w.-]+",
+    "mode": ("enforcing", "permissive", "disabled"),
+    "uuid": is_uuid,
+    "name": is_name,
+    "user": is_user,
     "uid": int,
     "gid": int,
     "groups": [int],
-    "emulator": PATH,
-    "files": [PATH],
-    "macs": [r"(?i:[0-9a-f]{2}(:[0-9a-f]{2}){5})"],
-    "vnc": [({"listen": TEXT, "port": int}, {"socket": PATH})],
-    "tls_dir": (PATH, type(None)),
+    "emulator": is_path,
+    "files": [is_path],
+    "macs": [is_mac],
+    "vnc": [({"listen": is_text, "port": int}, {"socket": is_path})],
+    "tls_dir": (is_path, type(None)),
     "password": bool,
-    "sasl": ({"dir": PATH, "names": ([TEXT], type(None))}, type(None)),
+    "sasl": ({"dir": is_path, "names": ([is_text], type(None))}, type(None)),
     "display": bool,
     "client_certificates": bool,
     "static_passwords": bool,
@@ -196,9 +223,9 @@ FORM = {
     "landlock": (
         {
             "required": bool,
-            "execute": [PATH],
-            "read": [PATH],
-            "write": [PATH],
+            "execute": [is_path],
+            "read": [is_path],
+            "write": [is_path],
             "bind": ([int], type(None)),
             "connect": ([int], type(None)),
         },
@@ -218,19 +245,20 @@ FORMER = {
 }
 
 
-def fits(value: object, form: object) -> bool:
-    """Whether a JSON value is a type, a regex, one of a tuple, or a list or dict of such."""
-    if isinstance(form, str):
-        return isinstance(value, str) and re.fullmatch(form, value) is not None
-    if isinstance(form, list):
-        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+def fits(value: Any, form: Any) -> Any:
+    """Whether a JSON value is a type, a word, a kind of text, one of a tuple, or holds such."""
     if isinstance(form, tuple):
         return any(fits(value, choice) for choice in form)
-    if isinstance(form, dict) and isinstance(value, dict):
-        return value.keys() == form.keys() and all(fits(value[key], form[key]) for key in form)
-    return type(value) is form and (
-        not isinstance(value, int) or form is bool or 0 < value < 2**32 - 1
-    )
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
+    if isinstance(form, dict):
+        same = isinstance(value, dict) and value.keys() == form.keys()
+        return same and all(fits(value[key], form[key]) for key in form)
+    if form is int:
+        return type(value) is int and 0 < value < LAST_ID
+    if isinstance(form, type):
+        return type(value) is form
+    return isinstance(value, str) and (value == form if isinstance(form, str) else form(value))
 
 
 def parse_ticket(text: str, uuid: str) -> Ticket:
@@ -294,15 +322,51 @@ class Option:
         return [text for at, text in self.texts if at == key]
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no key stands twice: of two readers, each could take another one."""
+    if len(fields := dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice")
+    return fields
+
+
+def no_number(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+class Reading:
+    """What the scanner of json.JSONDecoder wants to know of it."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = staticmethod(unique)
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(no_number)
+
+
+# typeshed asks for the parameters that json passes by position, under other types.
+scan_json = _json.make_scanner(Reading)  # type: ignore[arg-type]
+
+
 def load_json(text: str) -> Any:
-    """JSON in which no key stands twice: of two readers, each could take another one."""
+    """What stands in a JSON text. Raises ValueError, RecursionError."""
+    text = text.strip(" \t\n\r")
+    try:
+        value, end = scan_json(text, 0)
+    except StopIteration:
+        raise ValueError("not JSON") from None
+    if end != len(text):
+        raise ValueError("more than one JSON value")
+    return value
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(fields := dict(pairs)) != len(pairs):
-            raise ValueError("a key stands twice")
-        return fields
 
-    return json.loads(text, object_pairs_hook=unique)
+def dump_json(value: Any) -> str:
+    """JSON of texts and booleans, lists and objects of them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{dump_json(k)}: {dump_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(dump_json, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else _json.encode_basestring_ascii(value)
 
 
 def walk(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
@@ -319,14 +383,21 @@ def walk(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 def split_opts(text: str, implied: str = "") -> Iterator[tuple[str, str, str]]:
     """Key, value and raw text of each part of a QemuOpts string, cut where QEMU cuts it."""
-    if implied and not re.match("[^=,]*=", text):
+    if implied and "=" not in text.partition(",")[0]:
         text = f"{implied}={text}"
-    for part in re.finditer(r"(([^=,]*)(=(?:,,|[^,])*)?)(?:,|\Z)", text):
-        raw, key, value = part.groups()
-        if value:
-            yield key, value[1:].replace(",,", ","), raw
-        elif part[0]:  # not the nothing at the end; 'nopassword' is QEMU's old 'password=off'
-            yield key.removeprefix("no"), "", raw
+    # Two commas in a value are one of it; meanwhile they are what no command line holds.
+    parts = text.replace(",,", "\0").split(",")
+    for more, part in enumerate(parts, 1 - len(parts)):
+        keys, equals, value = part.partition("=")
+        *flags, key = keys.replace("\0", ",,").split(",")
+        if equals:
+            pair = [(key, value.replace("\0", ","), f"{key}={value}".replace("\0", ",,"))]
+        else:
+            pair = []
+            flags += [key] if key or more else []  # not the nothing at the end
+        for flag in flags:  # 'nopassword' is QEMU's old 'password=off'
+            yield flag.removeprefix("no"), "", flag
+        yield from pair
 
 
 def parse_argv(argv: Iterable[str]) -> list[Option]:
@@ -360,7 +431,7 @@ def is_probe(options: Iterable[Option]) -> bool:
 def guest_uuid(options: Iterable[Option]) -> str:
     """The one -uuid, in the one form that cannot lead to another directory."""
     uuids = [option.value for option in options if option.name == "uuid"]
-    if len(uuids) != 1 or not re.fullmatch(UUID, uuids[0]):
+    if len(uuids) != 1 or not is_uuid(uuids[0]):
         raise Refusal("its command line has no -uuid, or several, or a malformed one", XML)
     return uuids[0]
 
@@ -414,8 +485,11 @@ def check_nics(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
 
 def endpoint(address: str) -> str:
     """Where a VNC address of QEMU's listens, in the ticket's terms: displays count from 5900."""
-    found = re.fullmatch(r"\[?([^]]*)\]?:([0-9]{1,5})", address)
-    return f"{found[1]} port {int(found[2]) + 5900}" if found else address
+    host, colon, display = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or "]" in host or not is_number(display) or len(display) > len("65535"):
+        return address
+    return f"{host} port {int(display) + 5900}"
 
 
 def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
@@ -440,28 +514,101 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
                 yield Refusal(f"libvirt does not write {key}={value} in -vnc by itself", XML)
 
 
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def is_display(value: str) -> bool:
+    return value == "none" or value.split(",")[0] == "egl-headless"
+
+
+def is_incoming(value: str) -> bool:
+    """A descriptor, or what the monitor will tell; 'exec:' would run a shell."""
+    return value == "defer" or (value.startswith("fd:") and is_number(value[3:]))
+
+
+def is_monitor(value: str) -> bool:
+    return value == "chardev=charmonitor,id=monitor,mode=control"
+
+
+def is_sandbox(value: str) -> bool:
+    first, *denied = value.split(",")
+    names = [part.removesuffix("=deny") for part in denied if part.endswith("=deny")]
+    return first == "on" and len(names) == len(denied) and all(map(is_words, names))
+
+
+def is_serial(value: str) -> bool:
+    return value.startswith("chardev:") and is_words(value.removeprefix("chardev:"), "_-")
+
+
+PHRASES: Mapping[str, Callable[[str], bool]] = {
+    "display": is_display,
+    "incoming": is_incoming,
+    "mon": is_monitor,
+    "sandbox": is_sandbox,
+    "serial": is_serial,
+}
+
+
 def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
     """libvirt wrote every option by itself."""
     for option in options:
-        phrase = PHRASES.get(option.name, ".*")
-        if option.name not in VOCABULARY or not re.fullmatch(phrase, option.value, re.DOTALL):
+        is_said = PHRASES.get(option.name, is_text)
+        if option.name not in VOCABULARY or not is_said(option.value):
             yield Refusal(f"libvirt does not write {' '.join(option.words)!r} by itself", XML)
 
 
 def check_files(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     """Every host file was reviewed, or libvirt made it for this domain."""
-    own = own_files(ticket["name"])
     for option in options:
         for path in opened_files(option):
-            if path in ticket["files"] or (own.fullmatch(path) and ".." not in path.split("/")):
+            if path in ticket["files"] or is_own(path, ticket["name"]):
                 continue
             yield Refusal(f"-{option.name} opens {path!r}, which was not reviewed", XML)
 
 
-def own_files(name: str) -> re.Pattern[str]:
-    """What libvirt makes for the domain of this name alone."""
-    short = {name[:20], os.fsdecode(os.fsencode(name)[:20])}  # which one, is up to libvirt's locale
-    return re.compile(OWN_FILES.replace("NAME", "|".join(map(re.escape, short))), re.DOTALL)
+def is_own(path: str, name: str) -> bool:
+    """Whether libvirt made a file for the domain of this name alone, or opens it by device."""
+    return path in OF_ALL or is_devices(path) or is_made_for(path, name)
+
+
+def is_devices(path: str) -> bool:
+    """Whether it is what libvirt opens to one domain, device by device."""
+    if path.startswith(MEDIATED):
+        return is_uuid(path.removeprefix(MEDIATED))
+    for directory, depth in ((PASSED, 1), (USB, 2)):
+        if path.startswith(directory):
+            numbers = path.removeprefix(directory).split("/")
+            return len(numbers) == depth and all(map(is_number, numbers))
+    return False
+
+
+def is_made_for(path: str, name: str) -> bool:
+    """`[domain-]ID-NAME`, up to two directories below one for QEMU, and all within it.
+
+    Sockets of some helpers: `ID-NAME-WHOSE`.
+    """
+    top, _, below = path.partition("/libvirt/qemu/")
+    parts = below.split("/")
+    if (top not in OWN_DIRECTORIES and not is_huge_pages(top)) or ".." in parts:
+        return False
+    # In characters or bytes, is up to libvirt's locale.
+    names = {name[:SHORT_NAME], os.fsdecode(os.fsencode(name)[:SHORT_NAME])}
+    for part in parts[:3]:
+        number, _, whose = part.removeprefix("domain-").partition("-")
+        if is_number(number) and whose in names:
+            return True
+        if not (part.isascii() and part.isalpha() and part.islower()):
+            break
+    if top != "/run" or len(parts) != len(("helper", "socket")) or parts[0] not in OF_HELPERS:
+        return False
+    number, _, whose = parts[1].partition("-")
+    ours = [whose.removeprefix(f"{n}-") for n in names if whose.startswith(f"{n}-")]
+    return is_number(number) and any(is_words(rest, "_.-") for rest in ours)
+
+
+def is_huge_pages(top: str) -> bool:
+    return top.startswith(HUGE_PAGES) and is_words(f"_{top.removeprefix(HUGE_PAGES)}")
 
 
 def opened_files(option: Option) -> Iterator[str]:
@@ -507,11 +654,11 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         none = ["-display", "none"]
         return words if any(option.name == "display" for option in options) else words + none
     if consoles and ticket["tls_dir"]:
-        words += ["-object", json.dumps(tls_credentials(ticket))]
+        words += ["-object", dump_json(tls_credentials(ticket))]
     if consoles and asks_whose:
-        words += ["-object", json.dumps(OPERATORS_ALONE)]
+        words += ["-object", dump_json(OPERATORS_ALONE)]
     if consoles and names is not None:
-        words += ["-object", json.dumps(principals_alone(names))]
+        words += ["-object", dump_json(principals_alone(names))]
     return words
 
 
@@ -548,12 +695,12 @@ def named_descriptors(options: list[Option]) -> set[int]:
     """The descriptors that the command line names: `fd=30`, `vhostfds=31:32`, `fd:33`."""
     named = {0, 1, 2}
     for option in options:
-        texts = [text for at, text in option.texts if re.fullmatch(r"(.*\.)?(vhost)?fds?", at)]
+        texts = [text for at, text in option.texts if at.rpartition(".")[2] in DESCRIPTOR_KEYS]
         if option.value.startswith("fd:"):
             texts.append(option.value[3:])
         for text in texts:
-            if re.fullmatch(r"\d+(:\d+)*", text):
-                named.update(map(int, text.split(":")))
+            if all(map(is_number, numbers := text.split(":"))):
+                named.update(map(int, numbers))
     return named
 
 
@@ -605,8 +752,7 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     ports &= BIND_TCP * (wanted["bind"] is not None) | CONNECT_TCP * (wanted["connect"] is not None)
     ruleset = create_ruleset(files, ports, scoped)
     opened = {path for option in options for path in opened_files(option)}
-    own = own_files(ticket["name"])
-    made = {path for path in opened if "/libvirt/qemu/" in path and own.fullmatch(path)}
+    made = {path for path in opened if is_made_for(path, ticket["name"])}
     homes = {*map(os.path.dirname, made)} - SHARED_DIRECTORIES
     for rights, paths in (
         (EXECUTE | READ_FILE, wanted["execute"]),
@@ -694,8 +840,8 @@ def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> N
             raise Refusal(f"{emulator} is not root's alone to write", fix)
         if os.path.dirname(os.path.realpath(emulator)) == OWN_DIRECTORY:
             raise Refusal(f"{emulator} is this wrapper again", ENROL)
-        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would leave it so
-            signal.signal(ignored, signal.SIG_DFL)
+        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # by Python; exec would leave it so
+            _signal.signal(ignored, _signal.SIG_DFL)
         os.execve(emulator, [emulator, *words], environment)
     except OSError as error:
         raise Refusal(f"{emulator} cannot be executed: {error.strerror}", fix) from None
@@ -726,7 +872,3 @@ def main(argv: list[str]) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - fail closed, with a line and never a traceback
         say(name, "refuses", f"internal error: {error!r}", AGAIN)
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main(sys.argv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -52,7 +53,8 @@ def executable(path: Path, text: str) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run the wrapper with this ticket and command line; a stub is the emulator."""
-    executable(tmp_path / "lib/qemu-system-x86_64", WRAPPER.read_text())
+    executable(tmp_path / "lib/qemu-system-x86_64", (WRAPPER.parent / "emulator.py").read_text())
+    shutil.copy(WRAPPER, tmp_path / "lib")
     executable(tmp_path / "bin/qemu-system-x86_64", STUB)
     (tmp_path / "virt-warden").mkdir()
     (tmp_path / "virt-warden").chmod(0o711)
@@ -210,7 +212,7 @@ def test_neither_a_probe_nor_a_guest_is_refused(run: Run) -> None:
 
 
 def test_a_fault_of_our_own_is_one_line_and_a_refusal(run: Run, tmp_path: Path) -> None:
-    installed = tmp_path / "lib/qemu-system-x86_64"
+    installed = tmp_path / "lib" / WRAPPER.name
     broken = installed.read_text().replace(
         "def capget() -> int:", "def capget() -> int:\n    1 / 0"
     )
@@ -219,6 +221,20 @@ def test_a_fault_of_our_own_is_one_line_and_a_refusal(run: Run, tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.startswith("virt-warden refuses plain: internal error: ZeroDivisionError")
     assert done.stderr.count("\n") == 1
+
+
+def test_half_a_wrapper_is_one_line_and_a_refusal(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lib" / WRAPPER.name).unlink()
+    done = run(*case("plain"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("virt-warden refuses this start: its wrapper's files are not all")
+    assert done.stderr.count("\n") == 1
+
+
+def test_where_it_could_it_leaves_no_bytecode(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lib").chmod(0o777)
+    assert run(*case("plain")).returncode == 0
+    assert not (tmp_path / "lib/__pycache__").exists()
 
 
 def test_a_line_stays_one_line_whatever_the_name(run: Run) -> None:

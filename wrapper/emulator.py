@@ -1,0 +1,19 @@
+#!/usr/bin/python3 -IS
+"""/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the door; qemu_system.py is behind it.
+
+What a script says itself Python compiles each time it runs, what it imports just once.
+"""
+
+import sys
+
+sys.path.insert(0, __file__.rpartition("/")[0])
+sys.dont_write_bytecode = True
+
+try:
+    from qemu_system import main
+except ImportError as error:
+    sys.exit(
+        f"virt-warden refuses this start: its wrapper's files are not all there ({error}); to mend:"
+        " install virt-warden again, or 'virt-warden unenrol' the domain to run it without"
+    )
+main(sys.argv)
