@@ -584,27 +584,34 @@ def is_devices(path: str) -> bool:
 
 
 def is_made_for(path: str, name: str) -> bool:
-    """`[domain-]ID-NAME`, up to two directories below one for QEMU, and all within it.
-
-    Sockets of some helpers: `ID-NAME-WHOSE`.
-    """
+    """Whether it has its place among libvirt's files for QEMU, under this domain's name."""
     top, _, below = path.partition("/libvirt/qemu/")
-    parts = below.split("/")
-    if (top not in OWN_DIRECTORIES and not is_huge_pages(top)) or ".." in parts:
-        return False
     # In characters or bytes, is up to libvirt's locale.
     names = {name[:SHORT_NAME], os.fsdecode(os.fsencode(name)[:SHORT_NAME])}
-    for part in parts[:3]:
+    if ".." in below.split("/"):
+        return False
+    if top == "/run" and is_helpers(below, names):
+        return True
+    return (top in OWN_DIRECTORIES or is_huge_pages(top)) and is_domains(below, names)
+
+
+def is_domains(below: str, names: set[str]) -> bool:
+    """`[domain-]ID-NAME`, up to two directories deep, and all within it."""
+    for part in below.split("/")[:3]:
         number, _, whose = part.removeprefix("domain-").partition("-")
         if is_number(number) and whose in names:
             return True
         if not (part.isascii() and part.isalpha() and part.islower()):
             break
-    if top != "/run" or len(parts) != len(("helper", "socket")) or parts[0] not in OF_HELPERS:
-        return False
-    number, _, whose = parts[1].partition("-")
-    ours = [whose.removeprefix(f"{n}-") for n in names if whose.startswith(f"{n}-")]
-    return is_number(number) and any(is_words(rest, "_.-") for rest in ours)
+    return False
+
+
+def is_helpers(below: str, names: set[str]) -> bool:
+    """`HELPER/ID-NAME-WHAT`: the socket of one that this domain's QEMU talks to."""
+    helper, _, socket = below.partition("/")
+    number, _, whose = socket.partition("-")
+    of = [whose.removeprefix(f"{n}-") for n in names if whose.startswith(f"{n}-")]
+    return helper in OF_HELPERS and is_number(number) and any(is_words(what, "_.-") for what in of)
 
 
 def is_huge_pages(top: str) -> bool:
