@@ -117,6 +117,28 @@ def test_after_many_calls_a_process_makes_room_for_a_new_one(
     assert len(set(pids)) == 3
 
 
+def test_what_many_calls_at_once_needed_serves_the_next_and_ends_when_it_is_long_idle(
+    made: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(calls: int) -> set[int]:
+        given = [call(made) for _ in range(calls)]
+        for (connection, _), channel in zip(given, made.busy.copy(), strict=True):
+            end(made, connection, channel)
+        return {pid for _, pid in given}
+
+    assert made.end_surplus() is None
+    pids = many(10)
+    assert many(10) == pids
+    seconds = made.end_surplus()
+    assert seconds is not None
+    assert 0 < seconds <= workers._SURPLUS_SECONDS
+
+    monkeypatch.setattr(workers, "_SURPLUS_SECONDS", 0)
+    assert made.end_surplus() is None
+    ended = {os.waitpid(-1, 0)[0] for _ in range(10 - workers._IDLE_AT_MOST)}
+    assert many(workers._IDLE_AT_MOST) == pids - ended
+
+
 def test_what_is_at_work_when_the_service_ends_ends_its_work(made: Workers) -> None:
     connection, pid = call(made)
     idle, other = call(made)

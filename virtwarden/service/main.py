@@ -97,7 +97,7 @@ def _watch(paths: Paths) -> None:
 
 def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, watching: int) -> int:
     while True:
-        ready = _readable([listener, signals, *workers.busy])
+        ready = _readable([listener, signals, *workers.busy], workers.end_surplus())
         if signals in ready:
             came = signals.recv(4096)
             if watching in _reap():
@@ -112,12 +112,12 @@ def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, wa
             _accept(listener, workers)
 
 
-def _readable(sockets: list[socket.socket]) -> set[socket.socket]:
-    """Wait until some of them can be read; select(2) knows no descriptor above 1023."""
+def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket.socket]:
+    """Wait until some of them can be read, or so long; select(2) knows no descriptor above 1023."""
     poller = select.poll()
     for one in sockets:
         poller.register(one, select.POLLIN)
-    ready = {handle for handle, _ in poller.poll()}
+    ready = {handle for handle, _ in poller.poll(None if seconds is None else seconds * 1000)}
     return {one for one in sockets if one.fileno() in ready}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -17,8 +18,10 @@ from typing import NoReturn
 from virtwarden import log
 
 _CALL, _DONE = b"c", b"d"
-# What many starts at once needed more of, ends when they are over.
+# What many starts at once need more of, ends when they are over: a start calls three times, and
+# what one has let go another takes up.
 _IDLE_AT_MOST = 4
+_SURPLUS_SECONDS = 30
 # What a call left behind in its process is not there for ever.
 _CALLS_OF_ONE = 200
 
@@ -54,14 +57,16 @@ class Workers:
     ) -> None:
         self._serve = serve
         self._not_theirs = not_theirs
-        self._idle: list[socket.socket] = []
+        self._idle: dict[socket.socket, float] = {}
+        """Since when each has been idle; the last one is the next that gets a call."""
         self.busy: list[socket.socket] = []
         """Channels that can be read when their worker is done, or dead."""
 
     def give(self, connection: socket.socket) -> None:
         """Have a connection served. Raises OSError where no process can be had for it."""
         while self._idle:
-            if self._hand_over(self._idle.pop(), connection):
+            channel, _ = self._idle.popitem()
+            if self._hand_over(channel, connection):
                 return
         self._hand_over(self._made(connection), connection)
 
@@ -71,10 +76,21 @@ class Workers:
         said = b""
         with suppress(OSError):
             said = channel.recv(1)
-        if said == _DONE and len(self._idle) < _IDLE_AT_MOST:
-            self._idle.append(channel)
+        if said == _DONE:
+            self._idle[channel] = time.monotonic()
         else:
             channel.close()
+
+    def end_surplus(self) -> float | None:
+        """Have those end that were not needed for long; the seconds until there may be more."""
+        due = time.monotonic() - _SURPLUS_SECONDS
+        while len(self._idle) > _IDLE_AT_MOST:
+            channel, since = next(iter(self._idle.items()))
+            if since > due:
+                return since - due
+            del self._idle[channel]
+            channel.close()
+        return None
 
     def dismiss(self) -> None:
         """Have each end when it is done with what it is at."""
