@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from virtwarden.errors import CommandError
 
@@ -20,14 +24,7 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     With `check` nothing is altered (nft --check), with `numeric` nothing is named (nft --numeric).
     Raises CommandError where nft or the kernel will not.
     """
-    try:
-        import nftables  # 6 ms, which a hook that has no rules to lay does not pay
-    except ImportError as error:
-        fix = "apt install python3-nftables"
-        raise CommandError(f"nftables: {error}", code=1, said=str(error), fix=fix) from None
-
-    _try_netlink()
-    library = nftables.Nftables()
+    library = _library(os.getpid(), threading.get_ident())
     library.set_dry_run(check)
     for set_numeric in (
         library.set_numeric_prio_output,
@@ -40,6 +37,22 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     if code != 0:
         raise _error(code, str(said))
     return str(printed)
+
+
+@cache
+def _library(_process: int, _thread: int) -> Any:
+    """The library, with a socket to the kernel that no other process and no other thread has.
+
+    What it lists it asks the kernel for each time, however long it is there. Raises CommandError.
+    """
+    try:
+        import nftables  # 6 ms, which a hook that has no rules to lay does not pay
+    except ImportError as error:
+        fix = "apt install python3-nftables"
+        raise CommandError(f"nftables: {error}", code=1, said=str(error), fix=fix) from None
+
+    _try_netlink()
+    return nftables.Nftables()
 
 
 def accepts(words: str) -> bool:
