@@ -263,8 +263,22 @@ def acl_writers(handle: int) -> tuple[int, ...]:
     if not has_acl(handle):
         return ()
     named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    entries = posix1e.ACL(file=str(by_descriptor(handle)))
-    return tuple(e.qualifier for e in entries if e.tag_type in named and e.permset.write)
+    return tuple(e.qualifier for e in _acl(handle) if e.tag_type in named and e.permset.write)
+
+
+def _acl(handle: int) -> Any:
+    """The access ACL of an open file.
+
+    libacl asks for its size first, and gives up where another process makes it longer just then.
+    """
+    import posix1e
+
+    while True:
+        try:
+            return posix1e.ACL(file=str(by_descriptor(handle)))
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
 
 
 def has_acl(handle: int) -> bool:
@@ -291,7 +305,7 @@ def acl_permissions(handle: int, uid: int) -> int | None:
     """What the ACL of an open file grants this uid by name, as rwx bits, or None."""
     import posix1e
 
-    for entry in posix1e.ACL(file=str(by_descriptor(handle))):
+    for entry in _acl(handle):
         if entry.tag_type == posix1e.ACL_USER and entry.qualifier == uid:
             granted = entry.permset
             return int(4 * granted.read + 2 * granted.write + granted.execute)
@@ -305,7 +319,7 @@ def acl_grant(handle: int, uid: int, permissions: int) -> None:
     """
     import posix1e
 
-    acl = posix1e.ACL(file=str(by_descriptor(handle)))
+    acl = _acl(handle)
     _drop(acl, posix1e.ACL_USER, uid)
     entry = acl.append()
     entry.tag_type = posix1e.ACL_USER
@@ -321,7 +335,7 @@ def acl_revoke(handle: int, uid: int) -> None:
     """Take this uid's entry out; where it was the last of its kind, the plain mode is back."""
     import posix1e
 
-    acl = posix1e.ACL(file=str(by_descriptor(handle)))
+    acl = _acl(handle)
     _drop(acl, posix1e.ACL_USER, uid)
     named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
     if any(entry.tag_type in named for entry in acl):
