@@ -9,7 +9,8 @@ from __future__ import annotations
 
 
 def _is(names: str) -> str:
-    return " or ".join(f"local-name() = '{name}'" for name in names.split())
+    # One look into all names costs a fraction of a comparison with each; no name has a blank.
+    return f"contains(' {' '.join(names.split())} ', concat(' ', local-name(), ' '))"
 
 
 # Relative ones, too: libvirtd's working directory is the root.
