@@ -98,11 +98,11 @@ def _choose_user(domain: Domain, prefix: str) -> str:
     if own is not None:
         return own.name
     names = candidates(prefix, domain.name, domain.uuid)
-    free = [name for name in names if users.account(name) is None]
+    free = [name for name in names if users.account(name) is None and users.group_id(name) is None]
     if not free:
         raise DomainError(
-            f"user {names[-1]} exists and is not this domain's",
-            fix=f"see whose it is: getent passwd {names[-1]}",
+            f"user or group {names[-1]} exists and is not this domain's",
+            fix=f"see whose it is: getent passwd {names[-1]}; getent group {names[-1]}",
         )
     return free[0]
 

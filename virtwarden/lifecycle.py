@@ -28,7 +28,7 @@ from virtwarden.guards import (
 from virtwarden.guards.base import Case, Guard, Op, shown
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
-from virtwarden.system import process
+from virtwarden.system import process, users
 
 # identity comes first: it makes the user to whom the others give things. luks opens disks before
 # storage looks at the others. zones comes before network, which lets a tap in once it is where it
@@ -199,6 +199,7 @@ def _promised(case: Case) -> tuple[Guard, ...]:
 def _undo_former_life(case: Case) -> None:
     try:
         _undo(case.paths, case.domain.uuid, case.domain.name)
+        _undo_half_made_user(case)
     except WardenError as error:
         if case.rules.mode is Mode.ENFORCING:
             raise
@@ -232,6 +233,7 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
     except BaseException:
         try:
             _undo(case.paths, case.domain.uuid, case.domain.name)
+            _undo_half_made_user(case)
         except WardenError as error:  # what failed first is what the admin must hear
             _log(case, log.Level.CRITICAL, "left-behind", reason=error)
         raise
@@ -259,6 +261,13 @@ def _undo(paths: Paths, domain: str, name: str) -> None:
         log.event(log.Level.WARNING, "left-alone", domain=name, uuid=domain, reason=report)
     if done:
         log.event(log.Level.NOTICE, "undone", domain=name, uuid=domain, changes=done)
+
+
+def _undo_half_made_user(case: Case) -> None:
+    """Where making the user was cut off, its group is left; a user that is whole stays."""
+    made = journal.records(case.paths, case.domain.uuid, Scope.ENROLMENT)
+    if case.account is None and made and users.account_of(case.domain.uuid) is None:
+        journal.undo(case.paths, case.domain.uuid, Scope.ENROLMENT)
 
 
 def _report(case: Case, breaches: list[str]) -> None:

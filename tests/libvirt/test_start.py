@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
 from tests.host.syslog import Syslog
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import Warden, as_user, set_policy
+from virtwarden import journal
+from virtwarden.changes import CreateUser
 from virtwarden.guards.sandbox import ENVIRONMENT
 from virtwarden.paths import Paths
 from virtwarden.system import users
@@ -70,6 +73,44 @@ def test_two_domains_whose_names_come_out_alike_get_two_users(warden: Warden) ->
     warden.started("a b")
     warden.started("a_b")
     assert warden.status("a b")["uid"] != warden.status("a_b")["uid"]
+
+
+def test_a_group_of_that_name_leads_to_another_user(warden: Warden) -> None:
+    run("groupadd", "vmw-grouped")
+    warden.started("grouped")
+    assert warden.status("grouped")["user"].startswith("vmw-grouped-")
+
+
+def test_a_user_that_could_not_be_made_can_be_made_at_the_next_start(warden: Warden) -> None:
+    warden.enrolled("locked")
+    lock = Path("/etc/passwd.lock")
+    lock.write_text(str(os.getpid()))
+    try:
+        line = warden.refusal("locked")
+    finally:
+        lock.unlink()
+    assert "cannot lock /etc/passwd" in line
+    assert users.group_id("vmw-locked") is None
+    warden.libvirt.start("locked")
+    assert warden.status("locked")["user"] == "vmw-locked"
+
+
+def test_a_user_that_was_made_by_half_when_the_hook_was_killed_is_made_anew(
+    warden: Warden,
+) -> None:
+    name = warden.enrolled("halved")
+    uuid = warden.libvirt.virsh("domuuid", name).stdout.strip()
+    half = CreateUser(f"vmw-{name}", uuid, (70000, 99999), ("kvm",))
+    with pytest.MonkeyPatch.context() as patch, journal.locked(PATHS, uuid):
+        made_by = users.run
+        patch.setattr(users, "run", lambda *words: "useradd" in words[0] or made_by(*words))
+        journal.perform(PATHS, uuid, [half])
+    left = users.group_id(f"vmw-{name}")
+    assert left is not None
+    warden.libvirt.start(name)
+    account = users.account(f"vmw-{name}")
+    assert account is not None
+    assert account.gid == account.uid != left
 
 
 def test_a_label_that_names_another_domains_user_is_refused(warden: Warden) -> None:

@@ -150,6 +150,12 @@ def test_a_name_that_is_anothers_is_passed_over(
     assert read(enrol(plain())).labels[0].label == f"{names[taken]}:{names[taken]}"
 
 
+def test_a_name_that_is_a_groups_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, _ = enrolment.candidates("vmw-", "web01", xmls.UUID)
+    monkeypatch.setattr(enrolment.users, "group_id", {first: 1000}.get)
+    assert read(enrol(plain())).labels[0].label == f"{second}:{second}"
+
+
 def test_where_every_name_is_anothers_the_admin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment.users, "account", lambda name: account_of(name, xmls.OTHER))
     with pytest.raises(DomainError, match="to mend: see whose it is: getent passwd vmw-"):

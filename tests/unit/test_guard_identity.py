@@ -138,6 +138,12 @@ def test_a_user_of_its_name_that_somebody_made_by_hand_is_not_taken_over() -> No
     assert "user vmw-web01 is not this domain's own" in refusal(identity, case(host=host))
 
 
+def test_a_group_of_its_name_that_somebody_made_by_hand_is_not_taken_over() -> None:
+    line = refusal(identity, case(host=FakeHost(groups={"kvm": 109, "vmw-web01": 1000})))
+    assert "group vmw-web01 is not this domain's own" in line
+    assert line.endswith(ENROL)
+
+
 @pytest.mark.parametrize("uid", [0, 1000, 69999, 100000])
 def test_its_own_user_with_a_uid_out_of_the_range_is_refused(uid: int) -> None:
     line = refusal(identity, settled(account=account_of("vmw-web01", xmls.UUID, uid)))

@@ -49,6 +49,8 @@ def review(case: Case) -> list[Refusal]:
         return [case.refusal(f"user {name} is not this domain's own", fix=case.enrol)]
     if name not in candidates(case.rules.user_prefix, case.domain.name, case.domain.uuid):
         return [case.refusal(f"user {name} is not one that virt-warden chose", fix=case.enrol)]
+    if case.facts.group_id(name) is not None:
+        return [case.refusal(f"group {name} is not this domain's own", fix=case.enrol)]
     return []
 
 
