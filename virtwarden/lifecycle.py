@@ -6,12 +6,11 @@ step holds the domain's journal (journal.locked).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from virtwarden import gate, journal, log
-from virtwarden.changes import Change, Scope, WriteFile
+from virtwarden.changes import Change, Scope
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,
@@ -80,8 +79,6 @@ def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
     breaches = _take_back(case)
     dismiss()
     breaches += verify(case)
-    verdict = WriteFile(f"{case.cell}/breaches.json", json.dumps(breaches), user="")
-    journal.perform(case.paths, case.domain.uuid, [verdict])
     _report(case, breaches)
 
 
