@@ -189,4 +189,4 @@ def _keep(paths: Paths, domain: str, scope: Scope, left: list[Record]) -> None:
         content = _header(domain) + "".join(record.line() for record in left)
         files.write_atomically(journal, content.encode(), 0o600, durable=True)
     else:
-        journal.unlink(missing_ok=True)
+        files.discard(journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -261,6 +262,38 @@ def test_after_a_kill_at_any_step_a_fresh_process_undoes_all(
         journal.undo(PATHS, DOMAIN)
         assert journal.records(PATHS, DOMAIN) == []
     assert ground.state() == state
+
+
+def test_a_file_that_was_being_written_when_the_hook_was_killed_is_gone(
+    ground: Ground, change: Change
+) -> None:
+    if isinstance(change, IssueCertificate):
+        change.undo(PATHS, _done(change))  # the authority, which stays, is there
+    state = ground.state()
+    for which in (1, 2, 4):  # a change may write several, or none
+        child = os.fork()
+        if child == 0:
+            _kill_while_writing(which)
+            with journal.locked(PATHS, DOMAIN):
+                journal.perform(PATHS, DOMAIN, [change])
+            os._exit(0)
+        os.waitpid(child, 0)
+        with journal.locked(PATHS, DOMAIN):
+            assert journal.undo(PATHS, DOMAIN) == []
+            journal.undo(PATHS, DOMAIN, Scope.ENROLMENT)
+        assert ground.state() == state
+
+
+def _kill_while_writing(which: int) -> None:
+    """Have this process end before the file of this number, from 1, is put in its place."""
+    replace_file, written = Path.replace, itertools.count(1)
+
+    def killed(self: Path, target: str | Path) -> Path:
+        if next(written) == which:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace_file(self, target)
+
+    Path.replace = killed  # type: ignore[method-assign]
 
 
 def test_a_user_half_made_when_the_hook_was_killed_is_finished_or_removed(ground: Ground) -> None:

@@ -90,8 +90,7 @@ class WriteFile:
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""
-        with suppress(FileNotFoundError):
-            Path(self.path).unlink()
+        files.discard(Path(self.path))
         return ""
 
 
@@ -138,8 +137,7 @@ class IssueCertificate:
         """See Change."""
         directory = Path(self.directory)
         for name in consoles.FILES:
-            with suppress(FileNotFoundError):
-                (directory / name).unlink()
+            files.discard(directory / name)
         with suppress(FileNotFoundError):
             directory.rmdir()
         return ""

@@ -53,8 +53,7 @@ class Claim:
         """See Change."""
         with files.locked(paths.claims):
             place = _place(paths, self.device, self.number)
-            with suppress(FileNotFoundError):
-                (place / self.domain).unlink()
+            files.discard(place / self.domain)
             with suppress(OSError):  # another domain's claim is in it, or it is gone
                 place.rmdir()
         return ""

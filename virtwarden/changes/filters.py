@@ -132,7 +132,9 @@ class InstallFilter:
         """See Change. Whose filter a tap has is written down: another domain's is left."""
         note = paths.filters / self.tap
         with files.locked(paths.filters):
-            if note.exists() and json.loads(note.read_text())["domain"] == self.domain:
+            if not note.exists():
+                files.discard(note)
+            elif json.loads(note.read_text())["domain"] == self.domain:
                 BACKENDS[self.backend].remove([self.tap])
-                note.unlink()
+                files.discard(note)
         return ""

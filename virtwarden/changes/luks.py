@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -56,8 +55,7 @@ class NodeRule:
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change. udev sees by itself that a rule is gone; this one is of nothing by now."""
-        with suppress(FileNotFoundError):
-            self._file(paths).unlink()
+        files.discard(self._file(paths))
         return ""
 
     def _file(self, paths: Paths) -> Path:

@@ -81,14 +81,17 @@ class LockShared:
         """See Change."""
         with files.locked(paths.shared):
             lease = _load(paths, self.path)
-            if lease is None or self.domain not in lease["holders"]:
+            if lease is None:
+                files.discard(_lease_file(paths, self.path))
+                return ""
+            if self.domain not in lease["holders"]:
                 return ""
             lease["holders"].remove(self.domain)
             if lease["holders"]:
                 _store(paths, self.path, lease)
                 return ""
             report = _give_back(lease)
-            _lease_file(paths, self.path).unlink()
+            files.discard(_lease_file(paths, self.path))
             return report
 
 

@@ -122,8 +122,8 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
     with files.locked(paths.filters):
         keeper = notes.keeper(paths)
         notes.let_go(paths, domain)
-        written = (notes.read(paths, name) for name in names)
-        ours = [each for each in written if each and each.domain == domain]
+        written = {name: notes.read(paths, name) for name in names}
+        ours = [each for each in written.values() if each and each.domain == domain]
         if keeper is None:
             _remove(ours)
         else:
@@ -131,7 +131,9 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
         for each in ours:
             # Its QEMU could have made it outlive itself: a tap on the bridge that is nobody's.
             taps.remove(each.tap)
-            notes.erase(paths, each)
+            notes.erase(paths, each.tap.name)
+        for name in written:
+            notes.erase_torn(paths, name)
         bridges.unschool(paths, domain)
 
 

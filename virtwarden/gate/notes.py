@@ -36,9 +36,15 @@ def write(paths: Paths, each: Filtered) -> None:
     files.write_atomically(paths.filters / each.tap.name, content, 0o600)
 
 
-def erase(paths: Paths, each: Filtered) -> None:
-    """Strike out a tap's filter."""
-    (paths.filters / each.tap.name).unlink(missing_ok=True)
+def erase(paths: Paths, tap: str) -> None:
+    """Strike out the filter of the tap of this name."""
+    files.discard(paths.filters / tap)
+
+
+def erase_torn(paths: Paths, tap: str) -> None:
+    """Strike out what a kill left of a filter that was only just being written down."""
+    if not (paths.filters / tap).exists():
+        erase(paths, tap)
 
 
 def read(paths: Paths, tap: str) -> Filtered | None:
@@ -73,7 +79,7 @@ def hold(paths: Paths, domain: str, gate: str, foreign: Sequence[str]) -> Gate:
 
 def let_go(paths: Paths, domain: str) -> None:
     """Strike out that a domain needs the gate."""
-    (paths.gate / domain).unlink(missing_ok=True)
+    files.discard(paths.gate / domain)
 
 
 def let_all_go(paths: Paths) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import stat
 import tempfile
@@ -254,6 +255,15 @@ def write_atomically(
         with suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def discard(path: Path) -> None:
+    """Remove what write_atomically put in place, and what it leaves beside it when it is killed.
+
+    Nobody may be writing there meanwhile. Harmless where nothing is there.
+    """
+    for left in (path, *path.parent.glob(f".{glob.escape(path.name)}.*")):
+        left.unlink(missing_ok=True)
 
 
 def acl_writers(handle: int) -> tuple[int, ...]:
