@@ -344,6 +344,17 @@ def test_no_start_and_no_stop_depends_on_the_service(
     assert warden.status("web01")["breaches"] == []
 
 
+def test_a_service_whose_listener_died_ends_in_order_for_systemd_to_start_it_anew(
+    warden: Warden, syslog: Syslog, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running_service() as service:
+        (listener,) = service.children()
+        os.kill(listener, signal.SIGKILL)
+        assert service.wait() == 1
+    syslog.wait_for("what listens to libvirt died", SECONDS)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_second_service_is_refused(service: Service, warden: Warden) -> None:
     done = warden.command("service", check=False)
     assert done.returncode == 1

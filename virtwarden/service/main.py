@@ -42,7 +42,8 @@ def run(paths: Paths) -> int:
             code = _serve(listener, signals, workers, watching)
         notify("STOPPING=1")
         workers.dismiss()
-        os.kill(watching, signal.SIGTERM)
+        if code == 0:
+            os.kill(watching, signal.SIGTERM)
         _await_children()
     return code
 
