@@ -262,8 +262,7 @@ def _undo(paths: Paths, domain: str, name: str) -> None:
 
 def _undo_half_made_user(case: Case) -> None:
     """Where making the user was cut off, its group is left; a user that is whole stays."""
-    made = journal.records(case.paths, case.domain.uuid, Scope.ENROLMENT)
-    if case.account is None and made and users.account_of(case.domain.uuid) is None:
+    if case.account is None and users.account_of(case.domain.uuid) is None:
         journal.undo(case.paths, case.domain.uuid, Scope.ENROLMENT)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import os
 import stat
 import tempfile
@@ -262,8 +261,12 @@ def discard(path: Path) -> None:
 
     Nobody may be writing there meanwhile. Harmless where nothing is there.
     """
-    for left in (path, *path.parent.glob(f".{glob.escape(path.name)}.*")):
-        left.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    # pathlib and glob take ten times as long, where a thousand domains have theirs.
+    with suppress(FileNotFoundError):
+        for name in os.listdir(path.parent):  # noqa: PTH208
+            if name.startswith(f".{path.name}."):
+                (path.parent / name).unlink(missing_ok=True)
 
 
 def acl_writers(handle: int) -> tuple[int, ...]:
