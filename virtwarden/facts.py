@@ -39,6 +39,9 @@ class Facts(Protocol):
     def account(self, name: str) -> Account | None:
         """The user of this name."""
 
+    def groups_of(self, account: Account) -> tuple[int, ...]:
+        """The gids of all groups that a user is in."""
+
     def group_id(self, name: str) -> int | None:
         """The gid of the group of this name."""
 
@@ -130,6 +133,10 @@ class HostFacts:
     def account(self, name: str) -> Account | None:
         """See Facts."""
         return users.account(name)
+
+    def groups_of(self, account: Account) -> tuple[int, ...]:
+        """See Facts."""
+        return users.groups_of(account)
 
     def group_id(self, name: str) -> int | None:
         """See Facts."""

@@ -50,7 +50,7 @@ def of(case: Case, account: Account) -> str:
             "user": account.name,
             "uid": account.uid,
             "gid": account.gid,
-            "groups": list(account.groups),
+            "groups": list(case.facts.groups_of(account)),
             "emulator": emulator_path(domain.arch),
             "files": sorted(granted_paths(domain, rules)),
             "macs": [nic.mac.lower() for nic in domain.nics],

@@ -489,7 +489,7 @@ def test_processes_that_the_vm_left_behind_end(ground: Ground) -> None:
 
 def test_root_is_never_the_user_whose_processes_end() -> None:
     with pytest.raises(HostError, match="root's processes are not ended"):
-        users.kill_processes(users.Account("root", 0, 0, (0,), DOMAIN))
+        users.kill_processes(users.Account("root", 0, 0, DOMAIN))
     EndProcesses("root").undo(PATHS, {})
 
 

@@ -144,11 +144,12 @@ def as_user(name: str, act: Callable[[], object]) -> str:
     """Do something as a VM's user, with all that its QEMU has; how it failed, or nothing."""
     account = users.account(name)
     assert account is not None, f"there is no user {name}"
+    groups = users.groups_of(account)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups(account.groups)
+            os.setgroups(groups)
             os.setresgid(account.gid, account.gid, account.gid)
             os.setresuid(account.uid, account.uid, account.uid)
             act()

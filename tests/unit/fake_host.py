@@ -109,6 +109,9 @@ class FakeHost:
     def account(self, name: str) -> Account | None:
         return self.accounts.get(name)
 
+    def groups_of(self, account: Account) -> tuple[int, ...]:
+        return (*self.groups.values(), account.gid)
+
     def group_id(self, name: str) -> int | None:
         return self.groups.get(name)
 
@@ -231,7 +234,7 @@ def case_of(
 
 def account_of(name: str, domain: str, uid: int = UID) -> Account:
     """The user that virt-warden makes for a domain."""
-    return Account(name, uid, uid, tuple(sorted((uid, KVM))), domain)
+    return Account(name, uid, uid, domain)
 
 
 def process_of(account: Account, **more: Any) -> Process:
@@ -242,7 +245,7 @@ def process_of(account: Account, **more: Any) -> Process:
         arguments=(),
         uids=(account.uid,) * 4,
         gids=(account.gid,) * 4,
-        groups=account.groups,
+        groups=(KVM, account.gid),
         capabilities=0,
         no_new_privileges=True,
         seccomp=True,

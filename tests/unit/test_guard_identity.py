@@ -124,8 +124,8 @@ def test_a_domain_without_its_very_label_is_not_enrolled(labels: str) -> None:
 @pytest.mark.parametrize("user", ["root", "libvirt-qemu", "vmw-db01", "vmw-web02", "+0", "0"])
 def test_a_label_that_names_another_is_refused(user: str) -> None:
     host = FakeHost()
-    host.accounts["root"] = Account("root", 0, 0, (0,))
-    host.accounts["libvirt-qemu"] = Account("libvirt-qemu", 64055, 64055, (64055,))
+    host.accounts["root"] = Account("root", 0, 0)
+    host.accounts["libvirt-qemu"] = Account("libvirt-qemu", 64055, 64055)
     host.accounts["vmw-db01"] = account_of("vmw-db01", xmls.OTHER)
     line = refusal(identity, case(xmls.label(user), host))
     assert f"user {user} is not " in line
@@ -134,7 +134,7 @@ def test_a_label_that_names_another_is_refused(user: str) -> None:
 
 def test_a_user_of_its_name_that_somebody_made_by_hand_is_not_taken_over() -> None:
     host = FakeHost()
-    host.accounts["vmw-web01"] = Account("vmw-web01", 1000, 1000, (1000, 27))
+    host.accounts["vmw-web01"] = Account("vmw-web01", 1000, 1000)
     assert "user vmw-web01 is not this domain's own" in refusal(identity, case(host=host))
 
 

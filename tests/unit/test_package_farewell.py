@@ -190,7 +190,7 @@ def test_installed_again_nothing_of_it_is_left(paths: Paths) -> None:
 def test_a_domain_runs_while_a_process_of_its_own_user_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    account = users.Account("vmw-web01", os.getuid(), os.getgid(), (), UUID)
+    account = users.Account("vmw-web01", os.getuid(), os.getgid(), UUID)
     monkeypatch.setattr(users, "account_of", lambda uuid: account if uuid == UUID else None)
     assert farewell.runs(UUID)
     assert not farewell.runs(OTHER)

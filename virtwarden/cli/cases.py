@@ -61,7 +61,7 @@ class _FactsAtStart(HostFacts):
 
     def account(self, name: str) -> Account | None:
         """See Facts."""
-        return super().account(name) or Account(name, uid=0, gid=0, groups=(), domain=self.domain)
+        return super().account(name) or Account(name, uid=0, gid=0, domain=self.domain)
 
     def is_tap(self, device: str) -> bool:
         """See Facts."""

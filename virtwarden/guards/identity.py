@@ -115,7 +115,7 @@ def verify(case: Case, process: Process) -> list[str]:
         breaches.append(f"QEMU's uids are {process.uids}, not all {account.uid}")
     if set(process.gids) != {account.gid}:
         breaches.append(f"QEMU's gids are {process.gids}, not all {account.gid}")
-    foreign = set(process.groups) - set(account.groups)
+    foreign = set(process.groups) - set(case.facts.groups_of(account))
     if foreign:
         breaches.append(f"QEMU is in groups {sorted(foreign)} that its user is not in")
     if process.capabilities:

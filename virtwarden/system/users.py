@@ -25,23 +25,21 @@ class Account:
     name: str
     uid: int
     gid: int
-    groups: tuple[int, ...]
     domain: str = ""
 
 
 def account(name: str) -> Account | None:
-    """The user of this name, with all of its groups, or None where there is none."""
+    """The user of this name, or None where there is none."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    return Account(
-        name=name,
-        uid=entry.pw_uid,
-        gid=entry.pw_gid,
-        groups=tuple(sorted(os.getgrouplist(name, entry.pw_gid))),
-        domain=_domain_of(entry),
-    )
+    return Account(name, entry.pw_uid, entry.pw_gid, _domain_of(entry))
+
+
+def groups_of(account: Account) -> tuple[int, ...]:
+    """The gids of all groups that a user is in; takes longer than all else about it."""
+    return tuple(sorted(os.getgrouplist(account.name, account.gid)))
 
 
 def account_of(domain: str) -> Account | None:
