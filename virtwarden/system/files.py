@@ -162,10 +162,10 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
 
 def private_directory(path: Path) -> None:
     """See to it that this directory and those above it are there; those made are root's alone."""
-    missing = [step for step in (path, *path.parents) if not step.exists()]
-    for step in reversed(missing):
+    if not path.exists():
+        private_directory(path.parent)
         with suppress(FileExistsError):  # another start was faster
-            step.mkdir(mode=0o700)
+            path.mkdir(mode=0o700)
 
 
 def passable_directory(path: Path) -> None:
