@@ -207,7 +207,7 @@ def admit_foreign(paths: Paths) -> list[str]:
         found = foreign_taps(_unwritten(_written(paths)))
         if not found:
             return []
-        waiting = keeper.shut_out(found)
+        waiting = keeper.shut_out(found) or []
         if waiting:
             _let_in(keeper, [tap for tap in found if tap.name in waiting])
         return waiting
@@ -228,7 +228,7 @@ def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
     if keeper is None:
         return []
     found = [tap for tap in map(taps.find, names) if tap]
-    waiting = keeper.shut_out(found)
+    waiting = keeper.shut_out(found) or []
     return [tap for tap in found if tap.name in waiting]
 
 
@@ -240,15 +240,17 @@ def backend_of(paths: Paths, name: str) -> str:
 
 def missing(paths: Paths, names: Iterable[str]) -> list[str]:
     """What is not as it should be with the gate, a sentence each; `names` are taps to be let in."""
+    names = list(names)
+    found = [tap for tap in map(taps.find, names) if tap]
     keeper = notes.keeper(paths)
-    if keeper is None or not keeper.stands():
+    waiting = keeper.shut_out(found) if keeper else None
+    if waiting is None:
         fix = "virt-warden network restore"
         return [f"the gate is down, so that a NIC plugged in now would not be filtered ({fix})"]
-    names = list(names)
     return [
         *(
-            f"tap {tap.name} is shut out by the gate: nobody let it in (virt-warden network admit)"
-            for tap in shut_out(paths, names)
+            f"tap {name} is shut out by the gate: nobody let it in (virt-warden network admit)"
+            for name in waiting
         ),
         *(
             f"every user of this host can attach to tap {name} (ip link: it has no owner)"

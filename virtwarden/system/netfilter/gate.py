@@ -41,8 +41,8 @@ class Gate(Protocol):
     def stands(self) -> bool:
         """Whether the kernel keeps it, by its own listing."""
 
-    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
-        """Which of these taps are not let in, by name."""
+    def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
+        """Which of these taps are not let in, by name; None where the kernel does not keep it."""
 
 
 class NftablesGate:
@@ -99,23 +99,20 @@ class NftablesGate:
 
     def stands(self) -> bool:
         """See Gate."""
-        return self._stands_in(self._listed())
+        return self.shut_out([]) is not None
 
-    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
+    def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
         """See Gate."""
-        table = self._listed()
+        try:
+            table = nft(f"list table {self._TABLE}")
+        except CommandError:
+            return None
         if not self._stands_in(table):
-            return []
+            return None
         _, _, elements = table.partition("elements = {")
         words = elements.partition("}")[0].replace(",", " ").split()
         admitted = {word.strip('"') for word in words}
         return [tap.name for tap in taps if not {tap.name, str(tap.index)} & admitted]
-
-    def _listed(self) -> str:
-        try:
-            return nft(f"list table {self._TABLE}")
-        except CommandError:
-            return ""
 
     def _stands_in(self, table: str) -> bool:
         chains = listed_chains(table)
@@ -218,10 +215,10 @@ class EbtablesGate:
         """See Gate."""
         return all(door.stands() for door in self._DOORS)
 
-    def shut_out(self, taps: Sequence[Tap]) -> list[str]:
+    def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
         """See Gate."""
         if not self.stands():
-            return []
+            return None
         admitted = set.intersection(*(door.admitted() for door in self._DOORS))
         prefix = _LIBVIRTS.rstrip("+")
         return [t.name for t in taps if t.name.startswith(prefix) and t.name not in admitted]
