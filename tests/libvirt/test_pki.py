@@ -15,6 +15,8 @@ from tests.host.command import run
 from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
 from tests.libvirt.warden import PATHS, Warden, as_user
+from virtwarden.pki import consoles
+from virtwarden.pki.keys import nobody
 
 PASSPHRASE = "four words by chance"
 REMOTE_CA = PATHS.state / "remote-ca"
@@ -246,6 +248,19 @@ def test_a_new_signer_makes_every_console_due(warden: Warden) -> None:
     assert "web01 has a new console certificate" in said
     assert "web02 has no console with a certificate" in said
     assert "not due" in warden.command("pki", "renew", "web01").stdout
+
+
+@pytest.mark.usefixtures("_no_consoles_authority")
+def test_a_new_signer_signs_at_once_also_where_the_former_one_just_did() -> None:
+    def issued() -> bytes:
+        return consoles.issue(PATHS, "one", ("localhost",))["server-cert.pem"]
+
+    PATHS.run.mkdir(mode=0o711, exist_ok=True)
+    former = issued()
+    assert not consoles.is_due(PATHS, issued())
+    consoles.renew_signer(PATHS, nobody)
+    assert consoles.is_due(PATHS, former)
+    assert not consoles.is_due(PATHS, issued())
 
 
 def test_a_boot_without_the_unsealed_key_starts_all_the_same(warden: Warden) -> None:

@@ -6,6 +6,7 @@ The authority's key may have a passphrase; the signer's is sealed to this host, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from virtwarden.errors import HostError
@@ -121,15 +122,20 @@ def _complete(paths: Paths) -> None:
 
 
 def _signer(paths: Paths) -> Issuer:
-    certificate = certificates.load(_signer_file(paths).read_bytes(), str(_signer_file(paths)))
-    unsealed = _unsealed(paths)
+    file, unsealed = _signer_file(paths), _unsealed(paths)
+    certificate = file.read_bytes()
     try:
         content = unsealed.read_bytes()
     except FileNotFoundError:
         content = credentials.unseal(paths.console_ca / _SIGNER_KEY, _SIGNER).encode()
         files.private_directory(unsealed.parent)
         files.write_atomically(unsealed, content, 0o600)
-    return Issuer(certificate, certificates.load_key(content, str(unsealed)))
+    return _issuer(certificate, str(file), content, str(unsealed))
+
+
+@lru_cache(maxsize=1)  # to read the key takes longer than to sign with it
+def _issuer(certificate: bytes, file: str, key: bytes, key_file: str) -> Issuer:
+    return Issuer(certificates.load(certificate, file), certificates.load_key(key, key_file))
 
 
 def _signer_file(paths: Paths) -> Path:
