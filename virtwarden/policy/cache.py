@@ -11,6 +11,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,12 @@ def _identity(path: Path) -> list[Any]:
 
 def fetch(paths: Paths, now: Look, owner: int) -> Policy | None:
     """The compiled policy, where it was made of the very files that are there now, else None."""
-    document = _document(paths, owner)
+    document, policy = _kept(paths, owner)
     made = [document.get("version"), document.get("key")]
     moment = document.get("moment")
     if made != [__version__, now.key] or not isinstance(moment, int):
         return None
-    return _policy(document) if Look(moment, now.key).is_settled else None
+    return policy if Look(moment, now.key).is_settled else None
 
 
 def last_good(paths: Paths, owner: int = 0) -> Policy | None:
@@ -81,25 +82,29 @@ def last_good(paths: Paths, owner: int = 0) -> Policy | None:
 
     It tells, while the policy is broken, which domains were managed.
     """
-    return _policy(_document(paths, owner))
+    return _kept(paths, owner)[1]
 
 
-def _document(paths: Paths, owner: int) -> dict[str, Any]:
-    """What the cache holds; empty where it is not there, not trustworthy or not ours."""
+def _kept(paths: Paths, owner: int) -> tuple[dict[str, Any], Policy | None]:
+    """What the cache holds; nothing where it is not there, not trustworthy or not ours."""
     try:
-        document = json.loads(trust.read(paths.policy_cache, owner, _LIMIT_BYTES))
-    except (OSError, PolicyError, ValueError, RecursionError):
-        return {}
+        return _understood(trust.read(paths.policy_cache, owner, _LIMIT_BYTES))
+    except (OSError, PolicyError):
+        return {}, None
+
+
+@lru_cache(maxsize=1)  # the service's processes find the same at each call
+def _understood(content: bytes) -> tuple[dict[str, Any], Policy | None]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}, None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        return {}
-    return document
-
-
-def _policy(document: dict[str, Any]) -> Policy | None:
+        return {}, None
     try:
-        return from_plain(document.get("policy"))
+        return document, from_plain(document.get("policy"))
     except ValueError:
-        return None
+        return document, None
 
 
 def store(paths: Paths, policy: Policy, found: Look, owner: int) -> None:
