@@ -204,7 +204,7 @@ def admit_foreign(paths: Paths) -> list[str]:
         keeper = notes.keeper(paths)
         if keeper is None:
             return []
-        found = foreign_taps(_unwritten(_written(paths)))
+        found = foreign_taps(_unwritten(notes.every(paths)))
         if not found:
             return []
         waiting = keeper.shut_out(found) or []

@@ -116,7 +116,7 @@ def holders() -> dict[str, list[Holder]]:
 def _held_by(process: Path) -> Iterator[str]:
     try:
         for descriptor in os.listdir(process / "fd"):  # noqa: PTH208 - there may be thousands
-            if os.readlink(process / "fd" / descriptor) != _DEVICE:  # noqa: PTH115
+            if os.readlink(f"{process}/fd/{descriptor}") != _DEVICE:  # noqa: PTH115
                 continue
             for line in (process / "fdinfo" / descriptor).read_text().splitlines():
                 key, _, value = line.partition(":")
