@@ -16,10 +16,10 @@ from it, save those of OWN_FILES, and the MAC of every NIC but those assigned as
 
 from __future__ import annotations
 
-# json and signal wrap these two in modules that take as long to import as Python to start.
+# ctypes, json and signal wrap these in modules that take longer to import than Python to start.
+import _ctypes
 import _json
 import _signal  # type: ignore[import-not-found]  # typeshed has signal alone
-import ctypes
 import os
 import resource
 import stat
@@ -67,7 +67,36 @@ LANDLOCK = {
     5: (0xFFFF, BIND_TCP | CONNECT_TCP, 0),
     6: (0xFFFF, BIND_TCP | CONNECT_TCP, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL),
 }
-libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none when it runs
+    _type_ = "i"
+
+
+class CapabilitySets(_ctypes.Array):  # type: ignore[type-arg]
+    """struct __user_cap_data_struct, of version 3: effective, permitted, inheritable, twice."""
+
+    _type_ = Int
+    _length_ = 6
+
+
+class LibC:
+    """What this process is linked with."""
+
+    _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # dlopen(3): the program itself
+
+
+class Call(_ctypes.CFuncPtr):
+    """A function of the C library: takes numbers of 32 bits and bytes, gives one, keeps errno."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = Int
+
+
+syscall, prctl, capget = (
+    Call((name, LibC))  # type: ignore[arg-type]
+    for name in ("syscall", "prctl", "capget")
+)
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -137,11 +166,6 @@ LANDLOCKED = (
     'boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm=, or set sandbox = "auto" or'
     ' "off" in the policy'
 )
-
-
-class PathBeneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
 class Refusal(Exception):
@@ -728,14 +752,13 @@ def tighten_descriptors(ticket: Ticket, options: list[Option]) -> None:
 
 def close_on_exec(first: int, last: int) -> None:
     """close_range(2); a kernel that does not know it leaves them open, as libvirt did."""
-    range_ends = ctypes.c_uint(first), ctypes.c_uint(last)
-    libc.syscall(ctypes.c_long(NR_CLOSE_RANGE), *range_ends, ctypes.c_uint(CLOSE_RANGE_CLOEXEC))
+    syscall(NR_CLOSE_RANGE, first, last, CLOSE_RANGE_CLOEXEC)
 
 
 def tighten_process() -> None:
     """Nothing QEMU executes gains a privilege; neither cores nor new files are for others."""
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(_ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
 
@@ -750,7 +773,7 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
         return
     abi = landlock(NR_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
     if abi < 1:
-        what = f"this kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
+        what = f"this kernel has no Landlock ({os.strerror(_ctypes.get_errno())})"
         if wanted["required"]:
             raise Refusal(what, LANDLOCKED)
         say(ticket["name"], "goes without a sandbox for", what, LANDLOCKED)
@@ -773,21 +796,25 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
         for number in numbers or ():
             allow_port(ruleset, number, rights & ports)
     if landlock(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
-        raise OSError(ctypes.get_errno(), "landlock_restrict_self")
+        raise OSError(_ctypes.get_errno(), "landlock_restrict_self")
     os.close(ruleset)
     os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())
 
 
-def landlock(number: int, *arguments: Any) -> int:
-    return int(libc.syscall(ctypes.c_long(number), *arguments))
+def landlock(number: int, *arguments: bytes | int | None) -> int:
+    return int(syscall(number, *arguments))
+
+
+def packed(size: int, *numbers: int) -> bytes:
+    """Numbers of so many bytes each, as they stand in the kernel's structures."""
+    return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)
 
 
 def create_ruleset(files: int, ports: int, scoped: int) -> int:
-    attributes = (ctypes.c_uint64 * 3)(files, ports, scoped)
-    size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    ruleset = landlock(NR_LANDLOCK_CREATE_RULESET, attributes, size, 0)
+    attributes = packed(8, files, ports, scoped)
+    ruleset = landlock(NR_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
-        raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
+        raise OSError(_ctypes.get_errno(), "landlock_create_ruleset")
     return ruleset
 
 
@@ -801,26 +828,26 @@ def allow_path(ruleset: int, path: str, rights: int) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= OF_A_FILE
-        rule = ctypes.byref(PathBeneath(rights, fd))
+        rule = packed(8, rights) + packed(4, fd)
         if landlock(NR_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0):
-            raise OSError(ctypes.get_errno(), f"landlock_add_rule for {path}")
+            raise OSError(_ctypes.get_errno(), f"landlock_add_rule for {path}")
     finally:
         os.close(fd)
 
 
 def allow_port(ruleset: int, port: int, rights: int) -> None:
-    rule = (ctypes.c_uint64 * 2)(rights, port)
+    rule = packed(8, rights, port)
     if rights and landlock(NR_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_NET_PORT, rule, 0):
-        raise OSError(ctypes.get_errno(), f"landlock_add_rule for port {port}")
+        raise OSError(_ctypes.get_errno(), f"landlock_add_rule for port {port}")
 
 
-def capget() -> int:
+def capabilities() -> int:
     """Every capability that this process has, could take or could hand on; 0 rules out ambient."""
-    header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)()
-    if libc.capget(header, sets) != 0:
-        raise OSError(ctypes.get_errno(), "capget")
-    return (sets[0] | sets[1] | sets[2]) | (sets[3] | sets[4] | sets[5]) << 32
+    sets = CapabilitySets()
+    if capget(packed(4, LINUX_CAPABILITY_VERSION_3, 0), sets) != 0:
+        raise OSError(_ctypes.get_errno(), "capget")
+    low, high = (int(sets[at] | sets[at + 1] | sets[at + 2]) & 0xFFFFFFFF for at in (0, 3))
+    return low | high << 32
 
 
 def say(name: str, verb: str, what: object, fix: str) -> None:
@@ -866,7 +893,7 @@ def main(argv: list[str]) -> NoReturn:
         if ticket["mode"] == "disabled":
             become(ticket["emulator"], argv[1:], os.environ)
         ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}
-        judge(ticket, check_identity(ticket, *ids, capget()))
+        judge(ticket, check_identity(ticket, *ids, capabilities()))
         judge(ticket, check_argv(ticket, options))
         words = tighten_argv(ticket, options)
         environment = tighten_environment(ticket, os.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ class Kernel:
     def __call__(self, number: int, *arguments: Any) -> int:
         self.calls.append((number, arguments))
         if number == wrapper.NR_LANDLOCK_CREATE_RULESET and arguments[0] is None:
-            wrapper.ctypes.set_errno(0 if self.abi > 0 else errno.EOPNOTSUPP)
+            wrapper._ctypes.set_errno(0 if self.abi > 0 else errno.EOPNOTSUPP)
             return self.abi
         return 0 if number != wrapper.NR_LANDLOCK_CREATE_RULESET else 1000
 
@@ -36,7 +37,7 @@ class Kernel:
         (attributes,) = [
             a[0] for n, a in self.calls if n == wrapper.NR_LANDLOCK_CREATE_RULESET and a[0]
         ]
-        return tuple(attributes)
+        return struct.unpack("=3Q", attributes)
 
     def restricts(self) -> bool:
         return any(number == wrapper.NR_LANDLOCK_RESTRICT_SELF for number, _ in self.calls)

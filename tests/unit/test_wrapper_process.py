@@ -214,7 +214,7 @@ def test_neither_a_probe_nor_a_guest_is_refused(run: Run) -> None:
 def test_a_fault_of_our_own_is_one_line_and_a_refusal(run: Run, tmp_path: Path) -> None:
     installed = tmp_path / "lib" / WRAPPER.name
     broken = installed.read_text().replace(
-        "def capget() -> int:", "def capget() -> int:\n    1 / 0"
+        "def capabilities() -> int:", "def capabilities() -> int:\n    1 / 0"
     )
     installed.write_text(broken)
     done = run(*case("plain"))
