@@ -5,7 +5,6 @@ A ticket stands in a database of the domain's own, which holds nothing else: its
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +48,8 @@ def admit(directory: Path, name: str, password: str, private: Path) -> bytes:
     Gives what is to be shut later. It is made in a directory that is `private` to root. Raises
     HostError.
     """
+    import tempfile  # and with it much that no hook needs
+
     with tempfile.TemporaryDirectory(dir=private) as work:
         made = Path(work, DATABASE)
         try:
