@@ -35,9 +35,9 @@ _UCRED_BYTES = 12
 
 
 def send(connection: _socket.socket, *parts: bytes) -> None:
-    """Send parts. Raises OSError where nobody takes them."""
-    for part in parts:
-        connection.sendall(len(part).to_bytes(_LENGTH_BYTES, "big") + part)
+    """Send parts, all at once: each send could wake who reads. Raises OSError where nobody does."""
+    framed = (len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)
+    connection.sendall(b"".join(framed))
 
 
 def receive(connection: _socket.socket) -> bytes:
