@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -19,6 +20,7 @@ from virtwarden import door, hook, wire
 from virtwarden.domain import XML_LIMIT_BYTES
 from virtwarden.paths import Paths
 from virtwarden.service.answer import answer
+from virtwarden.service.turns import Turns
 
 REPOSITORY = Path(__file__).parents[2]
 CALL = ["web01", "prepare", "begin", "-"]
@@ -79,21 +81,44 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "hook.sock"
 
 
+class Asked(Turns):
+    """Turns that say who asked for them."""
+
+    def __init__(self, paths: Paths) -> None:
+        super().__init__(paths)
+        self.calls: list[str] = []
+
+    def take(self, domain: str) -> bool:
+        self.calls.append(f"take {domain}")
+        return super().take(domain)
+
+    def end(self, domain: str) -> None:
+        self.calls.append(f"end {domain}")
+        super().end(domain)
+
+
+@pytest.fixture
+def turns(tmp_path: Path) -> Asked:
+    return Asked(replace(Paths(), run=tmp_path))
+
+
 @pytest.fixture(autouse=True)
 def _root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "peer_uid", lambda _: 0)
 
 
 @pytest.mark.parametrize("xml", [XML, b"", LONG])
-def test_what_the_service_answers_is_the_hooks_answer(path: Path, acted: Acted, xml: bytes) -> None:
-    answered = ask(path, lambda connection: answer(connection, Paths()), xml)
+def test_what_the_service_answers_is_the_hooks_answer(
+    path: Path, acted: Acted, xml: bytes, turns: Asked
+) -> None:
+    answered = ask(path, lambda connection: answer(connection, Paths(), turns), xml)
     assert answered == (1, b"<answered/>", "refused: \\udcff ü\n".encode())
     assert acted == [(CALL, xml, True)]
 
 
-def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted) -> None:
+def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted, turns: Asked) -> None:
     name = b"caf\xe9".decode(errors="surrogateescape")
-    with served(path, lambda connection: answer(connection, Paths())):
+    with served(path, lambda connection: answer(connection, Paths(), turns)):
         door.ask(str(path), [name, "release"], XML)
     assert acted[0][0] == [name, "release"]
 
@@ -115,17 +140,19 @@ def test_a_service_that_does_not_offer_in_time_is_left(
         assert door.ask(str(path), CALL, XML) is None
 
 
-def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(acted: Acted) -> None:
+def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(
+    acted: Acted, turns: Asked
+) -> None:
     hooks_end, services_end = socket.socketpair()
     with services_end:
         wire.send(hooks_end, wire.VERSION, "\0".join(CALL).encode(), XML)
         hooks_end.close()
-        answer(services_end, Paths())
+        answer(services_end, Paths(), turns)
     assert acted == []
 
 
 def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, turns: Asked
 ) -> None:
     taken = threading.Event()
     wanted = []
@@ -140,7 +167,7 @@ def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
 
     monkeypatch.setattr(hook, "main", main)
     with (
-        served(path, lambda connection: answer(connection, Paths())),
+        served(path, lambda connection: answer(connection, Paths(), turns)),
         socket.socket(socket.AF_UNIX) as dying,
     ):
         dying.connect(str(path))
@@ -152,7 +179,7 @@ def test_a_hook_that_died_after_it_took_the_offer_wants_nothing_any_more(
 
 
 def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, turns: Asked
 ) -> None:
     answered = threading.Event()
     done = []
@@ -165,11 +192,38 @@ def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
         return 0
 
     monkeypatch.setattr(hook, "main", main)
-    with served(path, lambda connection: answer(connection, Paths())):
+    with served(path, lambda connection: answer(connection, Paths(), turns)):
         assert door.ask(str(path), ["web01", "started"], XML) == (0, b"", b"")
         assert done == []
         answered.set()
     assert done == ["verified"]
+
+
+@pytest.mark.parametrize(
+    ("op", "asked"),
+    [
+        ("prepare", ["take web01"]),
+        ("start", []),
+        ("started", ["end web01"]),
+        ("stopped", ["end web01"]),
+        ("release", ["end web01"]),
+        ("reconnect", []),
+    ],
+)
+def test_a_start_has_its_turn_from_the_first_call_to_the_last(
+    path: Path, acted: Acted, turns: Asked, op: str, asked: list[str]
+) -> None:
+    with served(path, lambda connection: answer(connection, Paths(), turns)):
+        assert door.ask(str(path), ["web01", op, "begin", "-"], XML) is not None
+    assert turns.calls == asked
+
+
+def test_what_asks_nothing_of_the_guards_waits_for_no_turn(
+    path: Path, monkeypatch: pytest.MonkeyPatch, turns: Asked
+) -> None:
+    monkeypatch.setattr(hook, "main", lambda *_: 0)
+    assert ask(path, lambda connection: answer(connection, Paths(), turns)) == (0, b"", b"")
+    assert turns.calls == []
 
 
 def offering(*then: bytes) -> Callable[[socket.socket], None]:
@@ -239,11 +293,13 @@ def test_a_socket_that_is_not_roots_is_told_nothing(
     assert ask(path, serve) is None
 
 
-def test_a_hook_of_another_version_is_left_to_do_its_work_by_itself(acted: Acted) -> None:
+def test_a_hook_of_another_version_is_left_to_do_its_work_by_itself(
+    acted: Acted, turns: Asked
+) -> None:
     hooks_end, services_end = socket.socketpair()
     with hooks_end, services_end:
         wire.send(hooks_end, wire.VERSION + b"0", "\0".join(CALL).encode(), XML, wire.TAKE)
-        answer(services_end, Paths())
+        answer(services_end, Paths(), turns)
         services_end.close()
         with pytest.raises((EOFError, ConnectionResetError)):
             wire.receive(hooks_end)
@@ -254,7 +310,10 @@ TAKEN = len(wire.TAKE).to_bytes(4, "big") + wire.TAKE
 
 
 @given(garbage=st.binary(max_size=64) | st.just(TAKEN), whole=st.booleans())
-def test_nothing_but_a_whole_call_makes_the_service_act(garbage: bytes, whole: bool) -> None:
+def test_nothing_but_a_whole_call_makes_the_service_act(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, whole: bool
+) -> None:
+    turns = Turns(replace(Paths(), run=tmp_path_factory.getbasetemp()))
     acted: list[object] = []
 
     def main(*arguments: object) -> int:
@@ -268,7 +327,7 @@ def test_nothing_but_a_whole_call_makes_the_service_act(garbage: bytes, whole: b
             wire.send(hooks_end, wire.VERSION, b"web01", XML)
         hooks_end.sendall(garbage)
         hooks_end.shutdown(socket.SHUT_WR)
-        answer(services_end, Paths())
+        answer(services_end, Paths(), turns)
     assert bool(acted) == (whole and garbage.startswith(TAKEN))
 
 

@@ -8,20 +8,26 @@ from contextlib import suppress
 
 from virtwarden import hook, wire
 from virtwarden.paths import Paths
+from virtwarden.service.turns import Turns
 
 # For each part; a hook that was stopped in the middle is not waited for for ever.
 _PART_SECONDS = 10
+# With which of libvirt's calls a start begins, and with which it has ended, well or not.
+_BEGINNING, _ENDS = "prepare", ("started", "stopped", "release")
 
 
-def answer(connection: socket.socket, paths: Paths) -> None:
+def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
     """Read a call, offer to act, and act where the offer is taken; else do nothing."""
     try:
         arguments, xml = _call(connection)
     except (OSError, EOFError, ValueError):
         return  # it hung up, did not go on, or is not one of ours: it knows that we do not act
+    name, op = (*arguments, "", "")[:2]
     stdout, stderr = io.BytesIO(), io.StringIO()
 
     def reply(code: int = 0) -> None:
+        if op in _ENDS:
+            turns.end(name)
         said = stderr.getvalue().encode(errors="backslashreplace")
         # It died: libvirt knows, and has the rest undone. Or it was dismissed before.
         with suppress(OSError):
@@ -29,6 +35,8 @@ def answer(connection: socket.socket, paths: Paths) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
     def is_wanted() -> bool:
+        if op == _BEGINNING:
+            turns.take(name)
         return _still_waits(connection)
 
     reply(hook.main(arguments, io.BytesIO(xml), stdout, stderr, paths, is_wanted, reply))

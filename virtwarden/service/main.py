@@ -17,6 +17,7 @@ from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.service.answer import answer
 from virtwarden.service.notify import notify
+from virtwarden.service.turns import Turns
 from virtwarden.service.warm import warm_up
 from virtwarden.service.workers import Workers, fork
 from virtwarden.system import files
@@ -37,7 +38,8 @@ def run(paths: Paths) -> int:
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:
             watching = fork(lambda: _watch(paths), [listener, signals])
-            workers = Workers(partial(answer, paths=paths), [listener, signals])
+            serve = partial(answer, paths=paths, turns=Turns(paths))
+            workers = Workers(serve, [listener, signals])
             notify("READY=1")
             code = _serve(listener, signals, workers, watching)
         notify("STOPPING=1")
