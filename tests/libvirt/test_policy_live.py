@@ -55,6 +55,18 @@ class TestBrokenPolicy:
         assert disk.owner() == "root"
         assert not (PATHS.domain_state(uuid) / "run.journal").exists()
 
+    def test_hides_no_running_vm_from_the_status(self, warden: Warden) -> None:
+        qemu = warden.started("web01")
+        set_policy(BROKEN)
+        said = subprocess.run(
+            ["virt-warden", "status"], capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 1
+        assert f"{POLICY}:4: network.backend" in said.stderr
+        _, web01 = said.stdout.splitlines()
+        assert web01.split()[:3] == ["web01", "running", "enforcing"]
+        assert web01.split()[-2:] == [str(qemu.pid), "all"]
+
     def test_lets_those_start_whom_the_last_good_one_left_alone(
         self, warden: Warden, syslog: Syslog
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from virtwarden.cli.cases import next_case, running_case
 from virtwarden.cli.connection import connected, find, persistent
 from virtwarden.cli.processes import confinement
 from virtwarden.cli.table import print_table
-from virtwarden.errors import WardenError
+from virtwarden.errors import PolicyError, WardenError
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
-from virtwarden.policy import Mode, Policy, load
+from virtwarden.policy import Mode, Policy, last_good, load
 from virtwarden.system import certificates
 from virtwarden.words import printable
 
@@ -60,8 +61,12 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
-    """Print how the named domains, or all, stand. Gives 1 where a promise is broken, else 0."""
-    policy = load(paths)
+    """Print how the named domains, or all, stand. Gives 1 where a promise is broken, else 0.
+
+    A broken policy, which refuses starts, is told and gives 1 too. What runs is held to the last
+    good one meanwhile.
+    """
+    policy, is_broken = _policy(paths)
     with connected() as connection:
         active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
@@ -73,7 +78,18 @@ def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
         _print_table(standings)
         for standing in standings if names else ():
             _print_process(standing)
-    return int(any(standing.breaches for standing in standings))
+    return int(is_broken or any(standing.breaches for standing in standings))
+
+
+def _policy(paths: Paths) -> tuple[Policy, bool]:
+    try:
+        return load(paths), False
+    except PolicyError as error:
+        former = last_good(paths)
+        if former is None:
+            raise
+        print(f"virt-warden: {error}; until then: by the policy as it was", file=sys.stderr)
+        return former, True
 
 
 def _standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standing:
