@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from virtwarden import gate, journal, log
-from virtwarden.changes import Change, Scope
+from virtwarden.changes import Change, CreateUser, Scope
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,
@@ -262,7 +262,11 @@ def _undo(paths: Paths, domain: str, name: str) -> None:
 
 def _undo_half_made_user(case: Case) -> None:
     """Where making the user was cut off, its group is left; a user that is whole stays."""
-    if case.account is None and users.account_of(case.domain.uuid) is None:
+    if case.account is not None or users.account_of(case.domain.uuid) is not None:
+        return
+    records = journal.records(case.paths, case.domain.uuid, Scope.ENROLMENT)
+    begun = [record.change.name for record in records if isinstance(record.change, CreateUser)]
+    if not any(map(users.account, begun)):  # one that somebody altered is still a user
         journal.undo(case.paths, case.domain.uuid, Scope.ENROLMENT)
 
 

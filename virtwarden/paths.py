@@ -73,6 +73,11 @@ class Paths:
         return self.run / "gate"
 
     @property
+    def turns(self) -> Path:
+        """Which domains start just now."""
+        return self.run / "turns"
+
+    @property
     def ledger(self) -> Path:
         """Every uid that was ever given to a VM."""
         return self.state / "uids"

@@ -1,12 +1,13 @@
 #!/usr/bin/python3 -IS
 """/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the door; qemu_system.py is behind it.
 
-What a script says itself Python compiles each time it runs, what it imports just once.
+What a script says itself Python compiles each time it runs, what it imports just once. It is
+started by its own path, beside which the other lies; root alone can write there.
 """
 
 import sys
 
-sys.path.insert(0, __file__.rpartition("/")[0])
+sys.path.insert(0, __file__.rpartition("/")[0] or "/")
 sys.dont_write_bytecode = True
 
 try:

@@ -9,7 +9,8 @@ never by /proc.
 
 The ticket is root's word on what was reviewed; without one that only root can have written,
 nothing starts. It must hold every host file that the domain's XML names or that libvirt derives
-from it, save those of OWN_FILES, and the MAC of every NIC but those assigned as host devices.
+from it, save those that are its own (is_own), and the MAC of every NIC but those assigned as host
+devices.
 """
 # pathlib would take longer to import than all the rest to run; exec without a shell is the purpose:
 # ruff: noqa: PTH116, PTH119, PTH120, S606
@@ -271,6 +272,8 @@ FORMER = {
 
 def fits(value: Any, form: Any) -> Any:
     """Whether a JSON value is a type, a word, a kind of text, one of a tuple, or holds such."""
+    if form is None:  # there is no such key
+        return False
     if isinstance(form, tuple):
         return any(fits(value, choice) for choice in form)
     if isinstance(form, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import stat
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_a_user_that_was_made_by_half_when_the_hook_was_killed_is_made_anew(
     account = users.account(f"vmw-{name}")
     assert account is not None
     assert account.gid == account.uid != left
+
+
+@pytest.mark.parametrize("mode", ["enforcing", "permissive", "disabled"])
+def test_a_user_whose_comment_an_admin_changed_is_left_as_it_is(warden: Warden, mode: str) -> None:
+    warden.started("web01")
+    warden.libvirt.destroy("web01")
+    run("usermod", "--comment", "web server", "vmw-web01")
+    uid = pwd.getpwnam("vmw-web01").pw_uid
+    set_policy(f'mode = "{mode}"\n')
+    warden.libvirt.virsh("start", "web01", check=False)
+    assert pwd.getpwnam("vmw-web01").pw_uid == uid
 
 
 def test_a_label_that_names_another_domains_user_is_refused(warden: Warden) -> None:

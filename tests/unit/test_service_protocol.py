@@ -200,21 +200,29 @@ def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
 
 
 @pytest.mark.parametrize(
-    ("op", "asked"),
+    ("op", "code", "asked"),
     [
-        ("prepare", ["take web01"]),
-        ("start", []),
-        ("started", ["end web01"]),
-        ("stopped", ["end web01"]),
-        ("release", ["end web01"]),
-        ("reconnect", []),
+        ("prepare", 0, ["take web01"]),
+        ("start", 0, []),
+        ("started", 0, ["end web01"]),
+        ("stopped", 0, ["end web01"]),
+        ("release", 0, ["end web01"]),
+        ("reconnect", 0, []),
+        ("prepare", 1, ["take web01", "end web01"]),
+        ("start", 1, ["end web01"]),
     ],
 )
-def test_a_start_has_its_turn_from_the_first_call_to_the_last(
-    path: Path, acted: Acted, turns: Asked, op: str, asked: list[str]
+def test_a_start_has_its_turn_until_it_is_done_or_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, turns: Asked, op: str, code: int, asked: list[str]
 ) -> None:
+    def main(*arguments: Any) -> int:
+        *_, is_wanted, _ = arguments
+        assert is_wanted()
+        return code
+
+    monkeypatch.setattr(hook, "main", main)
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        assert door.ask(str(path), ["web01", op, "begin", "-"], XML) is not None
+        assert door.ask(str(path), ["web01", op, "begin", "-"], XML) == (code, b"", b"")
     assert turns.calls == asked
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -73,12 +72,27 @@ def test_who_begins_anew_has_one_turn(turns: Turns) -> None:
     assert free(turns) == 1
 
 
+def test_where_there_is_no_place_for_marks_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "turns").write_text("")
+    turns = Turns(replace(Paths(), run=tmp_path), at_once=1)
+    assert [turns.take(name) for name in ("a", "b")] == [False] * 2
+
+
 def test_a_turn_whose_end_nobody_told_is_taken_back(turns: Turns, paths: Paths) -> None:
     turns.take("a")
     turns.take("b")
-    for mark in (paths.run / "turns").iterdir():
-        os.utime(mark, (0, 0))
+    for mark in paths.turns.iterdir():
+        mark.write_text("0")
     assert not turns.take("c")
+    assert free(turns) == 2
+
+
+def test_a_turn_in_whose_hands_somebody_died_comes_back_once(turns: Turns) -> None:
+    assert turns._get()
+    assert turns._get()
+    assert [turns.take(name) for name in ("a", "b", "c")] == [False, True, True]
+    turns.end("b")
+    turns.end("c")
     assert free(turns) == 2
 
 
@@ -95,12 +109,12 @@ def test_any_name_that_libvirt_allows_can_have_a_turn(turns: Turns) -> None:
 def test_where_no_mark_can_be_made_nobody_has_a_turn_and_nobody_waits(
     turns: Turns, paths: Paths
 ) -> None:
-    (paths.run / "turns").rmdir()
+    paths.turns.rmdir()
     assert [turns.take(name) for name in ("a", "b", "c")] == [False] * 3
 
 
 def test_where_the_marks_are_gone_who_waits_still_goes_without(turns: Turns, paths: Paths) -> None:
     turns.take("a")
     turns.take("b")
-    shutil.rmtree(paths.run / "turns")
+    shutil.rmtree(paths.turns)
     assert not turns.take("c")

@@ -150,6 +150,7 @@ MALFORMED: list[tuple[str, object]] = [
     ("client_certificates", None),
     ("static_passwords", 0),
     ("more", 1),
+    ("more", "text"),
 ]
 
 

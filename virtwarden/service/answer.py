@@ -26,7 +26,7 @@ def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
     stdout, stderr = io.BytesIO(), io.StringIO()
 
     def reply(code: int = 0) -> None:
-        if op in _ENDS:
+        if op in _ENDS or code != 0:
             turns.end(name)
         said = stderr.getvalue().encode(errors="backslashreplace")
         # It died: libvirt knows, and has the rest undone. Or it was dismissed before.

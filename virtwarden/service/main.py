@@ -37,8 +37,8 @@ def run(paths: Paths) -> int:
     gc.freeze()  # what is there by now stays, and is shared with every fork
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:
-            watching = fork(lambda: _watch(paths), [listener, signals])
             serve = partial(answer, paths=paths, turns=Turns(paths))
+            watching = fork(lambda: _watch(paths), [listener, signals])
             workers = Workers(serve, [listener, signals])
             notify("READY=1")
             code = _serve(listener, signals, workers, watching)

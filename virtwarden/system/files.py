@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -266,7 +267,7 @@ def discard(path: Path) -> None:
     # pathlib and glob take ten times as long, where a thousand domains have theirs.
     with suppress(FileNotFoundError):
         for name in os.listdir(path.parent):  # noqa: PTH208
-            if name.startswith(f".{path.name}."):
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}", name):
                 (path.parent / name).unlink(missing_ok=True)
 
 
@@ -287,12 +288,13 @@ def _acl(handle: int) -> Any:
     """
     import posix1e
 
-    while True:
+    for last in (*[False] * 99, True):  # whose file it is could make it longer for ever
         try:
             return posix1e.ACL(file=str(by_descriptor(handle)))
         except OSError as error:
-            if error.errno != errno.ERANGE:
+            if error.errno != errno.ERANGE or last:
                 raise
+    raise AssertionError
 
 
 def has_acl(handle: int) -> bool:

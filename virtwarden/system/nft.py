@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     return str(printed)
 
 
-@cache
+@lru_cache(maxsize=4)
 def _library(_process: int, _thread: int) -> Any:
     """The library, with a socket to the kernel that no other process and no other thread has.
 
