@@ -118,11 +118,14 @@ def test_a_user_that_was_made_by_half_when_the_hook_was_killed_is_made_anew(
 def test_a_user_whose_comment_an_admin_changed_is_left_as_it_is(warden: Warden, mode: str) -> None:
     warden.started("web01")
     warden.libvirt.destroy("web01")
+    made = pwd.getpwnam("vmw-web01")
     run("usermod", "--comment", "web server", "vmw-web01")
-    uid = pwd.getpwnam("vmw-web01").pw_uid
-    set_policy(f'mode = "{mode}"\n')
-    warden.libvirt.virsh("start", "web01", check=False)
-    assert pwd.getpwnam("vmw-web01").pw_uid == uid
+    try:
+        set_policy(f'mode = "{mode}"\n')
+        warden.libvirt.virsh("start", "web01", check=False)
+        assert pwd.getpwnam("vmw-web01").pw_uid == made.pw_uid
+    finally:
+        run("usermod", "--comment", made.pw_gecos, "vmw-web01")
 
 
 def test_a_label_that_names_another_domains_user_is_refused(warden: Warden) -> None:
