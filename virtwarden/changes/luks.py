@@ -65,7 +65,7 @@ class NodeRule:
     def _rule(self, uid: int) -> str:
         ours = f'OWNER:="{uid}", GROUP:="{uid}", MODE:="{_OWNER_ALONE:04o}", OPTIONS:="nowatch"'
         unread = "".join(
-            f', ENV{{{flag}}}:="1"'
+            f', ENV{{{flag}}}="1"'
             for flag in (
                 "DM_UDEV_DISABLE_DISK_RULES_FLAG",
                 "DM_UDEV_DISABLE_OTHER_RULES_FLAG",
