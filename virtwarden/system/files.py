@@ -58,6 +58,8 @@ class Found:
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# With what the names of write_atomically end until all is written.
+_RANDOM = re.compile("[0-9a-f]{16}")
 
 
 def look(path: str) -> Found:
@@ -264,10 +266,11 @@ def discard(path: Path) -> None:
     Nobody may be writing there meanwhile. Harmless where nothing is there.
     """
     path.unlink(missing_ok=True)
+    start = f".{path.name}."
     # pathlib and glob take ten times as long, where a thousand domains have theirs.
     with suppress(FileNotFoundError):
         for name in os.listdir(path.parent):  # noqa: PTH208
-            if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}", name):
+            if name.startswith(start) and _RANDOM.fullmatch(name, len(start)):
                 (path.parent / name).unlink(missing_ok=True)
 
 
@@ -288,13 +291,14 @@ def _acl(handle: int) -> Any:
     """
     import posix1e
 
-    for last in (*[False] * 99, True):  # whose file it is could make it longer for ever
+    path = str(by_descriptor(handle))
+    for _ in range(99):  # whose file it is could make it longer for ever
         try:
-            return posix1e.ACL(file=str(by_descriptor(handle)))
+            return posix1e.ACL(file=path)
         except OSError as error:
-            if error.errno != errno.ERANGE or last:
+            if error.errno != errno.ERANGE:
                 raise
-    raise AssertionError
+    return posix1e.ACL(file=path)
 
 
 def has_acl(handle: int) -> bool:
