@@ -138,10 +138,16 @@ class Libvirt:
         self._daemon.end()
 
     def restart(self, *options: str) -> None:
-        """Stop libvirtd, if it runs, and start it with these options; the domains go on."""
+        """Stop libvirtd, if it runs, and start it with these options; the domains go on.
+
+        It knows all of them again at the end: one that is destroyed while libvirtd still
+        comes back to it is at times lost to it first, and the destroy fails.
+        """
         self._daemon.end()
         self._daemon.start(*options)
-        self.virsh("version")
+        for uuid in self.virsh("list", "--uuid").stdout.split():
+            # A question to QEMU waits for the job that the return to a domain is.
+            self.virsh("iothreadinfo", uuid, check=False)
 
     def remove_domains(self) -> None:
         """Destroy and undefine every domain, with libvirtd brought back first if need be."""
