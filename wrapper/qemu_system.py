@@ -12,18 +12,16 @@ nothing starts. It must hold every host file that the domain's XML names or that
 from it, save those that are its own (is_own), and the MAC of every NIC but those assigned as host
 devices.
 """
-# pathlib would take longer to import than all the rest to run; exec without a shell is the purpose:
-# ruff: noqa: PTH116, PTH119, PTH120, S606
 
 from __future__ import annotations
 
-# ctypes, json and signal wrap these in modules that take longer to import than Python to start.
+# ctypes, json, signal, stat and os wrap these in modules that take up to a third as long to import
+# as Python to start.
 import _ctypes
 import _json
 import _signal  # type: ignore[import-not-found]  # typeshed has signal alone
-import os
-import resource
-import stat
+import _stat as stat
+import posix as os
 import sys
 from itertools import chain, islice
 
@@ -37,16 +35,18 @@ if TYPE_CHECKING:
 TICKETS = "/run/virt-warden"
 TICKET_LIMIT = 1 << 20
 QEMUS = "/usr/bin"
-OWN_DIRECTORY = os.path.dirname(os.path.realpath(__file__))
+OWN_DIRECTORY = __file__.rpartition("/")[0] or "/"
+ENCODING = sys.getfilesystemencoding(), "surrogateescape"
 VNC_TLS = "vmw-vnc-tls"
 VNC_AUTHZ = "vmw-vnc-authz"
 VNC_SASL = "vmw-vnc-sasl"
 
 # The kernel's words: <linux/prctl.h>, <linux/capability.h>, <linux/landlock.h>,
-# <linux/close_range.h>
+# <linux/close_range.h>, <linux/resource.h>
 PR_SET_NO_NEW_PRIVS = 38
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 NR_CLOSE_RANGE, CLOSE_RANGE_CLOEXEC = 436, 4
+RLIMIT_CORE = 4
 LAST_DESCRIPTOR = LAST_ID = 0xFFFFFFFF
 NR_LANDLOCK_CREATE_RULESET, NR_LANDLOCK_ADD_RULE, NR_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_CREATE_RULESET_VERSION = 1
@@ -94,9 +94,9 @@ class Call(_ctypes.CFuncPtr):
     _restype_ = Int
 
 
-syscall, prctl, capget = (
+syscall, prctl, capget, setrlimit = (
     Call((name, LibC))  # type: ignore[arg-type]
-    for name in ("syscall", "prctl", "capget")
+    for name in ("syscall", "prctl", "capget", "setrlimit")
 )
 
 
@@ -614,7 +614,7 @@ def is_made_for(path: str, name: str) -> bool:
     """Whether it has its place among libvirt's files for QEMU, under this domain's name."""
     top, _, below = path.partition("/libvirt/qemu/")
     # In characters or bytes, is up to libvirt's locale.
-    names = {name[:SHORT_NAME], os.fsdecode(os.fsencode(name)[:SHORT_NAME])}
+    names = {name[:SHORT_NAME], name.encode(*ENCODING)[:SHORT_NAME].decode(*ENCODING)}
     if ".." in below.split("/"):
         return False
     if top == "/run" and is_helpers(below, names):
@@ -762,7 +762,8 @@ def tighten_process() -> None:
     """Nothing QEMU executes gains a privilege; neither cores nor new files are for others."""
     if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(_ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if setrlimit(RLIMIT_CORE, packed(8, 0, 0)) != 0:
+        raise OSError(_ctypes.get_errno(), "RLIMIT_CORE")
     os.umask(0o077)
 
 
@@ -786,7 +787,7 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     ruleset = create_ruleset(files, ports, scoped)
     opened = {path for option in options for path in opened_files(option)}
     made = {path for path in opened if is_made_for(path, ticket["name"])}
-    homes = {*map(os.path.dirname, made)} - SHARED_DIRECTORIES
+    homes = {path.rpartition("/")[0] for path in made} - SHARED_DIRECTORIES
     for rights, paths in (
         (EXECUTE | READ_FILE, wanted["execute"]),
         (READ, wanted["read"]),
@@ -868,6 +869,12 @@ def judge(ticket: Ticket, violations: Iterable[Refusal]) -> None:
         say(ticket["name"], "would refuse", refusal, refusal.fix)
 
 
+def is_ours(found: os.stat_result) -> bool:
+    """Whether a file, by whichever name it was found, is one of the wrapper's."""
+    ours = (os.stat(f"{OWN_DIRECTORY}/{name}") for name in os.listdir(OWN_DIRECTORY))
+    return any((one.st_dev, one.st_ino) == (found.st_dev, found.st_ino) for one in ours)
+
+
 def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
     fix = "reinstall its package, or give {name} another <emulator>"
@@ -875,7 +882,7 @@ def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> N
         found = os.stat(emulator)
         if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise Refusal(f"{emulator} is not root's alone to write", fix)
-        if os.path.dirname(os.path.realpath(emulator)) == OWN_DIRECTORY:
+        if is_ours(found):
             raise Refusal(f"{emulator} is this wrapper again", ENROL)
         for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # by Python; exec would leave it so
             _signal.signal(ignored, _signal.SIG_DFL)
@@ -888,18 +895,19 @@ def main(argv: list[str]) -> NoReturn:
     """Become QEMU, or say in one line why not."""
     name = "DOMAIN"
     try:
+        given = {k.decode(*ENCODING): v.decode(*ENCODING) for k, v in os.environ.items()}
         options = parse_argv(argv[1:])
         name = (guest_names(options) or [name])[0]
         if is_probe(options):
-            become(f"{QEMUS}/{os.path.basename(argv[0])}", argv[1:], os.environ)
+            become(f"{QEMUS}/{argv[0].rpartition('/')[2]}", argv[1:], given)
         ticket = read_ticket(guest_uuid(options))
         if ticket["mode"] == "disabled":
-            become(ticket["emulator"], argv[1:], os.environ)
+            become(ticket["emulator"], argv[1:], given)
         ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}
         judge(ticket, check_identity(ticket, *ids, capabilities()))
         judge(ticket, check_argv(ticket, options))
         words = tighten_argv(ticket, options)
-        environment = tighten_environment(ticket, os.environ)
+        environment = tighten_environment(ticket, given)
         tighten_descriptors(ticket, options)
         tighten_process()
         confine(ticket, options)
