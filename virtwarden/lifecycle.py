@@ -85,7 +85,9 @@ def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
 def _take_back(case: Case) -> list[str]:
     """Whatever fails here, the domain runs: it is told, and all else is checked all the same."""
     breaches = []
-    for guard in willing(case, reviews(case)):
+    # What is refused under enforcing does not run: nobody has to be asked again.
+    enforcing = case.rules.mode is Mode.ENFORCING
+    for guard in GUARDS if enforcing else willing(case, reviews(case)):
         try:
             journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
         except (WardenError, OSError) as error:

@@ -64,8 +64,7 @@ def of(case: Case, account: Account) -> str:
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": "spice" in rules.exceptions,
             "landlock": confinement.of(case, emulator_path(domain.arch)),
-        },
-        indent=1,
+        }
     )
 
 
