@@ -53,8 +53,8 @@ def main(
 
     `is_wanted` is asked once the domain is held and nothing is done yet. Where the process that
     libvirt called has died, libvirt may long have gone on with the domain: nothing is done then.
-    `dismiss` is called where the exit code is 0 and what is left to be done is for the log alone,
-    with the domain still held: whoever can let libvirt go on at that moment, may.
+    `dismiss` is called where the exit code is 0 and what is left to be done is for the log or the
+    next step alone, with the domain still held: whoever can let libvirt go on at that moment, may.
     """
     name, op = (*arguments, "", "")[:2]
     call = _Call(name, op, stdin, stdout, paths or Paths(), is_wanted, dismiss)
@@ -163,7 +163,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
     from virtwarden.guards.base import Case, Op
 
     steps: Mapping[str, tuple[Op, Callable[[Case], None]]] = {
-        "prepare": (Op.PREPARE, lifecycle.prepare),
+        "prepare": (Op.PREPARE, partial(lifecycle.prepare, dismiss=call.dismiss)),
         "start": (Op.START, lifecycle.start),
         "started": (Op.STARTED, partial(lifecycle.started, dismiss=call.dismiss)),
         "reconnect": (Op.STARTED, lifecycle.reconnect),

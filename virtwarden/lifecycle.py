@@ -7,6 +7,7 @@ step holds the domain's journal (journal.locked).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from virtwarden import gate, journal, log
@@ -57,13 +58,23 @@ _UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
 _OF_NICS: tuple[Guard, ...] = (zones, network)
 
 
-def prepare(case: Case) -> None:
+def prepare(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
     """Before anything of the domain exists: undo what a former life left, then raise the guards.
 
     Raises WardenError where the domain may not start; nothing of what was done is left then.
+    `dismiss` is called when nobody has to wait any more: what `start` will need comes then.
     """
     _undo_former_life(case)
     _raise_guards(case)
+    dismiss()
+    if case.rules.mode is Mode.ENFORCING:
+        _do_ahead(case)
+
+
+def _do_ahead(case: Case) -> None:
+    """Where it fails, `start` does it, and says why it cannot."""
+    with suppress(WardenError, OSError):
+        journal.perform(case.paths, case.domain.uuid, console.ahead(case))
 
 
 def start(case: Case) -> None:
@@ -228,7 +239,7 @@ def _refuse(case: Case, refusals: list[Refusal]) -> None:
 def _perform(case: Case, guards: Iterable[Guard]) -> None:
     """All or nothing."""
     try:
-        journal.perform(case.paths, case.domain.uuid, plan(case, guards))
+        journal.perform(case.paths, case.domain.uuid, _left_to_do(case, plan(case, guards)))
     except BaseException:
         try:
             _undo(case.paths, case.domain.uuid, case.domain.name)
@@ -236,6 +247,14 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
         except WardenError as error:  # what failed first is what the admin must hear
             _log(case, log.Level.CRITICAL, "left-behind", reason=error)
         raise
+
+
+def _left_to_do(case: Case, changes: list[Change]) -> list[Change]:
+    """Those that were not done ahead."""
+    if case.op is not Op.START:
+        return changes
+    done = {record.change for record in journal.records(case.paths, case.domain.uuid)}
+    return [change for change in changes if change not in done or not console.is_whole(change)]
 
 
 def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None:

@@ -40,6 +40,7 @@ from virtwarden.changes import (
 )
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
+from virtwarden.pki import consoles
 from virtwarden.system import files, mapper, portfilter, users
 from virtwarden.system.mapper import NODES
 from virtwarden.system.netfilter import TapFilter
@@ -294,6 +295,22 @@ def _kill_while_writing(which: int) -> None:
         return replace_file(self, target)
 
     Path.replace = killed  # type: ignore[method-assign]
+
+
+def test_a_certificate_is_whole_once_the_last_of_its_files_is_there(ground: Ground) -> None:
+    change = EXAMPLES[IssueCertificate](ground)
+    assert isinstance(change, IssueCertificate)
+    _done(change)
+    assert change.is_whole
+    change.undo(PATHS, {})
+    child = os.fork()
+    if child == 0:
+        _kill_while_writing(len(consoles.FILES))
+        _done(change)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not change.is_whole
+    change.undo(PATHS, {})
 
 
 def test_a_user_half_made_when_the_hook_was_killed_is_finished_or_removed(ground: Ground) -> None:

@@ -15,6 +15,8 @@ from tests.host.command import run
 from tests.host.domain import Vnc, domain_xml
 from tests.host.libvirt import Libvirt
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
+from virtwarden import journal
+from virtwarden.changes import InstallFilters, IssueCertificate
 
 HOST = "127.0.0.1"
 PASSWORD, OTHER_PASSWORD = "p4ssw0rd", "0therpwd"
@@ -100,6 +102,15 @@ class TestOneConsole:
             check=False,
         )
         assert done.returncode != 0
+
+    def test_its_certificate_is_made_once_though_that_is_begun_before_its_port_is_known(
+        self, guarded: Warden
+    ) -> None:
+        done = [r.change for r in journal.records(PATHS, guarded.status("web01")["uuid"])]
+        made = [at for at, change in enumerate(done) if isinstance(change, IssueCertificate)]
+        first_at_start = next(at for at, c in enumerate(done) if isinstance(c, InstallFilters))
+        assert len(made) == 1
+        assert made[0] < first_at_start
 
     def test_status_tells_where_viewers_get_the_authority(self, guarded: Warden) -> None:
         said = guarded.command("status").stdout
@@ -218,7 +229,9 @@ def test_a_libvirt_networks_address_is_held_to_the_policy_once_it_is_known(
         set_policy(console('listen = ["192.0.2.10"]'))
         warden.libvirt.start("web01")
         port = warden.vnc_port("web01")
-        assert vnc.security_types("192.0.2.10", port) == [vnc.SECURITY_VENCRYPT]
+        warden.set_password("web01", PASSWORD)
+        ca = authority(warden, "web01")
+        assert "web01" in vnc.login("192.0.2.10", port, ca, PASSWORD, "192.0.2.10")
     finally:
         warden.libvirt.virsh("net-destroy", "adm")
 

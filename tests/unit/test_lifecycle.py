@@ -117,6 +117,59 @@ def test_start_goes_on_with_what_prepare_did(case: Case, world: World) -> None:
     assert not [act for act in world.done if act.startswith("undo")]
 
 
+# Ahead
+
+
+def test_what_start_will_need_is_done_when_nobody_waits_for_prepare_any_more(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "ahead", lambda case: [Step("ahead")])
+    lifecycle.prepare(case, lambda: world.done.append("dismiss"))
+    assert world.done[-3:] == ["dismiss", "capture ahead", "apply ahead"]
+    assert left(case)[-1] == "do ahead"  # to be undone with all the rest
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_start_does_what_was_not_done_to_its_end_ahead(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    monkeypatch.setattr(console, "ahead", lambda case: [Step("certificate")])
+    lifecycle.prepare(case)
+    monkeypatch.setattr(console, "plan", lambda case: [Step("certificate"), Step("other")])
+    monkeypatch.setattr(
+        console, "is_whole", lambda change: is_whole and change == Step("certificate")
+    )
+    world.done.clear()
+    lifecycle.start(replace(case, op=Op.START))
+    assert ("certificate" in applied(world)) is not is_whole
+    assert "other" in applied(world)
+
+
+def test_what_cannot_be_done_ahead_keeps_nobody_from_the_start_that_does_it(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "ahead", lambda case: [Step("console")])
+    prepared = [*ORDER]
+    world.fails["apply console"] = steps.broken()
+    monkeypatch.setattr(console, "plan", lambda case: [])
+    lifecycle.prepare(case)
+    prepared.remove("console")
+    assert applied(world) == prepared
+    monkeypatch.setattr(console, "plan", lambda case: [Step("console")])
+    with pytest.raises(HostError):
+        lifecycle.start(replace(case, op=Op.START))
+    assert left(case) == []
+
+
+@pytest.mark.parametrize("mode", [Mode.PERMISSIVE, Mode.DISABLED])
+def test_nothing_is_done_ahead_where_guards_may_have_been_left_out(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    monkeypatch.setattr(console, "ahead", lambda case: [Step("ahead")])
+    lifecycle.prepare(under(case, mode))
+    assert "ahead" not in applied(world)
+
+
 # Enforcing
 
 

@@ -110,6 +110,11 @@ class IssueCertificate:
     common_name: str
     names: tuple[str, ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last of its files is there."""
+        return (Path(self.directory) / consoles.FILES[-1]).exists()
+
     def describe(self) -> str:
         """See Change."""
         return (

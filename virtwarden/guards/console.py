@@ -159,6 +159,16 @@ def plan(case: Case) -> list[Change]:
     return [*_certificates(case), *_sasl(case), *_restrictions(case)]
 
 
+def ahead(case: Case) -> list[Change]:
+    """What `plan` will have at `start`, as far as that is known at `prepare`."""
+    return [*_certificates(case)]
+
+
+def is_whole(change: Change) -> bool:
+    """Whether a change was done ahead, to its end."""
+    return isinstance(change, IssueCertificate) and change.is_whole
+
+
 def _sasl(case: Case) -> list[Change]:
     """What QEMU asks viewers with: a database for tickets, in which none is yet, or a keytab."""
     rules = case.rules
