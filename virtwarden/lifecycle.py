@@ -282,13 +282,21 @@ def _undo(paths: Paths, domain: str, name: str) -> None:
 
 
 def _undo_half_made_user(case: Case) -> None:
-    """Where making the user was cut off, its group is left; a user that is whole stays."""
-    if case.account is not None or users.account_of(case.domain.uuid) is not None:
-        return
-    records = journal.records(case.paths, case.domain.uuid, Scope.ENROLMENT)
-    begun = [record.change.name for record in records if isinstance(record.change, CreateUser)]
-    if not any(map(users.account, begun)):  # one that somebody altered is still a user
+    if case.account is None and half_made(case.paths, case.domain.uuid):
         journal.undo(case.paths, case.domain.uuid, Scope.ENROLMENT)
+
+
+def half_made(paths: Paths, domain: str) -> list[journal.Record]:
+    """What was done for a domain's user whose making was cut off: a start undoes that first.
+
+    Empty where the user is whole. Raises JournalError.
+    """
+    if users.account_of(domain) is not None:
+        return []
+    records = journal.records(paths, domain, Scope.ENROLMENT)
+    begun = [record.change.name for record in records if isinstance(record.change, CreateUser)]
+    # One that somebody altered is still a user.
+    return [] if any(map(users.account, begun)) else records
 
 
 def _report(case: Case, breaches: list[str]) -> None:

@@ -17,6 +17,8 @@ _SYSTEM = (
 )
 # Installers, kernels and boot ROMs that distributions ship for guests.
 _FOR_GUESTS = ("/boot", "/usr/lib/debian-installer", "/usr/lib/ipxe", "/usr/share")
+# Whose numbers these are says Debian Policy, 9.2.2; beyond come those of directory services.
+_PEOPLE = (range(1000, 60000), range(65536, 2**32 - 1))
 
 
 def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
@@ -62,4 +64,20 @@ def swapper(
             return f"{step.path} can be written by VMs' users, through group {step.gid}"
         if any(is_vm(writer) or writer in vm_groups for writer in step.writers):
             return f"{step.path} can be written by a VM's user, through its ACL"
+    return ""
+
+
+def person_trusted(directories: Iterable[Inode]) -> str:
+    """Which person can rename a step of a path, and is trusted not to, or an empty string."""
+
+    def is_person(number: int) -> bool:
+        return any(number in people for people in _PEOPLE)
+
+    for step in directories:
+        if is_person(step.uid):
+            return f"{step.path} belongs to uid {step.uid}"
+        if step.mode & stat.S_IWGRP and is_person(step.gid):
+            return f"{step.path} can be written by gid {step.gid}"
+        for writer in filter(is_person, step.writers):
+            return f"{step.path} can be written by id {writer}, through its ACL"
     return ""

@@ -5,6 +5,7 @@ The fuse is a file, since a start and a stop are the work of several processes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -67,3 +68,15 @@ def _followed(act: Callable[..., Any], name: Callable[..., str]) -> Callable[...
         return result
 
     return acted
+
+
+def kill_while_writing(which: int) -> None:
+    """Have this process end before the file of this number, from 1, is put in its place."""
+    replace_file, written = Path.replace, itertools.count(1)
+
+    def killed(self: Path, target: str | Path) -> Path:
+        if next(written) == which:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace_file(self, target)
+
+    Path.replace = killed  # type: ignore[method-assign]

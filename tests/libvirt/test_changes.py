@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.host.images import luks
 from tests.host.tap import open_tap
+from tests.libvirt.faults import kill_while_writing
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from virtwarden import gate, journal
 from virtwarden.changes import (
@@ -274,7 +274,7 @@ def test_a_file_that_was_being_written_when_the_hook_was_killed_is_gone(
     for which in (1, 2, 4):  # a change may write several, or none
         child = os.fork()
         if child == 0:
-            _kill_while_writing(which)
+            kill_while_writing(which)
             with journal.locked(PATHS, DOMAIN):
                 journal.perform(PATHS, DOMAIN, [change])
             os._exit(0)
@@ -285,18 +285,6 @@ def test_a_file_that_was_being_written_when_the_hook_was_killed_is_gone(
         assert ground.state() == state
 
 
-def _kill_while_writing(which: int) -> None:
-    """Have this process end before the file of this number, from 1, is put in its place."""
-    replace_file, written = Path.replace, itertools.count(1)
-
-    def killed(self: Path, target: str | Path) -> Path:
-        if next(written) == which:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace_file(self, target)
-
-    Path.replace = killed  # type: ignore[method-assign]
-
-
 def test_a_certificate_is_whole_once_the_last_of_its_files_is_there(ground: Ground) -> None:
     change = EXAMPLES[IssueCertificate](ground)
     assert isinstance(change, IssueCertificate)
@@ -305,7 +293,7 @@ def test_a_certificate_is_whole_once_the_last_of_its_files_is_there(ground: Grou
     change.undo(PATHS, {})
     child = os.fork()
     if child == 0:
-        _kill_while_writing(len(consoles.FILES))
+        kill_while_writing(len(consoles.FILES))
         _done(change)
         os._exit(0)
     os.waitpid(child, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.host import vnc
 from tests.host.command import run
 from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
+from tests.libvirt.faults import kill_while_writing
 from tests.libvirt.warden import PATHS, Warden, as_user
 from virtwarden.pki import consoles
 from virtwarden.pki.keys import nobody
@@ -261,6 +263,25 @@ def test_a_new_signer_signs_at_once_also_where_the_former_one_just_did() -> None
     consoles.renew_signer(PATHS, nobody)
     assert consoles.is_due(PATHS, former)
     assert not consoles.is_due(PATHS, issued())
+
+
+@pytest.mark.usefixtures("_no_consoles_authority")
+def test_an_authority_whose_making_is_killed_at_any_file_is_made_whole_at_the_next_start() -> None:
+    PATHS.run.mkdir(mode=0o711, exist_ok=True)
+    consoles.issue(PATHS, "one", ("localhost",))
+    whole = {entry.name for entry in PATHS.console_ca.iterdir()}
+    for which in range(1, len(whole) + 1):
+        run("rm", "-rf", str(PATHS.console_ca), str(PATHS.run / "keys" / "console-signer"))
+        child = os.fork()
+        if child == 0:
+            kill_while_writing(which)
+            consoles.issue(PATHS, "one", ("localhost",))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status)
+        assert any(entry.name.startswith(".") for entry in PATHS.console_ca.iterdir())
+        consoles.issue(PATHS, "one", ("localhost",))
+        assert {entry.name for entry in PATHS.console_ca.iterdir()} == whole
 
 
 def test_a_boot_without_the_unsealed_key_starts_all_the_same(warden: Warden) -> None:

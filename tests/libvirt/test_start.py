@@ -108,6 +108,8 @@ def test_a_user_that_was_made_by_half_when_the_hook_was_killed_is_made_anew(
         journal.perform(PATHS, uuid, [half])
     left = users.group_id(f"vmw-{name}")
     assert left is not None
+    foretold = warden.command("explain", name).stdout
+    assert f"- create user and group vmw-{name} (" in foretold
     warden.libvirt.start(name)
     account = users.account(f"vmw-{name}")
     assert account is not None

@@ -81,6 +81,38 @@ def test_a_disk_that_others_reach_while_it_is_off_is_found(
     assert found.fix == fix
 
 
+@pytest.mark.parametrize(
+    ("home", "seen"),
+    [
+        ({"uid": 1000, "mode": 0o700}, "/home/alice belongs to uid 1000"),
+        ({"uid": 1600001105}, "/home/alice belongs to uid 1600001105"),
+        ({"gid": 1001, "mode": 0o2770}, "/home/alice can be written by gid 1001"),
+        ({"writers": (0, 1000), "mode": 0o775}, "/home/alice can be written by id 1000, through"),
+    ],
+)
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.STARTED])
+def test_a_person_who_could_swap_a_disk_is_found_and_no_reason_to_refuse(
+    home: dict[str, Any], seen: str, op: Op
+) -> None:
+    host = FakeHost()
+    host.directory("/home/alice", **home)
+    host.file("/home/alice/disks/a.qcow2")
+    devices = xmls.disk("/home/alice/disks/a.qcow2")
+    found = item(replace(case(devices, host), op=op), domains.DIRECTORIES)
+    assert found.state is State.BAD
+    assert found.seen.startswith(seen)
+    assert item(case(devices, host), domains.STARTABLE).state is State.GOOD
+
+
+@pytest.mark.parametrize("images", [{}, {"uid": 64055, "gid": KVM}, {"gid": 1000}, {"uid": 107}])
+def test_a_directory_of_the_systems_is_no_persons(images: dict[str, Any]) -> None:
+    host = FakeHost()
+    host.directory("/srv/images", **images)
+    host.file("/srv/images/a.qcow2")
+    found = item(case(xmls.disk("/srv/images/a.qcow2"), host), domains.DIRECTORIES)
+    assert found.state is State.GOOD
+
+
 # Console
 
 

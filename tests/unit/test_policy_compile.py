@@ -200,18 +200,52 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
         ("console.listen = ['localhost']", '1: console.listen: "localhost" is not allowed; it m'),
         ("console.listen = ['10.0.0.256']", '1: console.listen: "10.0.0.256" is not allowed; it'),
         ('[[domain]]\nmatch = "a\\u001b[0m"', '2: domain.match: "a\\u001b[0m" has a character'),
-        ("mode = 'x'\nmode = 'y'", "2: Cannot overwrite a value"),
-        ("\nmode = ", "2: Invalid value"),
-        ("mode = [\n", "1: Invalid value (at end of document)"),
-        (b"\nmode = '\xff'", "2: this is not UTF-8 text"),
-        ("a = " + "[" * 5000, "1: something in here is nested too deeply"),
+        ("mode = 'x'\nmode = 'y'", "2: mode: Cannot overwrite a value (at end"),
+        ("\nmode = ", "2: mode: Invalid value (at end of document); allowed: key = "),
+        ("mode = [\n", "1: mode: Invalid value (at end of document); allowed: key = "),
+        (b"\nmode = '\xff'", "2: mode: this is not UTF-8 text; it must be"),
+        ("a = " + "[" * 5000, "1: a: something in here is nested too deeply"),
         ("\n" + ".".join("a" * 50) + " = 1", "2: this is nested too deeply"),
         ("\n" + "a." * 100_000 + "a = 1", "2: more than 256 dots in one line"),
-        ("mode = " + "9" * 10_000, "1: Exceeds the limit"),
+        ("mode = " + "9" * 10_000, "1: mode: Exceeds the limit"),
     ],
     ids=lambda text: repr(text[:40]),
 )
 def test_each_mistake_is_one_line_that_says_where_and_what_instead(
+    paths: Paths, text: str | bytes, line: str
+) -> None:
+    (problem,) = problems(paths, text)
+    assert problem.startswith(f"policy.toml:{line}")
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("mode = enforcing", "1: mode: Invalid value; allowed: key = "),
+        ("[console]\r\ntls = on", "2: console.tls: Invalid value"),
+        ("[console]\nlisten = [\n'::1'\n'unix'\n]", "4: console.listen: Unclosed array"),
+        ("managed = ['*'\nmode = 'disabled'", "2: managed: Unclosed array"),
+        ("[identity]\nuser_prefix = '''\nvm-\n", "2: identity.user_prefix: Expected"),
+        (f"{DISK}key.file = /x", "4: domain.disks.vda.key.file: Invalid value"),
+        (f"{DISK}[[domain]]\nmatch = a", "5: domain.match: Invalid value"),
+        ("[network]\nmac_spoofing", "2: network: Expected '=' after a key"),
+        ("mac_spoofing", "1: Expected '=' after a key"),
+        ("[console\ntls = 'off'", "1: console: Expected ']'"),
+        ("[[domain] # the first\nmatch = 'a'", "1: domain: Expected ']]'"),
+        ("[console]\n[console]\n", "2: console: Cannot declare"),
+        ("[con sole]", "1: Expected ']'"),
+        ("[console]\n# mode = \0", "2: Found invalid character"),
+        ("[console]\n= 'off'", "2: console: Invalid statement"),
+        ("\u001b[1m = 1", "1: Invalid statement"),
+        ("'\u202e' = x", "1: ?: Invalid value"),
+        ("[network]\nx = " + "9" * 10_000 + "\n[console]\n", "2: network.x: Exceeds the limit"),
+        ("[a]\nb = " + "[" * 5000 + "\nc = 1", "2: a.b: something in here is nested too"),
+        (b"[console]\ntls = '\xff'", "2: console.tls: this is not UTF-8 text; it must be"),
+    ],
+    ids=lambda text: repr(text[:40]),
+)
+def test_what_is_no_toml_is_told_with_its_key_or_else_its_table_if_there_is_one(
     paths: Paths, text: str | bytes, line: str
 ) -> None:
     (problem,) = problems(paths, text)

@@ -17,6 +17,7 @@ from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
+from virtwarden.reach import person_trusted
 from virtwarden.system import process
 from virtwarden.system.files import Inode
 from virtwarden.uses import uses
@@ -69,6 +70,13 @@ FILES = Check(
     "Its disks are closed to all users while it is off",
     "Whoever may read an image has the VM's data; whoever may write it, the VM.",
     "chown root on each, and chmod go-rwx",
+)
+DIRECTORIES = Check(
+    "vm.directories",
+    Severity.MEDIUM,
+    "No person owns a directory on the way to its files",
+    "Who does can put another file there while it starts: libvirt gives the VM whatever it finds.",
+    "move them into a directory that root owns, such as /var/lib/libvirt/images, and virsh edit",
 )
 CONSOLE = Check(
     "vm.console",
@@ -129,6 +137,7 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
     else:
         yield _startable(case)
         yield _files(case)
+    yield _directories(case)
     yield from _allowed(case)
 
 
@@ -164,6 +173,18 @@ def _files(case: Case) -> Item:
         return FILES.good("none is open to others", case.domain.name)
     seen = "; ".join(what for what, _ in opened)
     return FILES.bad(seen, case.domain.name, fix="; ".join(fix for _, fix in opened))
+
+
+def _directories(case: Case) -> Item:
+    seen: dict[str, None] = {}
+    for use in uses(case.domain):
+        try:
+            person = person_trusted(case.facts.look(use.path).directories)
+        except WardenError:
+            continue  # `startable` says so
+        if person:
+            seen[person] = None
+    return DIRECTORIES.judged(not seen, "; ".join(seen) or "none does", case.domain.name)
 
 
 def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:

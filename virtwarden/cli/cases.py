@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import libvirt
 
+from virtwarden import lifecycle
+from virtwarden.changes import CreateUser
 from virtwarden.cli.connection import inactive_xml
 from virtwarden.domain import Domain, read
+from virtwarden.errors import JournalError
 from virtwarden.facts import HostFacts
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
@@ -19,12 +23,13 @@ from virtwarden.system.users import Account
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it runs."""
     xml = str(domain.XMLDesc(0)).encode()
-    return _case(paths, policy, read(xml), Op.STARTED)
+    return _case(HostFacts(paths), policy, read(xml), Op.STARTED)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
-    return _case(paths, policy, read(inactive_xml(domain)), Op.PREPARE)
+    found = read(inactive_xml(domain))
+    return _case(_FactsBeforeStart(paths, found.uuid), policy, found, Op.PREPARE)
 
 
 def at_start(case: Case) -> Case:
@@ -53,6 +58,27 @@ def _stand_in(place: int) -> str:
 
 
 @dataclass(frozen=True)
+class _FactsBeforeStart(HostFacts):
+    """This host without what a start undoes first: the group of a user that was only begun."""
+
+    domain: str
+
+    def group_id(self, name: str) -> int | None:
+        """See Facts."""
+        found = super().group_id(name)
+        return None if found is not None and self._is_undone(name, found) else found
+
+    def _is_undone(self, name: str, gid: int) -> bool:
+        with suppress(JournalError):  # else the start undoes nothing
+            return any(
+                isinstance(record.change, CreateUser)
+                and (record.change.name, record.before["uid"]) == (name, gid)
+                for record in lifecycle.half_made(self.paths, self.domain)
+            )
+        return False
+
+
+@dataclass(frozen=True)
 class _FactsAtStart(HostFacts):
     """This host, with what `prepare` and libvirt will have made by then."""
 
@@ -72,5 +98,5 @@ class _FactsAtStart(HostFacts):
         return self.bridges.get(interface, "")
 
 
-def _case(paths: Paths, policy: Policy, domain: Domain, op: Op) -> Case:
-    return Case(op, domain, policy.rules_for(domain.name), HostFacts(paths), paths)
+def _case(facts: HostFacts, policy: Policy, domain: Domain, op: Op) -> Case:
+    return Case(op, domain, policy.rules_for(domain.name), facts, facts.paths)

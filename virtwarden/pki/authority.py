@@ -73,7 +73,7 @@ def found(authority: Authority, rest: Rest = _SEALED) -> None:
 
     Raises HostError where it is there already: what it issued would be worth nothing.
     """
-    with files.locked(authority.directory):
+    with held(authority):
         if authority.exists:
             raise HostError(
                 f"the authority {authority.name} is there already",
@@ -148,9 +148,17 @@ def issued(authority: Authority) -> list[Issued]:
 
 
 @contextmanager
+def held(authority: Authority) -> Iterator[None]:
+    """Its directory, held alone by whoever writes there, and rid of what a killed one left."""
+    with files.locked(authority.directory):
+        files.discard_torn(authority.directory)
+        yield
+
+
+@contextmanager
 def _index(authority: Authority) -> Iterator[list[Issued]]:
     """The list of what was issued, held alone and written back."""
-    with files.locked(authority.directory):
+    with held(authority):
         index = issued(authority)
         yield index
         content = json.dumps([asdict(one) for one in index], indent=1).encode()

@@ -58,11 +58,12 @@ def renew_signer(paths: Paths, asks: Asks) -> None:
         above, issuer, Purpose.SIGNER, "virt-warden console signer", _SIGNER_LIFE
     )
     directory = above.directory
-    credentials.seal(directory / _SIGNER_KEY, _SIGNER, certificates.pem_key(key).decode())
-    _unsealed(paths).unlink(missing_ok=True)
-    files.write_atomically(
-        directory / SIGNER_CERTIFICATE, certificates.pem(certificate), 0o644, durable=True
-    )
+    with authority.held(above):
+        credentials.seal(directory / _SIGNER_KEY, _SIGNER, certificates.pem_key(key).decode())
+        _unsealed(paths).unlink(missing_ok=True)
+        files.write_atomically(
+            directory / SIGNER_CERTIFICATE, certificates.pem(certificate), 0o644, durable=True
+        )
 
 
 def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, bytes]:

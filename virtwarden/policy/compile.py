@@ -10,7 +10,7 @@ from typing import Any
 
 from virtwarden.paths import Paths
 from virtwarden.policy import references, source
-from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, trace
+from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, blamed, trace
 from virtwarden.policy.plain import READERS, is_key, reader
 from virtwarden.policy.problems import InvalidPolicy, Problem
 from virtwarden.policy.rules import Entry, Origin, Policy, Setting, Settings
@@ -22,6 +22,7 @@ from virtwarden.words import printable
 _AT = re.compile(r" \(at line (\d+), column \d+\)$")
 # tomllib takes a time that grows with the square of a key's dots, and a key is on one line.
 _MOST_DOTS = 256
+_TOML = 'allowed: key = "text", key = 5, key = ["one", "two"], [table], each key and table once'
 
 
 @dataclass(frozen=True)
@@ -92,33 +93,40 @@ def _layer(item: source.Source, schema: Schema) -> Layer:
 
 
 def _text(item: source.Source) -> str:
-    try:
-        text = item.content.decode()
-    except UnicodeDecodeError as error:
-        line = item.content.count(b"\n", 0, error.start) + 1
-        raise _unreadable(item.file, line, "this is not UTF-8 text") from None
+    text = item.content.decode(errors="replace")
     for number, line_text in enumerate(text.split("\n"), start=1):
         if line_text.count(".") > _MOST_DOTS:
-            raise _unreadable(item.file, number, f"more than {_MOST_DOTS} dots in one line")
-    return text
+            # To tell its key, tomllib would have to read it.
+            what = f"more than {_MOST_DOTS} dots in one line"
+            raise InvalidFileError([Problem(item.file, number, what)])
+    try:
+        return item.content.decode()
+    except UnicodeDecodeError as error:
+        line = item.content.count(b"\n", 0, error.start) + 1
+        what = "this is not UTF-8 text; it must be saved as such"
+        raise _unreadable(item.file, text, what, line) from None
 
 
 def _parse(file: str, text: str) -> tuple[dict[str, Any], Origins]:
     try:
         return tomllib.loads(text), trace(text)
     except UntraceableError as error:
-        raise _unreadable(file, error.line, str(error)) from None
+        raise _unreadable(file, text, str(error), error.line) from None
     except RecursionError:
-        raise _unreadable(file, 1, "something in here is nested too deeply") from None
+        raise _unreadable(file, text, "something in here is nested too deeply") from None
     except ValueError as error:
         # tomllib's own errors, and int's for a number of too many digits
         found = _AT.search(str(error))
-        line = int(found[1]) if found else text.rstrip().count("\n") + 1
-        raise _unreadable(file, line, _AT.sub("", str(error))) from None
+        line = int(found[1]) if found else None
+        what = f"{_AT.sub('', str(error))}; {_TOML}"
+        raise _unreadable(file, text, what, line) from None
 
 
-def _unreadable(file: str, line: int, what: str) -> InvalidFileError:
-    return InvalidFileError([Problem(file, line, what)])
+def _unreadable(file: str, text: str, what: str, line: int | None = None) -> InvalidFileError:
+    """A text that is no TOML at this line, or where its last statement begins; with the key."""
+    begin, path = blamed(text, line or text.rstrip().count("\n") + 1)
+    key = _dotted(path)
+    return InvalidFileError([Problem(file, line or begin, f"{key}: {what}" if key else what)])
 
 
 def _dotted(path: KeyPath) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,45 @@ def trace(text: str) -> Origins:
             for length in range(1, len(path)):
                 lines.setdefault(path[:length], number)
     return Origins(lines)
+
+
+def blamed(text: str, line: int) -> tuple[int, KeyPath]:
+    """Of a text that tomllib did not accept at this line: where the statement at fault begins.
+
+    And what it sets, as far as that can be told; else the table it stands in.
+    """
+    lines = text.split("\n")[:line]
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    begin = 1
+    with suppress(UntraceableError, RecursionError):
+        for number, statement, parsed in _statements("\n".join(lines)):
+            begin = number
+            after = number + statement.count("\n") + 1
+            if after > line:
+                break
+            begin = after
+            if statement.lstrip().startswith("["):
+                table = _table_of(parsed, counts, number)
+    return begin, _subject(lines[begin - 1].strip(), table)
+
+
+def _subject(statement: str, table: KeyPath) -> KeyPath:
+    """What the first line of a statement is about; nothing where it is none."""
+    if not statement or statement.startswith("#"):
+        return ()
+    if statement.startswith("["):
+        return _read_key(statement.partition("#")[0].strip("[] \t"))
+    key, equals, _ = statement.partition("=")
+    return table + (_read_key(key) if equals else ())
+
+
+def _read_key(text: str) -> KeyPath:
+    """A key as TOML has it, or nothing where this is none."""
+    try:
+        return next(_keys(tomllib.loads(f"{text} = 0"), 1), ())
+    except ValueError:
+        return ()
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -60,6 +60,7 @@ _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # With what the names of write_atomically end until all is written.
 _RANDOM = re.compile("[0-9a-f]{16}")
+_TORN = re.compile(rf"\..+\.{_RANDOM.pattern}")
 
 
 def look(path: str) -> Found:
@@ -272,6 +273,16 @@ def discard(path: Path) -> None:
         for name in os.listdir(path.parent):  # noqa: PTH208
             if name.startswith(start) and _RANDOM.fullmatch(name, len(start)):
                 (path.parent / name).unlink(missing_ok=True)
+
+
+def discard_torn(directory: Path) -> None:
+    """Remove what write_atomically leaves in a directory, beside whichever file, when it is killed.
+
+    Nobody may be writing there meanwhile.
+    """
+    for name in os.listdir(directory):  # noqa: PTH208 - as above
+        if _TORN.fullmatch(name):
+            (directory / name).unlink(missing_ok=True)
 
 
 def acl_writers(handle: int) -> tuple[int, ...]:

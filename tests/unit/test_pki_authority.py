@@ -1,0 +1,95 @@
+"""An authority's directory after a kill: the next one who writes there clears away what it left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from virtwarden.paths import Paths
+from virtwarden.pki import authority, consoles
+from virtwarden.pki.keys import Rest
+from virtwarden.system import credentials, files
+from virtwarden.system.certificates import DAY, Purpose
+
+REST = Rest(b"four words by chance")
+FOUNDED = {"ca-key.pem", "ca-crl.pem", "ca-cert.pem"}
+WHOLE = FOUNDED | {"issued.json", "signer-key.cred", "signer-cert.pem"}
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setattr(os, "fchown", lambda *_: None)  # to root, who a developer need not be
+    monkeypatch.setattr(credentials, "run", lambda *_, stdin="": stdin)
+    return Paths(state=tmp_path / "state", run=tmp_path / "run")
+
+
+def names(paths: Paths) -> set[str]:
+    return {entry.name for entry in paths.console_ca.iterdir()}
+
+
+def cut_off(act: Callable[[], object], file: str) -> None:
+    """Do something and be killed when all of a file is written and it is not in its place yet."""
+    put = Path.replace
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(self: Path, target: Path) -> Path:
+            if target.name != file:
+                return put(self, target)
+            patch.setattr(Path, "unlink", lambda *_, **__: None)
+            raise SystemExit
+
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(SystemExit):
+            act()
+
+
+@pytest.mark.parametrize("file", sorted(FOUNDED))
+def test_an_authority_whose_making_was_cut_off_is_made_with_nothing_beside_it(
+    paths: Paths, file: str
+) -> None:
+    cut_off(lambda: consoles.found(paths, REST), file)
+    assert any(name.startswith(f".{file}.") for name in names(paths))
+    consoles.found(paths, REST)
+    assert names(paths) == WHOLE
+
+
+@pytest.mark.parametrize("file", sorted(WHOLE - FOUNDED))
+def test_a_renewal_of_the_signer_clears_away_what_one_that_was_cut_off_left(
+    paths: Paths, file: str
+) -> None:
+    def renew() -> None:
+        consoles.renew_signer(paths, lambda _: REST.passphrase)
+
+    consoles.found(paths, REST)
+    cut_off(renew, file)
+    assert any(name.startswith(f".{file}.") for name in names(paths))
+    renew()
+    assert names(paths) == WHOLE
+
+
+def test_a_certificate_that_is_issued_after_one_that_was_cut_off_is_listed_with_the_former_ones(
+    paths: Paths,
+) -> None:
+    above = consoles.of(paths)
+    authority.found(above, REST)
+    issuer = authority.issuer_of(above, lambda _: REST.passphrase)
+
+    def issue(name: str) -> None:
+        authority.issue(above, issuer, Purpose.CLIENT, name, DAY)
+
+    issue("alice")
+    cut_off(lambda: issue("bob"), "issued.json")
+    issue("carol")
+    assert [each.name for each in authority.issued(above)] == ["alice", "carol"]
+    assert names(paths) == FOUNDED | {"issued.json"}
+
+
+def test_nothing_is_cleared_away_but_what_was_being_written(tmp_path: Path) -> None:
+    kept = {"ca-cert.pem", ".ca-cert.pem.old", f"ca-cert.pem.{'0' * 16}", f".{'0' * 16}"}
+    for name in (*kept, f".ca-cert.pem.{'0' * 16}"):
+        (tmp_path / name).touch()
+    files.discard_torn(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == kept
