@@ -274,6 +274,24 @@ def test_a_disk_whose_bases_the_xml_does_not_tell_is_refused(warden: Warden, ima
     assert "virt-warden enrol web01" in warden.refusal("web01")
 
 
+def test_a_person_who_swaps_a_disk_for_a_symlink_is_told_of(warden: Warden, images: Path) -> None:
+    images.chmod(0o755)
+    home = images / "home"
+    home.mkdir()
+    os.chown(home, 1000, 1000)
+    disk = qcow2(home / "disk.qcow2")
+    warden.started("web01", disks=[Disk(disk)])
+    assert warden.status("web01")["breaches"] == []
+    other = raw(images / "other.img")
+    disk.rename(home / "kept.qcow2")
+    disk.symlink_to(other)
+    (breach,) = warden.status("web01")["breaches"]
+    assert f"storage: {disk} is reached by the symlink {disk}" in breach
+    disk.unlink()
+    (home / "kept.qcow2").rename(disk)
+    assert warden.status("web01")["breaches"] == []
+
+
 class TestPathsThatAreRefused:
     def test_a_symlink(self, warden: Warden, images: Path) -> None:
         real = qcow2(images / "real.qcow2")

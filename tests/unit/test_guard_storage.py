@@ -503,6 +503,14 @@ def test_a_base_that_a_vms_user_owns_or_writes_breaks_it(
     assert sentence in breach
 
 
+@pytest.mark.parametrize(("link", "target"), [(DISK, "/etc/shadow"), (IMAGES, "/srv/others")])
+def test_a_path_that_became_a_symlink_breaks_it(host: FakeHost, link: str, target: str) -> None:
+    host.file(DISK, 0o600, uid=UID, gid=UID)
+    host.symlink(link, target)
+    (breach,) = verified(host)
+    assert f"{DISK} is reached by the symlink {link}" in breach
+
+
 def test_a_locked_base_keeps_it(host: FakeHost) -> None:
     host.file(DISK, 0o600, uid=UID, gid=UID)
     host.file(BASE, 0o440, writers=())

@@ -162,9 +162,14 @@ def verify(case: Case, process: Process) -> list[str]:
     """See Guard."""
     breaches = []
     for use in plain_uses(case.domain, case.rules):
-        leaf = case.facts.look(use.path).leaf
-        if leaf is not None:
-            breaches += _verify_inode(case, use, leaf)
+        found = case.facts.look(use.path)
+        if found.symlink:
+            breaches.append(
+                f"{use.path} is reached by the symlink {found.symlink}: nobody reviewed what"
+                f" {found.real} is"
+            )
+        if found.leaf is not None:
+            breaches += _verify_inode(case, use, found.leaf)
     return breaches
 
 
