@@ -871,8 +871,14 @@ def judge(ticket: Ticket, violations: Iterable[Refusal]) -> None:
 
 def is_ours(found: os.stat_result) -> bool:
     """Whether a file, by whichever name it was found, is one of the wrapper's."""
-    ours = (os.stat(f"{OWN_DIRECTORY}/{name}") for name in os.listdir(OWN_DIRECTORY))
-    return any((one.st_dev, one.st_ino) == (found.st_dev, found.st_ino) for one in ours)
+    for name in os.listdir(OWN_DIRECTORY):
+        try:
+            one = os.stat(f"{OWN_DIRECTORY}/{name}")
+        except FileNotFoundError:  # an upgrade has just put it in another's place
+            continue
+        if (one.st_dev, one.st_ino) == (found.st_dev, found.st_ino):
+            return True
+    return False
 
 
 def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:

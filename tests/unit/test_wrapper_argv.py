@@ -548,3 +548,17 @@ def test_the_environment_keeps_what_libvirt_sets_and_no_loader_variable() -> Non
     given = {"PATH": "/bin", "HOME": "/h", "LD_PRELOAD": "/x", "FOO": "bar"}
     assert wrapper.tighten_environment(ticket_of(), given) == {"PATH": "/bin", "HOME": "/h"}
     assert wrapper.tighten_environment(ticket_of(passthrough=True), given) == given
+
+
+# The emulator
+
+
+def test_what_an_upgrade_takes_out_of_the_wrappers_directory_keeps_nobody_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wrapper, "OWN_DIRECTORY", str(tmp_path))
+    gone = [".dpkg-new", "qemu-system-x86_64.dpkg-tmp"]
+    monkeypatch.setattr(wrapper.os, "listdir", lambda _: [gone[0], "own", gone[1]])
+    (tmp_path / "own").touch()
+    assert wrapper.is_ours((tmp_path / "own").stat())
+    assert not wrapper.is_ours(Path("/").stat())
