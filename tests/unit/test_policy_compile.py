@@ -206,6 +206,7 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
         (b"\nmode = '\xff'", "2: mode: this is not UTF-8 text; it must be"),
         ("a = " + "[" * 5000, "1: a: something in here is nested too deeply"),
         ("\n" + ".".join("a" * 50) + " = 1", "2: this is nested too deeply"),
+        ("[a = " + "[" * 5000 + "x", "1: Expected ']' at the end of a table declaration"),
         ("\n" + "a." * 100_000 + "a = 1", "2: more than 256 dots in one line"),
         ("mode = " + "9" * 10_000, "1: mode: Exceeds the limit"),
     ],

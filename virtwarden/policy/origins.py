@@ -102,7 +102,7 @@ def _read_key(text: str) -> KeyPath:
     """A key as TOML has it, or nothing where this is none."""
     try:
         return next(_keys(tomllib.loads(f"{text} = 0"), 1), ())
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
 
 
