@@ -301,6 +301,24 @@ def test_a_certificate_is_whole_once_the_last_of_its_files_is_there(ground: Grou
     change.undo(PATHS, {})
 
 
+def test_a_certificate_that_is_cut_off_over_a_former_one_is_not_taken_for_whole(
+    ground: Ground,
+) -> None:
+    former = EXAMPLES[IssueCertificate](ground)
+    assert isinstance(former, IssueCertificate)
+    change = replace(former, names=(*former.names, "192.0.2.1"))
+    for which in range(1, len(consoles.FILES) + 1):
+        _done(former)
+        child = os.fork()
+        if child == 0:
+            kill_while_writing(which)
+            _done(change)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert not change.is_whole
+    change.undo(PATHS, {})
+
+
 def test_a_user_half_made_when_the_hook_was_killed_is_finished_or_removed(ground: Ground) -> None:
     user = replace(USER, name="vmw-half", domain=DOMAIN[::-1])
     state = ground.state()

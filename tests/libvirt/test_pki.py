@@ -17,6 +17,8 @@ from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
 from tests.libvirt.faults import kill_while_writing
 from tests.libvirt.warden import PATHS, Warden, as_user
+from virtwarden import journal
+from virtwarden.changes import IssueCertificate
 from virtwarden.pki import consoles
 from virtwarden.pki.keys import nobody
 
@@ -241,6 +243,23 @@ def test_a_consoles_certificate_is_renewed_under_the_running_vm(warden: Warden) 
 def _first(chain: bytes) -> str:
     end = "-----END CERTIFICATE-----"
     return chain.decode().partition(end)[0] + end
+
+
+def test_a_renewal_that_was_cut_off_is_done_again(warden: Warden) -> None:
+    warden.started("web01", vnc=Vnc())
+    (change,) = (
+        record.change
+        for record in journal.records(PATHS, warden.status("web01")["uuid"])
+        if isinstance(record.change, IssueCertificate)
+    )
+    child = os.fork()
+    if child == 0:
+        kill_while_writing(consoles.FILES.index("server-key.pem") + 1)
+        change.apply(PATHS, {})
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert "new console certificate" in warden.command("pki", "renew").stdout
+    assert warden.status("web01")["breaches"] == []
 
 
 def test_a_new_signer_makes_every_console_due(warden: Warden) -> None:

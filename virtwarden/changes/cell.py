@@ -135,6 +135,8 @@ class IssueCertificate:
         os.chown(directory, 0, gid)
         directory.chmod(0o750)
         issued = consoles.issue(paths, self.common_name, self.names)
+        # Over a former one: cut off in the middle, the two are none, and must not look whole.
+        files.discard(directory / consoles.FILES[-1])
         for name, content in issued.items():
             files.write_atomically(directory / name, content, 0o640, gid=gid)
 
