@@ -72,8 +72,8 @@ def prepare(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
 
 
 def _do_ahead(case: Case) -> None:
-    """Where it fails, `start` does it, and says why it cannot."""
-    with suppress(WardenError, OSError):
+    """Where it fails, whatever it is, `start` does it, and says why it cannot."""
+    with suppress(Exception):
         journal.perform(case.paths, case.domain.uuid, console.ahead(case))
 
 

@@ -145,18 +145,19 @@ def test_start_does_what_was_not_done_to_its_end_ahead(
     assert "other" in applied(world)
 
 
+@pytest.mark.parametrize("error", [steps.broken(), OSError(28, "full"), ValueError("a bug")])
 def test_what_cannot_be_done_ahead_keeps_nobody_from_the_start_that_does_it(
-    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(console, "ahead", lambda case: [Step("console")])
     prepared = [*ORDER]
-    world.fails["apply console"] = steps.broken()
+    world.fails["apply console"] = error
     monkeypatch.setattr(console, "plan", lambda case: [])
     lifecycle.prepare(case)
     prepared.remove("console")
     assert applied(world) == prepared
     monkeypatch.setattr(console, "plan", lambda case: [Step("console")])
-    with pytest.raises(HostError):
+    with pytest.raises(type(error)):
         lifecycle.start(replace(case, op=Op.START))
     assert left(case) == []
 
