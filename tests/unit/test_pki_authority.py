@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.pki import authority, consoles
 from virtwarden.pki.keys import Rest
-from virtwarden.system import credentials, files
+from virtwarden.system import certificates, credentials, files
 from virtwarden.system.certificates import DAY, Purpose
 
 REST = Rest(b"four words by chance")
@@ -24,6 +25,10 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.setattr(os, "fchown", lambda *_: None)  # to root, who a developer need not be
     monkeypatch.setattr(credentials, "run", lambda *_, stdin="": stdin)
     return Paths(state=tmp_path / "state", run=tmp_path / "run")
+
+
+def as_if_sealed(*words: str, stdin: str = "") -> str:
+    return stdin if "encrypt" in words else Path(words[-2]).read_text()
 
 
 def names(paths: Paths) -> set[str]:
@@ -68,6 +73,41 @@ def test_a_renewal_of_the_signer_clears_away_what_one_that_was_cut_off_left(
     assert any(name.startswith(f".{file}.") for name in names(paths))
     renew()
     assert names(paths) == WHOLE
+
+
+@pytest.mark.parametrize("rest", [Rest(), REST], ids=["sealed", "passphrase"])
+def test_no_console_gets_a_certificate_of_a_key_and_a_signer_that_are_not_of_one_another(
+    paths: Paths, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "run", as_if_sealed)
+    paths.run.mkdir()
+    consoles.found(paths, rest)
+    cut_off(lambda: consoles.renew_signer(paths, lambda _: rest.passphrase), "signer-cert.pem")
+    if rest.passphrase:
+        with pytest.raises(HostError, match="virt-warden pki renew consoles --signer"):
+            consoles.issue(paths, "web01", ())
+        consoles.renew_signer(paths, lambda _: rest.passphrase)
+    issued = consoles.issue(paths, "web01", ())
+    own, signer = (certificates.load(issued[n], n) for n in ("server-cert.pem", "ca-cert.pem"))
+    assert certificates.is_signed_by(own, signer)
+
+
+def test_a_signer_that_is_just_renewed_is_waited_for(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    def unseal(path: Path, name: str) -> str:
+        with pytest.raises(BlockingIOError), files.locked(path.parent, wait=False):
+            pass
+        held.append(name)
+        return path.read_text()
+
+    monkeypatch.setattr(credentials, "unseal", unseal)
+    paths.run.mkdir()
+    consoles.found(paths, REST)
+    consoles.issue(paths, "web01", ())
+    assert held == ["console-signer"]
 
 
 def test_a_certificate_that_is_issued_after_one_that_was_cut_off_is_listed_with_the_former_ones(

@@ -78,7 +78,11 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
         with files.locked(paths.console_ca.parent):
             if not (above.directory / SIGNER_CERTIFICATE).exists():
                 _complete(paths)
-        return _issue(above, _signer(paths), common_name, names)
+            signer = _signer(paths)
+            if not signer.is_one:  # a renewal was cut off between the two
+                renew_signer(paths, nobody)
+                signer = _signer(paths)
+        return _issue(above, signer, common_name, names)
     except (HostError, OSError) as error:
         raise HostError(
             f"the consoles' authority in {paths.console_ca} is damaged: {error}",
@@ -124,13 +128,14 @@ def _complete(paths: Paths) -> None:
 
 def _signer(paths: Paths) -> Issuer:
     file, unsealed = _signer_file(paths), _unsealed(paths)
-    certificate = file.read_bytes()
-    try:
-        content = unsealed.read_bytes()
-    except FileNotFoundError:
-        content = credentials.unseal(paths.console_ca / _SIGNER_KEY, _SIGNER).encode()
-        files.private_directory(unsealed.parent)
-        files.write_atomically(unsealed, content, 0o600)
+    with authority.held(of(paths)):  # who renews it replaces one after the other
+        certificate = file.read_bytes()
+        try:
+            content = unsealed.read_bytes()
+        except FileNotFoundError:
+            content = credentials.unseal(paths.console_ca / _SIGNER_KEY, _SIGNER).encode()
+            files.private_directory(unsealed.parent)
+            files.write_atomically(unsealed, content, 0o600)
     return _issuer(certificate, str(file), content, str(unsealed))
 
 

@@ -77,4 +77,7 @@ def kind(directory: Path) -> str:
 
 def nobody(name: str) -> bytes:
     """Asks no one: for those who run with no admin at hand."""
-    raise HostError(f"the authority {name} has a passphrase", fix="run it as an admin who knows it")
+    raise HostError(
+        f"the authority {name} has a passphrase",
+        fix=f"as an admin who knows it: virt-warden pki renew {name} --signer",
+    )

@@ -47,6 +47,12 @@ class Issuer:
     certificate: x509.Certificate
     key: PrivateKey
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the key is the certificate's."""
+        public: Any = self.certificate.public_key()
+        return bool(public.public_numbers() == self.key.public_key().public_numbers())
+
 
 def new_key() -> PrivateKey:
     """A key that nobody has seen."""
