@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,39 @@ def test_each_packaged_line_is_one_line_that_is_known_again() -> None:
         assert line.endswith(apparmor._MARK)
         rules = line.removesuffix(apparmor._MARK).strip()
         assert rules.endswith(",")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "virtual/block/dm-0",
+        "pci0000:00/0000:00:05.0/virtio1/block/vda",
+        "pci0000:00/0000:00:06.0/nvme/nvme0/nvme0n1",
+        "virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
+    ],
+)
+def test_qemu_may_read_what_it_asks_of_a_block_device_and_no_more(device: str) -> None:
+    """libvirt's own abstraction lets it read `max_segments` alone, and that not of NVMe."""
+    permitted = permits(PACKAGED / "apparmor" / ABSTRACTION)
+    for asked in ("zoned", "max_segments", "chunk_sectors", "nr_zones", "physical_block_size"):
+        assert permitted(f"/sys/devices/{device}/queue/{asked}") == "r"
+    for other in ("queue/scheduler", "queue/", "uevent", "zoned", "queue/iosched/zoned"):
+        assert permitted(f"/sys/devices/{device}/{other}") == ""
+
+
+def permits(lines: Path) -> Callable[[str], str]:
+    """How the file rules of one line of AppArmor's let a path be used."""
+    words = lines.read_text().partition("#")[0].split()
+    globs, uses = words[::2], words[1::2]
+    rules = [(pattern(glob), use.strip(",")) for glob, use in zip(globs, uses, strict=True)]
+    return lambda path: "".join(use for glob, use in rules if glob.fullmatch(path))
+
+
+def pattern(glob: str) -> re.Pattern[str]:
+    """A glob of AppArmor's."""
+    meanings = {"**": ".*", "*": "[^/]*", "{": "(?:", "}": ")", ",": "|"}
+    parts = re.split(r"(\*\*|[*{},])", glob)
+    return re.compile("".join(meanings.get(part, re.escape(part)) for part in parts))
 
 
 def test_lines_of_an_admins_stay_where_they_are(paths: Paths) -> None:

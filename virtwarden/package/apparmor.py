@@ -4,6 +4,9 @@ That is a file in local/, which Debian's libvirt makes empty and which belongs t
 marked line is put into it, and just that line is taken away. Debian 13 wants what is added to an
 abstraction in a file of its own instead, which goes with its last line. Where libvirt's own
 profile is not there, nothing is.
+
+QEMU is let read what the kernel tells anybody of a block device's queue: it asks for it, and
+libvirt's own abstraction lacks most of it.
 """
 
 from __future__ import annotations
