@@ -21,7 +21,7 @@ _HOST = """
 # What the scenarios themselves work with.
 _TOOLS = """
     python3 busybox-static cpio tcpdump cryptsetup-bin ipxe
-    lvm2 clevis-luks clevis-tpm2 tang
+    e2fsprogs lvm2 clevis-luks clevis-tpm2 tang
 """
 
 # What our package may ask apt for: it lies in the archive, and is not installed.
