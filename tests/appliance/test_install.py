@@ -14,7 +14,9 @@ _PLAIN_USER = "libvirt-qemu"
 # What an installation alters, and a purge must put back.
 _TRACES = (
     "cat /etc/passwd /etc/group",
-    "find /etc/libvirt/*.conf /etc/libvirt/hooks /etc/apparmor.d/local -type f | xargs sha256sum",
+    "find /etc/libvirt/*.conf /etc/libvirt/hooks -type f | xargs sha256sum",
+    # Where libvirt asks for drop-ins, as Debian 13's does, ours is among the abstractions.
+    "find /etc/apparmor.d/{local,abstractions} -type f | sort | xargs sha256sum",
     # With a + where there is an ACL.
     "ls -ld /var/lib/libvirt/qemu | cut -c1-11",
     "ls -d /{etc,run,usr/lib,usr/share,var/lib}/virt-warden 2>/dev/null",
