@@ -23,7 +23,7 @@ from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
 from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
-from tests.libvirt.snapshots import snapshot
+from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import ENFORCING, PATHS, set_policy, until
 
 _IMAGES = Path("/var/lib/libvirt/images/chaos")
@@ -41,9 +41,7 @@ def main() -> int:
     for directory in (PATHS.run, PATHS.state):
         directory.mkdir(mode=0o711, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", _SMALL, "tmpfs", str(directory))
-    # ebtables makes its base chains when it is first used, and leaves them.
-    run("ebtables", "-t", "nat", "-A", "PREROUTING", "-j", "RETURN")
-    run("ebtables", "-t", "nat", "-D", "PREROUTING", "-j", "RETURN")
+    make_base_chains()
     with (
         libvirtd() as libvirt,
         network.bridge("br-chaos") as bridge,
