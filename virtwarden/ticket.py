@@ -71,7 +71,7 @@ def of(case: Case, account: Account) -> str:
 def _tls_directory(case: Case) -> str | None:
     """In permissive mode a certificate that could not be made must not keep QEMU from starting."""
     directory = f"{case.cell}/tls"
-    last_made = f"{directory}/{consoles.FILES[-1]}"
+    last_made = f"{directory}/{consoles.LAST_FILE}"
     if case.rules.tls != "required":
         return None
     if case.rules.mode is Mode.PERMISSIVE and case.facts.look(last_made).leaf is None:

@@ -50,6 +50,13 @@ def problems(paths: Paths, text: str | bytes, **drop_ins: str) -> list[str]:
     return [line.removeprefix(f"{paths.policy.parent}/") for line in caught.value.problems]
 
 
+def assert_told(paths: Paths, text: str | bytes, start: str) -> None:
+    """A text has one problem, told in one line that starts like this, behind the file's name."""
+    (problem,) = problems(paths, text)
+    assert problem.startswith(f"policy.toml:{start}")
+    assert problem.isprintable()
+
+
 def test_without_any_file_the_built_in_defaults_hold_and_say_so(paths: Paths) -> None:
     paths.policy_dir.rmdir()
     policy = compiled(paths)
@@ -215,9 +222,7 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
 def test_each_mistake_is_one_line_that_says_where_and_what_instead(
     paths: Paths, text: str | bytes, line: str
 ) -> None:
-    (problem,) = problems(paths, text)
-    assert problem.startswith(f"policy.toml:{line}")
-    assert problem.isprintable()
+    assert_told(paths, text, line)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +254,7 @@ def test_each_mistake_is_one_line_that_says_where_and_what_instead(
 def test_what_is_no_toml_is_told_with_its_key_or_else_its_table_if_there_is_one(
     paths: Paths, text: str | bytes, line: str
 ) -> None:
-    (problem,) = problems(paths, text)
-    assert problem.startswith(f"policy.toml:{line}")
-    assert problem.isprintable()
+    assert_told(paths, text, line)
 
 
 def test_all_mistakes_of_all_files_are_told_at_once_by_file_and_line(paths: Paths) -> None:

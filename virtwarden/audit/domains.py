@@ -19,7 +19,7 @@ from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
 from virtwarden.reach import person_trusted
 from virtwarden.system import process
-from virtwarden.system.files import Inode
+from virtwarden.system.files import Found, Inode
 from virtwarden.uses import uses
 
 MANAGED = Check(
@@ -162,13 +162,9 @@ def _startable(case: Case) -> Item:
 
 def _files(case: Case) -> Item:
     opened: list[tuple[str, str]] = []
-    for use in uses(case.domain):
-        try:
-            leaf = case.facts.look(use.path).leaf
-        except WardenError:
-            continue  # `startable` says so
-        if leaf is not None and stat.S_ISREG(leaf.mode):
-            opened += _opened(case, leaf)
+    for found in _walked(case):
+        if found.leaf is not None and stat.S_ISREG(found.leaf.mode):
+            opened += _opened(case, found.leaf)
     if not opened:
         return FILES.good("none is open to others", case.domain.name)
     seen = "; ".join(what for what, _ in opened)
@@ -176,15 +172,19 @@ def _files(case: Case) -> Item:
 
 
 def _directories(case: Case) -> Item:
-    seen: dict[str, None] = {}
+    people = [person_trusted(found.directories) for found in _walked(case)]
+    seen = dict.fromkeys(filter(None, people))
+    return DIRECTORIES.judged(not seen, "; ".join(seen) or "none does", case.domain.name)
+
+
+def _walked(case: Case) -> Iterator[Found]:
+    """The domain's files; of those whose paths cannot be walked, `startable` says so."""
     for use in uses(case.domain):
         try:
-            person = person_trusted(case.facts.look(use.path).directories)
+            found = case.facts.look(use.path)
         except WardenError:
-            continue  # `startable` says so
-        if person:
-            seen[person] = None
-    return DIRECTORIES.judged(not seen, "; ".join(seen) or "none does", case.domain.name)
+            continue
+        yield found
 
 
 def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:

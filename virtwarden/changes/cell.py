@@ -113,7 +113,7 @@ class IssueCertificate:
     @property
     def is_whole(self) -> bool:
         """Whether the last of its files is there."""
-        return (Path(self.directory) / consoles.FILES[-1]).exists()
+        return (Path(self.directory) / consoles.LAST_FILE).exists()
 
     def describe(self) -> str:
         """See Change."""
@@ -136,7 +136,7 @@ class IssueCertificate:
         directory.chmod(0o750)
         issued = consoles.issue(paths, self.common_name, self.names)
         # Over a former one: cut off in the middle, the two are none, and must not look whole.
-        files.discard(directory / consoles.FILES[-1])
+        files.discard(directory / consoles.LAST_FILE)
         for name, content in issued.items():
             files.write_atomically(directory / name, content, 0o640, gid=gid)
 

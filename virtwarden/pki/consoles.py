@@ -24,6 +24,8 @@ _SIGNER_LIFE = 1825 * DAY
 # Renewed under the running VM when two thirds of it have passed.
 SERVER_LIFE = 30 * DAY
 FILES = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem", "dh-params.pem")
+# Written last: where it is, all are.
+LAST_FILE = FILES[-1]
 
 # The group ffdhe2048 (RFC 7919, A.1): without this file QEMU makes parameters of its own at each
 # start, which takes it up to a second and makes them no better.
