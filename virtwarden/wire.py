@@ -12,19 +12,17 @@ connection where it waits for TAKE, and does nothing. A hook that took the offer
 answer is there or the connection ends: the kernel ends it when the process that answers dies, so
 that nobody acts any more. So never do both act at once.
 
-The hook imports this module at each call: it imports what is built into Python, and that is all.
+The hook's side is hooks/qemu.pl; this is the service's.
 """
 
-# socket wraps this one in classes that take longer to import than the hook takes to run.
-import _socket
+from __future__ import annotations
+
+import socket
 import sys
 
-SOCKET = "/run/virt-warden/hook.sock"
 VERSION = b"virt-warden 1"
 OFFER = b"offer"
 TAKE = b"take"
-OFFER_SECONDS = 2
-"""How long the hook waits for the offer; the service needs some milliseconds, on a busy host."""
 
 _LENGTH_BYTES = 4
 # The domain's XML is the longest part, and refused above 4 MiB.
@@ -34,13 +32,13 @@ _CHUNK = 65536
 _UCRED_BYTES = 12
 
 
-def send(connection: _socket.socket, *parts: bytes) -> None:
+def send(connection: socket.socket, *parts: bytes) -> None:
     """Send parts, all at once: each send could wake who reads. Raises OSError where nobody does."""
     framed = (len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)
     connection.sendall(b"".join(framed))
 
 
-def receive(connection: _socket.socket) -> bytes:
+def receive(connection: socket.socket) -> bytes:
     """The next part. Raises EOFError where the connection ended, ValueError for what is none."""
     length = int.from_bytes(_read(connection, _LENGTH_BYTES), "big")
     if length > _LONGEST_PART:
@@ -48,7 +46,7 @@ def receive(connection: _socket.socket) -> bytes:
     return _read(connection, length)
 
 
-def _read(connection: _socket.socket, length: int) -> bytes:
+def _read(connection: socket.socket, length: int) -> bytes:
     content = bytearray()
     while len(content) < length:
         more = connection.recv(min(length - len(content), _CHUNK))
@@ -58,7 +56,7 @@ def _read(connection: _socket.socket, length: int) -> bytes:
     return bytes(content)
 
 
-def peer_uid(connection: _socket.socket) -> int:
+def peer_uid(connection: socket.socket) -> int:
     """Who is at the other end: of a listener, who called listen(2)."""
-    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED_BYTES)
     return int.from_bytes(found[4:8], sys.byteorder)

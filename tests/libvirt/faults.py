@@ -21,9 +21,9 @@ DOOR = f"""\
 import sys
 sys.path[:0] = ["/usr/share/virt-warden", "{CHECKOUT}"]
 from tests.libvirt import faults
-from virtwarden.door import do_it_here
+from virtwarden.hook import main
 faults.burn(sys.argv[2])
-sys.exit(do_it_here(sys.argv[1:], sys.stdin.buffer.read()))
+sys.exit(main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
 """
 """A hook for libvirt: virt-warden's, as it is installed, with the fuse in it."""
 

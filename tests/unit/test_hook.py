@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -419,17 +418,3 @@ def test_no_network_is_refused_to_a_domain_whose_mode_is_not_enforcing(
 ) -> None:
     called.write(f'mode = "{mode}"\n{ZONES}')
     assert called.call("port-created", port(network="lan"), name="lan") == 0
-
-
-@pytest.mark.parametrize("op", ["start", "started", "stopped", "port-deleted", "updated"])
-@pytest.mark.parametrize("place", ["network", "network.d/virt-warden"])
-def test_what_else_befalls_a_network_is_none_of_a_domains_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, place: str
-) -> None:
-    """libvirt says `start` of networks as well, with XML that is no domain's."""
-    script = str(tmp_path / "hooks" / place)
-    monkeypatch.setattr(sys, "argv", [script, "dmz", op, "begin", "-"])
-    code = (REPOSITORY / "hooks" / "qemu.py").read_text()
-    with pytest.raises(SystemExit) as ended:
-        exec(compile(code, script, "exec"), {"__name__": "__main__"})  # noqa: S102
-    assert ended.value.code == 0

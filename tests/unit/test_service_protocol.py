@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,19 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+import doors
 import pytest
+from doors import BY_ITSELF, CALL, XML, Answer, door
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtwarden import door, hook, wire
+from virtwarden import hook, wire
 from virtwarden.domain import XML_LIMIT_BYTES
 from virtwarden.paths import Paths
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
 
-REPOSITORY = Path(__file__).parents[2]
-CALL = ["web01", "prepare", "begin", "-"]
-XML = b"<domain/>"
+pytestmark = pytest.mark.process  # the hook is a program of its own
+
 LONG = b"x" * (XML_LIMIT_BYTES + 1)
 
 Acted = list[tuple[list[str], bytes, bool]]
@@ -71,14 +71,16 @@ def served(path: Path, serve: Callable[[socket.socket], object]) -> Iterator[Non
         thread.join()
 
 
-def ask(path: Path, serve: Callable[[socket.socket], object], xml: bytes = XML) -> Any:
+def ask(path: Path, serve: Callable[[socket.socket], object], xml: bytes = XML) -> Answer:
     with served(path, serve):
-        return door.ask(str(path), CALL, xml)
+        return door(path, xml)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "hook.sock"
+    socket = tmp_path / "hook.sock"
+    doors.does(socket, doors.WORK)
+    return socket
 
 
 class Asked(Turns):
@@ -102,42 +104,35 @@ def turns(tmp_path: Path) -> Asked:
     return Asked(replace(Paths(), run=tmp_path))
 
 
-@pytest.fixture(autouse=True)
-def _root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "peer_uid", lambda _: 0)
-
-
-@pytest.mark.parametrize("xml", [XML, b"", LONG])
+@pytest.mark.parametrize("xml", [XML, b"", LONG], ids=["short", "none", "long"])
 def test_what_the_service_answers_is_the_hooks_answer(
     path: Path, acted: Acted, xml: bytes, turns: Asked
 ) -> None:
     answered = ask(path, lambda connection: answer(connection, Paths(), turns), xml)
-    assert answered == (1, b"<answered/>", "refused: \\udcff ü\n".encode())
+    assert answered == Answer(1, b"<answered/>", "refused: \\udcff ü\n".encode())
     assert acted == [(CALL, xml, True)]
 
 
 def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted, turns: Asked) -> None:
-    name = b"caf\xe9".decode(errors="surrogateescape")
+    name = b"caf\xe9"
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        door.ask(str(path), [name, "release"], XML)
-    assert acted[0][0] == [name, "release"]
+        door(path, arguments=[name, b"release"])
+    assert acted[0][0] == [name.decode(errors="surrogateescape"), "release"]
 
 
-def test_where_nobody_listens_there_is_no_answer(path: Path) -> None:
-    assert door.ask(str(path), CALL, XML) is None
+def test_where_nobody_listens_the_hook_does_it_by_itself(path: Path) -> None:
+    assert door(path) == BY_ITSELF
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(path))
-    assert door.ask(str(path), CALL, XML) is None
+    assert door(path) == BY_ITSELF
 
 
-def test_a_service_that_does_not_offer_in_time_is_left(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "OFFER_SECONDS", 0.01)
+@pytest.mark.parametrize("xml", [XML, LONG], ids=["short", "long"])
+def test_a_service_that_does_not_offer_in_time_is_left(path: Path, xml: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        assert door.ask(str(path), CALL, XML) is None
+        assert door(path, xml, OFFER_SECONDS=1) == BY_ITSELF
 
 
 def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(
@@ -193,7 +188,7 @@ def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
 
     monkeypatch.setattr(hook, "main", main)
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        assert door.ask(str(path), ["web01", "started"], XML) == (0, b"", b"")
+        assert door(path, arguments=["web01", "started"]) == Answer(0, b"", b"")
         assert done == []
         answered.set()
     assert done == ["verified"]
@@ -222,7 +217,7 @@ def test_a_start_has_its_turn_until_it_is_done_or_refused(
 
     monkeypatch.setattr(hook, "main", main)
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        assert door.ask(str(path), ["web01", op, "begin", "-"], XML) == (code, b"", b"")
+        assert door(path, arguments=["web01", op, "begin", "-"]) == Answer(code, b"", b"")
     assert turns.calls == asked
 
 
@@ -230,7 +225,7 @@ def test_what_asks_nothing_of_the_guards_waits_for_no_turn(
     path: Path, monkeypatch: pytest.MonkeyPatch, turns: Asked
 ) -> None:
     monkeypatch.setattr(hook, "main", lambda *_: 0)
-    assert ask(path, lambda connection: answer(connection, Paths(), turns)) == (0, b"", b"")
+    assert ask(path, lambda connection: answer(connection, Paths(), turns)) == Answer(0, b"", b"")
     assert turns.calls == []
 
 
@@ -261,10 +256,20 @@ NUMBER = b"\0\0\0\x010"
         (b"\xff\xff\xff\xff",),
     ],
 )
-def test_a_service_that_dies_while_it_acts_gives_no_answer(
+def test_what_a_service_that_dies_while_it_acts_left_undone_the_hook_does(
     path: Path, said: tuple[bytes, ...]
 ) -> None:
-    assert ask(path, offering(*said)) is None
+    assert ask(path, offering(*said)) == BY_ITSELF
+
+
+def test_an_answer_is_waited_for_however_long_it_takes(path: Path) -> None:
+    def serve(connection: socket.socket) -> None:
+        offering()(connection)
+        threading.Event().wait(1.2)
+        wire.send(connection, b"0", b"", b"")
+
+    with served(path, serve):
+        assert door(path, OFFER_SECONDS=1) == Answer(0, b"", b"")
 
 
 def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path) -> None:
@@ -275,7 +280,7 @@ def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path)
         gone.set()
 
     with served(path, serve):
-        assert door.ask(str(path), CALL, XML) is None
+        assert door(path) == BY_ITSELF
         assert gone.is_set()
 
 
@@ -287,18 +292,15 @@ def test_a_service_that_offers_something_else_is_not_taken(path: Path) -> None:
         with pytest.raises((EOFError, ConnectionResetError)):
             wire.receive(connection)
 
-    assert ask(path, serve) is None
+    assert ask(path, serve) == BY_ITSELF
 
 
-def test_a_socket_that_is_not_roots_is_told_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "peer_uid", lambda _: 1000)
-
+def test_a_socket_that_is_not_roots_is_told_nothing(path: Path) -> None:
     def serve(connection: socket.socket) -> None:
         assert connection.recv(1) == b""
 
-    assert ask(path, serve) is None
+    with served(path, serve):
+        assert door(path, SERVICE_UID=os.getuid() + 1) == BY_ITSELF
 
 
 def test_a_hook_of_another_version_is_left_to_do_its_work_by_itself(
@@ -339,20 +341,8 @@ def test_nothing_but_a_whole_call_makes_the_service_act(
     assert bool(acted) == (whole and garbage.startswith(TAKEN))
 
 
-@pytest.mark.process
-def test_the_hook_imports_next_to_nothing() -> None:
-    def modules(what: str) -> set[str]:
-        program = (
-            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {what}; print(*sys.modules)"
-        )
-        return set(
-            subprocess.check_output([sys.executable, "-IS", "-c", program], text=True).split()
-        )
-
-    imported = modules("import virtwarden.door") - modules("pass")
-    assert imported == {"_socket", "virtwarden", "virtwarden.door", "virtwarden.wire"}
-
-
-def test_the_hook_knows_the_same_limit_and_place_as_the_service() -> None:
-    assert door._XML_LIMIT_BYTES == XML_LIMIT_BYTES
-    assert str(Paths().hook_socket) == wire.SOCKET
+def test_the_hook_speaks_as_the_service_does() -> None:
+    assert doors.constant("SERVICE") == f"'{Paths().hook_socket}'"
+    assert doors.constant("SERVICE_UID") == "0"
+    assert doors.constant("XML_LIMIT_BYTES") == f"{XML_LIMIT_BYTES >> 20} * 1024 * 1024"
+    assert doors.constant("LONGEST_PART_BYTES") == f"{wire._LONGEST_PART >> 20} * 1024 * 1024"

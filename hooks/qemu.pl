@@ -1,0 +1,116 @@
+#!/usr/bin/perl
+# /etc/libvirt/hooks/qemu, and hooks/network: the door. virt-warden.service answers libvirt's call,
+# or else by_itself.py does the same; virtwarden/wire.py tells how hook and service speak.
+#
+# Perl, which every Debian has: libvirt waits for this three times in each start, and it is done
+# before Python would have begun. A module of Perl's takes longer to load than all of this to run, and
+# might be anybody's: not even strict is loaded, `make lint` does it.
+
+my $SHARE = '/usr/share/virt-warden';
+my $PYTHON = '/usr/bin/python3';
+my $SERVICE = '/run/virt-warden/hook.sock';
+my $SERVICE_UID = 0;
+my $OFFER_SECONDS = 2;    # the service needs some milliseconds, on a busy host
+my $XML_LIMIT_BYTES = 4 * 1024 * 1024;
+my $LONGEST_PART_BYTES = 8 * 1024 * 1024;
+
+# Linux's numbers. A processor for which it has others (MIPS; POWER, the last one) gets no answer by
+# these, and its hook does all by itself.
+my ($AF_UNIX, $SOCK_STREAM, $SOL_SOCKET, $SO_PEERCRED) = (1, 1, 1, 17);
+
+my ($name, $step) = (@ARGV, '', '');
+# What else befalls a network goes by names that steps of domains have too.
+exit 0 if $0 =~ m{/hooks/network} && $step ne 'port-created';
+
+$SIG{PIPE} = 'IGNORE';
+my $xml = '';
+# One byte more than is allowed: that it is too much is for the answer to say.
+read STDIN, $xml, $XML_LIMIT_BYTES + 1;
+my ($code, $stdout, $stderr) = answer_of_the_service();
+by_itself() if !defined $code;
+print STDOUT $stdout;
+print STDERR $stderr;
+exit $code;
+
+# Exit code, stdout and stderr; nothing where there is no answer. Nobody acts in the service's name
+# then: it was not told to, or is dead.
+sub answer_of_the_service {
+    my $socket = offered_in_time() or return;
+    my @answer = eval {
+        send_parts($socket, 'take');
+        map { receive($socket) } 1 .. 3;
+    };
+    return @answer if @answer && $answer[0] =~ /\A[0-9]{1,3}\z/;
+    1 while sysread $socket, my $rest, 65536;    # it may act until it has hung up
+    return;
+}
+
+sub offered_in_time {
+    # Perl may come to see a signal a little late: past this, it must not break off anything.
+    my $waits = 1;
+    $SIG{ALRM} = sub { die "no offer in time\n" if $waits };
+    alarm $OFFER_SECONDS;
+    my $socket = eval { offer() };
+    $waits = 0;
+    alarm 0;
+    return $socket;
+}
+
+# A connection to the service, which has read the call and offers to act on it; dies without one.
+sub offer {
+    socket my $socket, $AF_UNIX, $SOCK_STREAM, 0 or die;
+    connect $socket, pack 'S a* x', $AF_UNIX, $SERVICE or die;
+    # struct ucred: pid, uid, gid (unix(7)); of a listener, who called listen(2).
+    my (undef, $uid) = unpack 'l L', getsockopt $socket, $SOL_SOCKET, $SO_PEERCRED;
+    die if !defined $uid || $uid != $SERVICE_UID;
+    send_parts($socket, 'virt-warden 1', join("\0", @ARGV), $xml);
+    die if receive($socket) ne 'offer';
+    return $socket;
+}
+
+sub send_parts {
+    my ($socket, @parts) = @_;
+    my $left = pack '(N/a*)*', @parts;    # before each, its length in four bytes
+    while ($left ne '') {
+        my $sent = syswrite $socket, $left or die;
+        substr $left, 0, $sent, '';
+    }
+}
+
+sub receive {
+    my ($socket) = @_;
+    my $length = unpack 'N', receive_bytes($socket, 4);
+    die if $length > $LONGEST_PART_BYTES;
+    return receive_bytes($socket, $length);
+}
+
+sub receive_bytes {
+    my ($socket, $length) = @_;
+    my $bytes = '';
+    while (length $bytes < $length) {
+        sysread $socket, $bytes, $length - length $bytes, length $bytes or die;
+    }
+    return $bytes;
+}
+
+# Goes on as the process that does what the service would have done.
+sub by_itself {
+    exit 0 if !-d $SHARE;    # virt-warden was removed, this was left
+    my $work = "$SHARE/by_itself.py";
+    if (-r $work) {
+        # A child writes what is read here: a pipe holds less than XML may have.
+        my $writer = open STDIN, '-|';
+        if (defined $writer && $writer == 0) {
+            print $xml;
+            exit 0;
+        }
+        exec $PYTHON, '-I', $work, @ARGV if defined $writer;
+    }
+    my $why = $!;
+    exit 0 if $step ne 'prepare' && $step ne 'start';
+    # libvirt shows this line to whoever started the domain. Without us, nothing is guarded.
+    $name =~ s/[^ -~]/?/g;
+    print STDERR "virt-warden refuses $name: its hook cannot run $work ($why); to mend: install"
+        . " virt-warden and python3 again, or remove /etc/libvirt/hooks/qemu\n";
+    exit 1;
+}
