@@ -236,8 +236,12 @@ def test_a_consoles_certificate_is_renewed_under_the_running_vm(warden: Warden) 
     assert after != before
     assert warden.qemu("web01").pid == qemu.pid
     assert warden.status("web01")["breaches"] == []
+    assert _served(warden) == _first(after)
+
+
+def _served(warden: Warden) -> str:
     served = vnc.certificate("127.0.0.1", warden.vnc_port("web01"))
-    assert served == ssl.PEM_cert_to_DER_cert(_first(after))
+    return ssl.DER_cert_to_PEM_cert(served).strip()
 
 
 def _first(chain: bytes) -> str:
@@ -245,13 +249,28 @@ def _first(chain: bytes) -> str:
     return chain.decode().partition(end)[0] + end
 
 
-def test_a_renewal_that_was_cut_off_is_done_again(warden: Warden) -> None:
-    warden.started("web01", vnc=Vnc())
+def _issued(warden: Warden) -> IssueCertificate:
     (change,) = (
         record.change
         for record in journal.records(PATHS, warden.status("web01")["uuid"])
         if isinstance(record.change, IssueCertificate)
     )
+    return change
+
+
+def test_a_new_certificate_that_qemu_did_not_take_is_given_to_it_again(warden: Warden) -> None:
+    warden.started("web01", vnc=Vnc())
+    change = _issued(warden)
+    change.apply(PATHS, {})  # as a renewal leaves it whose word to QEMU fails
+    new = _first((Path(change.directory) / "server-cert.pem").read_bytes())
+    assert _served(warden) != new
+    assert "not due" in warden.command("pki", "renew").stdout
+    assert _served(warden) == new
+
+
+def test_a_renewal_that_was_cut_off_is_done_again(warden: Warden) -> None:
+    warden.started("web01", vnc=Vnc())
+    change = _issued(warden)
     child = os.fork()
     if child == 0:
         kill_while_writing(consoles.FILES.index("server-key.pem") + 1)
