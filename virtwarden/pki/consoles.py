@@ -73,7 +73,7 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
 
     Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name (qemu(1), -object
     tls-creds-x509). An authority is made where there is none yet. Raises HostError where it is
-    damaged.
+    damaged, or a renewal was cut off that an admin alone, with the passphrase, can do again.
     """
     above = of(paths)
     try:
@@ -86,6 +86,8 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
                 signer = _signer(paths)
         return _issue(above, signer, common_name, names)
     except (HostError, OSError) as error:
+        if isinstance(error, HostError) and error.fix:
+            raise  # it is whole, or what mends it is known
         raise HostError(
             f"the consoles' authority in {paths.console_ca} is damaged: {error}",
             fix=f"restore it, or rm -r {paths.console_ca}: the next start makes a new one, which"

@@ -78,6 +78,6 @@ def kind(directory: Path) -> str:
 def nobody(name: str) -> bytes:
     """Asks no one: for those who run with no admin at hand."""
     raise HostError(
-        f"the authority {name} has a passphrase",
-        fix=f"as an admin who knows it: virt-warden pki renew {name} --signer",
+        f"the signer of the authority {name} must be made anew, which takes its passphrase",
+        fix="as an admin who knows it: virt-warden pki renew --signer",
     )
