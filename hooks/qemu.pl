@@ -8,6 +8,7 @@
 
 my $SHARE = '/usr/share/virt-warden';
 my $PYTHON = '/usr/bin/python3';
+my $LOGGER = '/usr/bin/logger';
 my $SERVICE = '/run/virt-warden/hook.sock';
 my $SERVICE_UID = 0;
 my $OFFER_SECONDS = 2;    # the service needs some milliseconds, on a busy host
@@ -40,18 +41,21 @@ sub answer_of_the_service {
         send_parts($socket, 'take');
         map { receive($socket) } 1 .. 3;
     };
-    return @answer if @answer && $answer[0] =~ /\A[0-9]{1,3}\z/;
+    return @answer if @answer && $answer[0] =~ /\A[01]\z/;
     1 while sysread $socket, my $rest, 65536;    # it may act until it has hung up
     return;
 }
 
 sub offered_in_time {
-    # Perl may come to see a signal a little late: past this, it must not break off anything.
+    # Perl may come to see a signal a little late: outside of the eval it would be this hook's end.
     my $waits = 1;
     $SIG{ALRM} = sub { die "no offer in time\n" if $waits };
-    alarm $OFFER_SECONDS;
-    my $socket = eval { offer() };
-    $waits = 0;
+    my $socket = eval {
+        alarm $OFFER_SECONDS;
+        my $offered = offer();
+        $waits = 0;
+        $offered;
+    };
     alarm 0;
     return $socket;
 }
@@ -101,9 +105,13 @@ sub by_itself {
         # A child writes what is read here: a pipe holds less than XML may have.
         my $writer = open STDIN, '-|';
         if (defined $writer && $writer == 0) {
-            print $xml;
+            # Not by print: Perl would say on stderr what of it nobody read.
+            while ($xml ne '' and my $written = syswrite STDOUT, $xml) {
+                substr $xml, 0, $written, '';
+            }
             exit 0;
         }
+        look_again($work) if defined $writer && $step eq 'reconnect';
         exec $PYTHON, '-I', $work, @ARGV if defined $writer;
     }
     my $why = $!;
@@ -113,4 +121,17 @@ sub by_itself {
     print STDERR "virt-warden refuses $name: its hook cannot run $work ($why); to mend: install"
         . " virt-warden and python3 again, or remove /etc/libvirt/hooks/qemu\n";
     exit 1;
+}
+
+# Has the promises to a running VM checked. libvirt would end that VM if its hook failed here: whatever
+# befalls who checks, killed for want of memory for example, is for the log.
+sub look_again {
+    my ($work) = @_;
+    system $PYTHON, '-I', $work, @ARGV;
+    exit 0 if $? == 0;
+    my $why = $? == -1 ? $! : 'wait status ' . $?;
+    $name =~ s/[^ -~]|'/?/g;
+    my $line = "event=failed domain='$name' op=$step reason='$work: $why'";
+    system $LOGGER, '-t', 'virt-warden', '-p', 'authpriv.crit', $line;
+    exit 0;
 }

@@ -31,6 +31,7 @@ PATHS = Paths()
 MAC = "52:54:00:00:00:01"
 UUID = str(uuid5(NAMESPACE_DNS, "web01"))
 ROOM = Path("/usr/share/virt-warden/virtwarden/hook.py")
+BY_ITSELF = Path("/usr/share/virt-warden/by_itself.py")
 SECONDS = 30
 
 
@@ -260,6 +261,23 @@ class TestSomebodyDiesInTheMiddle:
         assert warden.status(name)["breaches"] == []
         warden.libvirt.destroy(name)
         assert records() == []
+
+
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 9)", "sys.exit(1)"])
+def test_a_vm_runs_on_when_who_looks_at_it_dies(warden: Warden, web01: str, death: str) -> None:
+    """libvirtd comes back before the service does, and memory is short: no VM ends of that."""
+    warden.libvirt.start(web01)
+    pid = warden.libvirt.pid(web01)
+    whole = BY_ITSELF.read_text()
+    BY_ITSELF.write_text(f"import os, sys; open('/run/looked', 'w'); {death}")
+    try:
+        warden.libvirt.restart()
+    finally:
+        BY_ITSELF.write_text(whole)
+    assert Path("/run/looked").exists()
+    Path("/run/looked").unlink()
+    assert warden.libvirt.pid(web01) == pid
+    assert warden.libvirt.virsh("domstate", web01).stdout.strip() == "running"
 
 
 def test_a_call_whose_hook_died_before_its_turn_is_not_acted_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,65 @@ def test_what_it_says_and_how_it_ends_is_the_hooks(path: Path) -> None:
 def test_nothing_hinders_who_does_not_read_the_xml(path: Path) -> None:
     does(path, "")
     assert door(path, b"x" * 1_000_000) == Answer(0, b"", b"")
+
+
+@pytest.mark.parametrize("length", [1, 60_000, 100_000, 1_000_000])
+def test_nothing_is_said_of_xml_that_nobody_took(path: Path, length: int) -> None:
+    """It would stand beside the refusal, or in its place."""
+    does(path, "import os, sys, time; os.close(0); time.sleep(0.2); sys.exit('refused')")
+    assert door(path, b"x" * length) == Answer(1, b"", b"refused\n")
+    answer = door(path, b"x" * length, PYTHON="'/nonexistent/python3'")
+    assert b"Broken pipe" not in answer.stderr
+
+
+DEATHS = {
+    "killed": "import os; os.kill(os.getpid(), 9)",
+    "failed": "raise MemoryError",
+    "broken": "this is no Python",
+}
+
+
+@pytest.mark.parametrize("python", ["/usr/bin/python3", "/nonexistent/python3"])
+@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("length", [1, 1_000_000])
+def test_no_running_vm_ends_because_who_looks_at_it_died(
+    path: Path, length: int, death: str, python: str
+) -> None:
+    """libvirt ends it where a hook fails at `reconnect`."""
+    does(path, DEATHS[death])
+    logger = path.with_name("logger")
+    logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
+    logger.chmod(0o755)
+    places = {"PYTHON": f"'{python}'", "LOGGER": f"'{logger}'"}
+    arguments = ["web'\n01", "reconnect", "begin", "-"]
+    answer = door(path, b"x" * length, arguments, **places)
+    assert (answer.code, answer.stdout) == (0, b"")
+    logged = Path(f"{path}.log").read_text()
+    assert logged.startswith("-t|virt-warden|-p|authpriv.crit|event=failed domain='web??01' op=")
+    assert logged.count("\n") == 0
+    assert ("No such file" in logged) == ("nonexistent" in python)
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "reconnect"])
+def test_who_is_killed_at_its_work_has_not_done_it(path: Path, step: str) -> None:
+    does(path, DEATHS["killed"])
+    assert door(path, arguments=["web01", step]).code == -9
+
+
+def test_who_looks_at_a_running_vm_and_finds_no_fault_is_not_told_of(path: Path) -> None:
+    does(path, "import sys; sys.stdin.read()")
+    logger = f"'{path.with_name('none')}'"
+    assert door(path, arguments=["web01", "reconnect"], LOGGER=logger) == Answer(0, b"", b"")
+
+
+def test_nothing_that_the_hook_opened_is_left_to_who_does_the_work(path: Path) -> None:
+    # The fourth is that of the directory.
+    does(path, "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        answer = door(path, OFFER_SECONDS=1)
+    assert answer == Answer(0, b"[0, 1, 2, 3]\n", b"")
 
 
 def test_no_alarm_is_left_that_would_end_who_does_the_work(path: Path) -> None:

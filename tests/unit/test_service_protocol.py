@@ -253,6 +253,7 @@ NUMBER = b"\0\0\0\x010"
         (NUMBER,),
         (NUMBER, b"\0\0\0\x05abc"),
         (b"\0\0\0\x03yes", b"\0\0\0\0", b"\0\0\0\0"),
+        (b"\0\0\0\x03256", b"\0\0\0\0", b"\0\0\0\0"),  # 0 to who reads an exit code
         (b"\xff\xff\xff\xff",),
     ],
 )
@@ -282,6 +283,17 @@ def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path)
     with served(path, serve):
         assert door(path) == BY_ITSELF
         assert gone.is_set()
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2, 3])
+def test_a_service_that_hangs_up_before_it_offers_is_left(path: Path, parts: int) -> None:
+    """The hook may be writing at that moment."""
+
+    def serve(connection: socket.socket) -> None:
+        for _ in range(parts):
+            wire.receive(connection)
+
+    assert ask(path, serve, LONG) == BY_ITSELF
 
 
 def test_a_service_that_offers_something_else_is_not_taken(path: Path) -> None:
