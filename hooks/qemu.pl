@@ -36,7 +36,7 @@ exit $code;
 # Exit code, stdout and stderr; nothing where there is no answer. Nobody acts in the service's name
 # then: it was not told to, or is dead.
 sub answer_of_the_service {
-    my $socket = offered_in_time() or return;
+    my $socket = eval { offered_in_time() } or return;
     my @answer = eval {
         send_parts($socket, 'take');
         map { receive($socket) } 1 .. 3;
@@ -46,17 +46,15 @@ sub answer_of_the_service {
     return;
 }
 
+# A connection that offers, or nothing. Dies where Perl comes to see the alarm a little late.
 sub offered_in_time {
-    # Perl may come to see a signal a little late: outside of the eval it would be this hook's end.
-    my $waits = 1;
-    $SIG{ALRM} = sub { die "no offer in time\n" if $waits };
+    $SIG{ALRM} = sub { die "no offer in time\n" };
     my $socket = eval {
         alarm $OFFER_SECONDS;
-        my $offered = offer();
-        $waits = 0;
-        $offered;
+        offer();
     };
     alarm 0;
+    $SIG{ALRM} = 'DEFAULT';    # one that waits is seen now, at the latest
     return $socket;
 }
 

@@ -142,17 +142,23 @@ def test_without_python_starts_are_refused_and_nothing_else(path: Path, step: st
     assert (b"install virt-warden and python3 again" in answer.stderr) == (step in REFUSED)
 
 
+@pytest.mark.parametrize("half", ["", "def", "raise OSError(5, 'I/O\\nerror')"])
 @pytest.mark.parametrize("step", STEPS)
-def test_with_half_its_files_starts_are_refused_and_nothing_else(tmp_path: Path, step: str) -> None:
+def test_with_half_its_files_starts_are_refused_and_nothing_else(
+    tmp_path: Path, step: str, half: str
+) -> None:
     source = (doors.REPOSITORY / "hooks" / "by_itself.py").read_text()
     copy = tmp_path / "by_itself.py"
     copy.write_text(source.replace("/usr/share/virt-warden", str(tmp_path)))
     (tmp_path / "virtwarden").mkdir()
+    if half:
+        (tmp_path / "virtwarden" / "hook.py").write_text(half)
     done = subprocess.run(
         [sys.executable, "-I", copy, "web01", step], capture_output=True, text=True, check=False
     )
     assert done.returncode == (1 if step in REFUSED else 0)
     assert ("its files are not all there" in done.stderr) == (step in REFUSED)
+    assert done.stderr.count("\n") == (1 if step in REFUSED else 0)
 
 
 @pytest.mark.parametrize("op", ["start", "started", "stopped", "port-deleted", "updated"])

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -253,6 +253,7 @@ NUMBER = b"\0\0\0\x010"
         (NUMBER,),
         (NUMBER, b"\0\0\0\x05abc"),
         (b"\0\0\0\x03yes", b"\0\0\0\0", b"\0\0\0\0"),
+        (b"\0\0\0\x0210", b"\0\0\0\0", b"\0\0\0\0"),
         (b"\0\0\0\x03256", b"\0\0\0\0", b"\0\0\0\0"),  # 0 to who reads an exit code
         (b"\xff\xff\xff\xff",),
     ],
@@ -274,15 +275,38 @@ def test_an_answer_is_waited_for_however_long_it_takes(path: Path) -> None:
 
 
 def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path) -> None:
-    gone = threading.Event()
+    begun = path.with_name("begun")
+    doors.does(path, f"open({str(begun)!r}, 'w'); {doors.WORK}")
+    too_early = []
 
     def serve(connection: socket.socket) -> None:
         offering(b"\xff\xff\xff\xff", b"x" * 100_000)(connection)
-        gone.set()
+        threading.Event().wait(0.5)
+        too_early.append(begun.exists())
 
-    with served(path, serve):
-        assert door(path) == BY_ITSELF
-        assert gone.is_set()
+    assert ask(path, serve) == BY_ITSELF
+    assert too_early == [False]
+
+
+@pytest.mark.parametrize("line", ["    return $socket;\n}", "    alarm 0;", "    $SIG{ALRM} = 'D"])
+def test_an_alarm_that_comes_late_is_not_the_hooks_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    before, line, after = doors.SOURCE.partition(line)
+    late = "kill 'ALRM', $$ if ref $SIG{ALRM};"
+    monkeypatch.setattr(doors, "SOURCE", f"{before}{late}\n{line}{after}")
+    took = []
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(EOFError):
+            offering()(connection)
+            took.append(True)
+            wire.send(connection, b"0", b"answered", b"")
+
+    answered = ask(path, serve)
+    assert answered == (Answer(0, b"answered", b"") if took else BY_ITSELF)
+    path.unlink()
+    assert door(path) == BY_ITSELF
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 3])
