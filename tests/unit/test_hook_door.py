@@ -40,6 +40,23 @@ def test_xml_that_never_ends_is_read_no_further_than_it_may_be_long(path: Path) 
     assert door(path, b"x" * 50_000_000) == Answer(0, b"%d\n" % (4 * 1024 * 1024 + 1), b"")
 
 
+@pytest.mark.parametrize("step", ["prepare", "reconnect"])
+def test_no_environment_tells_who_does_the_work_what_to_import(path: Path, step: str) -> None:
+    does(path, "import sys; print(sys.flags.isolated)")
+    assert door(path, arguments=["web01", step]) == Answer(0, b"1\n", b"")
+
+
+def test_xml_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where who writes is stopped, and goes on."""
+    some = doors.SOURCE.replace("syswrite STDOUT, $xml", "syswrite STDOUT, $xml, 50_000")
+    assert some != doors.SOURCE
+    monkeypatch.setattr(doors, "SOURCE", some)
+    does(path, "import sys; print(len(sys.stdin.read()))")
+    assert door(path, b"x" * 1_000_000) == Answer(0, b"1000000\n", b"")
+
+
 def test_what_it_says_and_how_it_ends_is_the_hooks(path: Path) -> None:
     does(path, "import sys; print('<domain/>'); print('refused', file=sys.stderr); sys.exit(1)")
     assert door(path) == Answer(1, b"<domain/>\n", b"refused\n")

@@ -113,6 +113,17 @@ def test_what_the_service_answers_is_the_hooks_answer(
     assert acted == [(CALL, xml, True)]
 
 
+def test_a_call_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
+    path: Path, acted: Acted, turns: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the hook is stopped, and goes on."""
+    some = doors.SOURCE.replace("syswrite $socket, $left", "syswrite $socket, $left, 50_000")
+    assert some != doors.SOURCE
+    monkeypatch.setattr(doors, "SOURCE", some)
+    ask(path, lambda connection: answer(connection, Paths(), turns), LONG)
+    assert acted == [(CALL, LONG, True)]
+
+
 def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted, turns: Asked) -> None:
     name = b"caf\xe9"
     with served(path, lambda connection: answer(connection, Paths(), turns)):
@@ -244,6 +255,7 @@ def offering(*then: bytes) -> Callable[[socket.socket], None]:
 
 
 NUMBER = b"\0\0\0\x010"
+TOO_LONG = wire._LONGEST_PART + 1
 
 
 @pytest.mark.parametrize(
@@ -256,6 +268,7 @@ NUMBER = b"\0\0\0\x010"
         (b"\0\0\0\x0210", b"\0\0\0\0", b"\0\0\0\0"),
         (b"\0\0\0\x03256", b"\0\0\0\0", b"\0\0\0\0"),  # 0 to who reads an exit code
         (b"\xff\xff\xff\xff",),
+        (NUMBER, TOO_LONG.to_bytes(4, "big"), b"x" * TOO_LONG, b"\0\0\0\0"),
     ],
 )
 def test_what_a_service_that_dies_while_it_acts_left_undone_the_hook_does(
