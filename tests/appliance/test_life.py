@@ -108,3 +108,25 @@ def test_a_vms_nvram_goes_with_it(either: Host) -> None:
     vm.virsh("destroy")
     vm.virsh("undefine", "--nvram")
     assert either.run(f"test -e {nvram}", check=False).exit == 1
+
+
+def test_the_hook_does_its_work_without_the_service_and_a_vm_survives_its_end(
+    guarded: Host,
+) -> None:
+    """libvirtd's profile confines the hook, and nothing that it hands its work on to."""
+    vm = defined(guarded, "alone")
+    guarded.run("systemctl stop virt-warden")
+    vm.start()
+    assert vm.is_well()
+    guarded.run("systemctl restart libvirtd && virsh iothreadinfo alone")
+    assert vm.is_well()
+    work = "/usr/share/virt-warden/by_itself.py"
+    guarded.run(f"mv {work} /root && echo 'import os; os.kill(os.getpid(), 9)' >{work}")
+    guarded.run("systemctl restart libvirtd && virsh iothreadinfo alone")
+    guarded.run(f"mv /root/by_itself.py {work}")
+    assert vm.is_well()
+    said = guarded.run("journalctl -t virt-warden --no-pager").stdout
+    assert f"event=failed domain='alone' op=reconnect reason='{work}: wait status 9'" in said
+    vm.virsh("destroy")
+    vm.virsh("undefine")
+    guarded.run("systemctl start virt-warden")
