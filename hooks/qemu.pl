@@ -7,6 +7,7 @@
 # might be anybody's: not even strict is loaded, `make lint` does it.
 
 my $SHARE = '/usr/share/virt-warden';
+my $WORK = "$SHARE/by_itself.py";
 my $PYTHON = '/usr/bin/python3';
 my $LOGGER = '/usr/bin/logger';
 my $SERVICE = '/run/virt-warden/hook.sock';
@@ -98,38 +99,47 @@ sub receive_bytes {
 # Goes on as the process that does what the service would have done.
 sub by_itself {
     exit 0 if !-d $SHARE;    # virt-warden was removed, this was left
-    my $work = "$SHARE/by_itself.py";
-    if (-r $work) {
-        # A child writes what is read here: a pipe holds less than XML may have.
-        my $writer = open STDIN, '-|';
-        if (defined $writer && $writer == 0) {
-            # Not by print: Perl would say on stderr what of it nobody read.
-            while ($xml ne '' and my $written = syswrite STDOUT, $xml) {
-                substr $xml, 0, $written, '';
-            }
-            exit 0;
-        }
-        look_again($work) if defined $writer && $step eq 'reconnect';
-        exec $PYTHON, '-I', $work, @ARGV if defined $writer;
+    if (-r $WORK && hand_on_xml()) {
+        look_again() if $step eq 'reconnect';
+        exec $PYTHON, '-I', $WORK, @ARGV;
     }
-    my $why = $!;
-    exit 0 if $step ne 'prepare' && $step ne 'start';
-    # libvirt shows this line to whoever started the domain. Without us, nothing is guarded.
-    $name =~ s/[^ -~]/?/g;
-    print STDERR "virt-warden refuses $name: its hook cannot run $work ($why); to mend: install"
-        . " virt-warden and python3 again, or remove /etc/libvirt/hooks/qemu\n";
-    exit 1;
+    refuse($!);
+}
+
+# Has STDIN give the XML once more, and says whether it does.
+sub hand_on_xml {
+    # A pipe holds less than XML may have: a child of this process writes it.
+    my $child = open STDIN, '-|';
+    return defined $child if !defined $child || $child != 0;
+    # Not by print: Perl would say on stderr what of it nobody read.
+    while ($xml ne '' and my $written = syswrite STDOUT, $xml) {
+        substr $xml, 0, $written, '';
+    }
+    exit 0;
 }
 
 # Has the promises to a running VM checked. libvirt would end that VM if its hook failed here: whatever
 # befalls who checks, killed for want of memory for example, is for the log.
 sub look_again {
-    my ($work) = @_;
-    system $PYTHON, '-I', $work, @ARGV;
+    system $PYTHON, '-I', $WORK, @ARGV;
     exit 0 if $? == 0;
-    my $why = $? == -1 ? $! : 'wait status ' . $?;
-    $name =~ s/[^ -~]|'/?/g;
-    my $line = "event=failed domain='$name' op=$step reason='$work: $why'";
+    my $why = $? == -1 ? $! : "wait status $?";
+    my $line = "event=failed domain='" . printable($name) . "' op=$step reason='$WORK: $why'";
     system $LOGGER, '-t', 'virt-warden', '-p', 'authpriv.crit', $line;
     exit 0;
+}
+
+# libvirt shows the line to whoever started the domain. Without us, nothing is guarded.
+sub refuse {
+    my ($why) = @_;
+    exit 0 if $step ne 'prepare' && $step ne 'start';
+    print STDERR 'virt-warden refuses ' . printable($name) . ": its hook cannot run $WORK ($why);"
+        . " to mend: install virt-warden and python3 again, or remove /etc/libvirt/hooks/qemu\n";
+    exit 1;
+}
+
+sub printable {
+    my ($text) = @_;
+    $text =~ s/[^ -~]|'/?/g;
+    return $text;
 }
