@@ -27,7 +27,7 @@ from tests.libvirt.wire import plain, wire
 from virtwarden.system import users
 
 BROKEN = 'managed = ["*"]\nmode = "enforcing"\n[network]\nbackend = "iptables"\n'
-HOOK = "/etc/libvirt/hooks/qemu"
+BY_ITSELF = "/usr/share/virt-warden/by_itself.py"
 MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
 
@@ -134,7 +134,7 @@ class TestUnmanaged:
                 "-I",
                 "-X",
                 "importtime",
-                HOOK,
+                BY_ITSELF,
                 "theirs",
                 "prepare",
                 "begin",
