@@ -9,15 +9,22 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
 from tests.host import sasl
 from tests.host.websocket import WebSocket
+
+# cryptography has moved it to the first place in its release 43.
+_PLACES_OF_TRIPLE_DES = (
+    "cryptography.hazmat.decrepit.ciphers.algorithms",
+    "cryptography.hazmat.primitives.ciphers.algorithms",
+)
 
 SECURITY_NONE = 1
 SECURITY_VNC_AUTH = 2
@@ -330,7 +337,7 @@ def _des_response(password: str, challenge: bytes) -> bytes:
     # VNC takes the bits of each byte of the key in the other order than DES does.
     key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password.encode()[:8].ljust(8, b"\0"))
     # DES is triple DES with one key thrice. ECB and DES are the protocol's, not our choice.
-    cipher = Cipher(algorithms.TripleDES(key), modes.ECB())  # noqa: S305
+    cipher = Cipher(_triple_des(key), modes.ECB())  # noqa: S305
     encryptor = cipher.encryptor()
     return encryptor.update(challenge) + encryptor.finalize()
 
@@ -347,3 +354,10 @@ def _desktop(stream: _Stream) -> tuple[str, int, int]:
     pixel_format = 16
     stream.read(pixel_format)
     return stream.text(), width, height
+
+
+def _triple_des(key: bytes) -> Any:
+    for place in _PLACES_OF_TRIPLE_DES:
+        with suppress(ImportError):
+            return import_module(place).TripleDES(key)
+    raise ImportError("cryptography has no TripleDES")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     With `check` nothing is altered (nft --check), with `numeric` nothing is named (nft --numeric).
     Raises CommandError where nft or the kernel will not.
     """
-    library = _library(os.getpid(), threading.get_ident())
+    library = _library()
     library.set_dry_run(check)
     for set_numeric in (
         library.set_numeric_prio_output,
@@ -39,12 +38,27 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
     return str(printed)
 
 
-@lru_cache(maxsize=4)
-def _library(_process: int, _thread: int) -> Any:
+class _Own(threading.local):
+    """What one thread of one process has: its socket talks to that thread's network namespace."""
+
+    process = 0
+    library: Any = None
+
+
+_own = _Own()
+
+
+def _library() -> Any:
     """The library, with a socket to the kernel that no other process and no other thread has.
 
     What it lists it asks the kernel for each time, however long it is there. Raises CommandError.
     """
+    if _own.process != os.getpid():
+        _own.library, _own.process = _new_library(), os.getpid()
+    return _own.library
+
+
+def _new_library() -> Any:
     try:
         import nftables  # 6 ms, which a hook that has no rules to lay does not pay
     except ImportError as error:
@@ -53,6 +67,17 @@ def _library(_process: int, _thread: int) -> Any:
 
     _try_netlink()
     return nftables.Nftables()
+
+
+def blocks(listed: str) -> dict[str, list[str]]:
+    """What nft listed of a table: the lines of each block, under its kind and its name."""
+    found: dict[str, list[str]] = {}
+    for line in (line.strip() for line in listed.splitlines()):
+        if line.startswith(("chain ", "set ")):
+            lines = found[line.removesuffix(" {")] = []
+        elif found and line not in ("", "}"):
+            lines.append(line)
+    return found
 
 
 def accepts(words: str) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from virtwarden.errors import CommandError, HostError
-from virtwarden.system.nft import accepts, nft
+from virtwarden.system.nft import accepts, blocks, nft
 from virtwarden.system.run import run
+from virtwarden.system.scratchnet import in_scratch_network
 
 IPTABLES = "/usr/sbin/iptables"
 _XTABLES = {4: IPTABLES, 6: "/usr/sbin/ip6tables"}
@@ -76,7 +77,7 @@ class Backend(Protocol):
 
 
 def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
-    """The rules of each chain as nft lists them, after its hook (nft(8))."""
+    """The rules of each chain, after its hook (nft(8))."""
     listed = sorted(ports)
     to = f"{{ {', '.join(map(str, listed))} }}" if len(listed) > 1 else str(listed[0])
     others = ("ip saddr != @sources4 drop", "ip6 saddr != @sources6 drop")
@@ -132,47 +133,37 @@ class Nftables:
         """See Backend."""
         table = _table(promise.domain)
         try:
-            listed = nft(f"list table inet {table}", numeric=True)
+            there = _blocks(table)
         except CommandError:
             return f"nft knows no table inet {table}"
-        for version in (4, 6):
-            if _elements(listed, f"sources{version}") != promise.networks(version):
-                return f"nft table inet {table} lets others in than admin_workstations says"
-        for hook, rules in nft_rules(promise.ports).items():
-            there = _chain(listed, hook)
-            if not there or not there[0].startswith(f"type filter hook {hook} "):
-                return f"nft table inet {table} has no chain {hook} that is bound"
-            if there[1:] != rules:
-                return f"chain {hook} of nft table inet {table} has not the rules it had"
+        wanted = in_scratch_network(lambda: self._as_listed(promise))
+        for block, lines in wanted.items():
+            if there.get(block) != lines:
+                return _amiss(f"nft table inet {table}", block, there)
+        if there != wanted:
+            return f"nft table inet {table} has what virt-warden did not put there"
         return ""
+
+    def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
+        """The table in the words of the nft that is here, where nothing else is."""
+        self.install(promise)
+        return _blocks(_table(promise.domain))
 
 
 def _table(domain: str) -> str:
     return f"vmw-console-{domain}"
 
 
-def _chain(listed: str, name: str) -> list[str]:
-    """The lines of one chain, in nft's own listing."""
-    _, found, rest = listed.partition(f"chain {name} {{\n")
-    lines = [line.strip() for line in rest.splitlines()]
-    return lines[: lines.index("}")] if found else []
+def _blocks(table: str) -> dict[str, list[str]]:
+    return blocks(nft(f"list table inet {table}", numeric=True))
 
 
-def _elements(listed: str, name: str) -> tuple[Network, ...]:
-    """What is in one set, in nft's own listing: addresses, networks, ranges."""
-    found = re.search(rf"set {name} \{{\n(.*?)\n\t\}}", listed, re.DOTALL)
-    inside = re.search(r"elements = \{(.*?)\}", found[1], re.DOTALL) if found else None
-    if not inside:
-        return ()
-    networks: list[Network] = []
-    for word in inside[1].split(","):
-        first, dash, last = word.strip().partition("-")
-        if dash:
-            ends = (ipaddress.ip_address(first), ipaddress.ip_address(last))
-            networks += ipaddress.summarize_address_range(*ends)
-        else:
-            networks.append(ipaddress.ip_network(first))
-    return tuple(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+def _amiss(table: str, block: str, there: dict[str, list[str]]) -> str:
+    if block.startswith("set "):
+        return f"{table} lets others in than admin_workstations says"
+    if not there.get(block, [""])[0].startswith("type filter hook "):
+        return f"{table} has no {block} that is bound"
+    return f"{block} of {table} has not the rules it had"
 
 
 class Iptables:
@@ -217,26 +208,39 @@ class Iptables:
 
     def missing(self, promise: PortFilter) -> str:
         """See Backend."""
+        there = _xtables_of(promise.domain)
+        wanted = in_scratch_network(lambda: self._as_listed(promise))
         chain = _chain_name(promise.domain)
-        for version, program in _XTABLES.items():
-            there = _listed(program)
+        for program, rules in wanted.items():
             name = Path(program).name
-            for hook, jump in _jumps(promise).items():
-                if f"-A {hook} {jump}" not in there:
-                    return f"{name} does not send what comes to the console to chain {chain}"
-            rules = [line for line in there if line.startswith(f"-A {chain} ")]
-            if rules != [f"-A {chain} {rule}" for rule in xtables_rules(promise, version)]:
+            if not {rule for rule in rules if rule.endswith(f" -j {chain}")} <= {*there[program]}:
+                return f"{name} does not send what comes to the console to chain {chain}"
+            if there[program] != rules:
                 return f"{name} chain {chain} has not the rules it had"
         return ""
 
+    def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
+        """The rules in the words of the iptables that is here, where nothing else is."""
+        self.install(promise)
+        return _xtables_of(promise.domain)
+
+
+def _xtables_of(domain: str) -> dict[str, list[str]]:
+    """What each program lists of a domain's chain: who jumps to it, and its rules, in order."""
+    chain = _chain_name(domain)
+    return {
+        program: [
+            line
+            for line in _listed(program)
+            if line.endswith(f" -j {chain}") or line.startswith(f"-A {chain} ")
+        ]
+        for program in _XTABLES.values()
+    }
+
 
 def xtables_rules(promise: PortFilter, version: int) -> list[str]:
-    """The rules of a domain's chain as iptables lists them: who may pass, and nobody else."""
-    anyone = ipaddress.ip_network(f"{'::' if version == 6 else '0.0.0.0'}/0")  # noqa: S104
-    sources = promise.networks(version)
-    # It does not list a source that is everybody.
-    passing = ["-j RETURN" if s == anyone else f"-s {s} -j RETURN" for s in sources]
-    return [*passing, "-j DROP"]
+    """The rules of a domain's chain: who may pass, and nobody else."""
+    return [*(f"-s {source} -j RETURN" for source in promise.networks(version)), "-j DROP"]
 
 
 def _jumps(promise: PortFilter) -> dict[str, str]:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from virtwarden.system.netfilter.promise import TapFilter
 
+Chains = dict[str, list[str]]
+"""The rules of each chain, by its name."""
+
 
 class Backend(Protocol):
     """One way to filter; all of them promise the same, but for what `cannot` says."""
@@ -36,8 +39,11 @@ class Backend(Protocol):
         """What the kernel does not do of the promise, by its own listing; empty where all is."""
 
 
-def difference(wanted: dict[str, list[str]], there: dict[str, list[str]], place: str) -> str:
-    """What is not as it should be in a place, by its chains; empty where all is."""
+def difference(wanted: Chains, there: Chains, place: str) -> str:
+    """What is not as it should be in a place, by its chains; empty where all is.
+
+    Both are in the words of one and the same tool: another release lists a rule in other words.
+    """
     expected = [(chain, rule) for chain, rules in wanted.items() for rule in rules]
     lost = [rule for chain, rule in expected if rule not in there.get(chain, [])]
     if lost:

@@ -14,9 +14,10 @@ from typing import Any
 
 from virtwarden.errors import CommandError
 from virtwarden.system.netfilter import rules as r
-from virtwarden.system.netfilter.backend import difference
+from virtwarden.system.netfilter.backend import Chains, difference
 from virtwarden.system.netfilter.promise import Network, TapFilter
 from virtwarden.system.run import run
+from virtwarden.system.scratchnet import in_scratch_network
 
 EBTABLES = "/usr/sbin/ebtables"
 EBTABLES_RESTORE = "/usr/sbin/ebtables-restore"
@@ -99,7 +100,7 @@ _WORDS: dict[type[Any], Callable[[Any], list[str]]] = {
     r.Multicast: lambda _: ["--pkttype-type multicast"],
     r.Within: _within,
 }
-"""Each kind of condition as ebtables both takes and lists it, in as many ways as it needs."""
+"""Each kind of condition as every ebtables takes it, in as many ways as it needs."""
 
 
 def _ip(version: int) -> str:
@@ -122,10 +123,10 @@ def _chain(promise: TapFilter, rule: str = "") -> str:
     return f"vmw-{promise.tap}/{rule}" if rule else f"vmw-{promise.tap}"
 
 
-def chains(promise: TapFilter) -> dict[str, list[str]]:
-    """The chains of one tap with their rules, as ebtables lists them; the tap's own comes first."""
+def chains(promise: TapFilter) -> Chains:
+    """The chains of one tap with their rules; the tap's own comes first."""
     main = _chain(promise)
-    found: dict[str, list[str]] = {main: []}
+    found: Chains = {main: []}
     for rule in r.rules_of(promise):
         match rule:
             case r.Rule(unless=()):
@@ -179,7 +180,7 @@ class Ebtables:
             lines += [f":{chain} RETURN" for _, found in wanted for chain in found]
             for promise, found in wanted:
                 lines += [f"-A {chain} {rule}" for chain, rules in found.items() for rule in rules]
-                lines.append(f"-A {hook} {frames}-i {promise.tap} -j {_chain(promise)}")
+                lines.append(f"-A {hook} {_jump(frames, promise)}")
             lines.append("COMMIT")
         return "\n".join([*lines, ""])
 
@@ -198,18 +199,51 @@ class Ebtables:
 
     def missing(self, promise: TapFilter) -> str:
         """See Backend."""
-        for table, (hook, frames) in PLACES.items():
+        there = _listed_of(promise)
+        wanted = _laid(promise)
+        if there == wanted:
+            return ""
+        wanted = in_scratch_network(lambda: self._as_listed(promise))
+        for table, (hook, _) in PLACES.items():
             place = f"ebtables table {table}"
-            jump = f"{frames}-i {promise.tap} -j {_chain(promise)}"
-            if jump not in listed(table, hook).get(hook, []):
+            if there[table].get(hook) != wanted[table][hook]:
                 return f"{place} does not send what comes from {promise.tap} to its chain"
-            there: dict[str, list[str]] = {}
-            for chain in chains(promise):
-                there |= listed(table, chain)
-            found = difference(chains(promise), there, place)
+            found = difference(wanted[table], there[table], place)
             if found:
                 return found
         return ""
+
+    def _as_listed(self, promise: TapFilter) -> dict[str, Chains]:
+        """The rules in the words of the ebtables that is here, where nothing else is."""
+        run(EBTABLES_RESTORE, "--noflush", stdin=self.render([promise]))
+        return _listed_of(promise)
+
+
+def _laid(promise: TapFilter) -> dict[str, Chains]:
+    """What is laid in each table, in our words: the bridge's jump, then the tap's chains."""
+    return {
+        table: {hook: [_jump(frames, promise)], **chains(promise)}
+        for table, (hook, frames) in PLACES.items()
+    }
+
+
+def _listed_of(promise: TapFilter) -> dict[str, Chains]:
+    """The same as it is listed."""
+    found: dict[str, Chains] = {}
+    for table, (hook, _) in PLACES.items():
+        there = found[table] = {hook: _jumps(listed(table, hook).get(hook, []), promise.tap)}
+        for chain in chains(promise):
+            there |= listed(table, chain)
+    return found
+
+
+def _jump(frames: str, promise: TapFilter) -> str:
+    return f"{frames}-i {promise.tap} -j {_chain(promise)}"
+
+
+def _jumps(rules: list[str], tap: str) -> list[str]:
+    """Those of a chain's rules that send frames to the tap's own chain, however they are listed."""
+    return [rule for rule in rules if rule.endswith(f" -j vmw-{tap}")]
 
 
 def _has_rules(tap: str) -> bool:
@@ -218,42 +252,32 @@ def _has_rules(tap: str) -> bool:
 
 def _removal(table: str, tap: str) -> list[str]:
     """What takes the chains of a tap out of a table; empty where there are none."""
-    hook, frames = PLACES[table]
+    hook, _ = PLACES[table]
     main = f"vmw-{tap}"
     there = listed(table)
     ours = [chain for chain in there if chain == main or chain.startswith(f"{main}/")]
     if not ours:
         return []
-    jump = f"{frames}-i {tap} -j {main}"
     return [
         f"*{table}",
         # Somebody may have flushed the bridge's own chains, and not ours.
-        *([f"-D {hook} {jump}"] if jump in there.get(hook, []) else []),
+        *(f"-D {hook} {jump}" for jump in _jumps(there.get(hook, []), tap)),
         *(f"-F {chain}" for chain in ours),
         *(f"-X {chain}" for chain in ours),
         "COMMIT",
     ]
 
 
-def listed(table: str, chain: str = "") -> dict[str, list[str]]:
+def listed(table: str, chain: str = "") -> Chains:
     """The chains of a table, or just one, with their rules; empty where there is none."""
     try:
         listed = run(EBTABLES, "-t", table, "-L", *filter(None, [chain]))
     except CommandError:
         return {}
-    found: dict[str, list[str]] = {}
+    found: Chains = {}
     for line in (line.strip() for line in listed.splitlines()):
         if line.startswith("Bridge chain: "):
             rules = found[line.removeprefix("Bridge chain: ").split(",")[0]] = []
         elif line.startswith(("-", "! -")):
-            rules.append(_spelled(line))
+            rules.append(line)
     return found
-
-
-def _spelled(rule: str) -> str:
-    """A rule as ebtables 1.8.9 lists it; 1.8.11 has the `!` before the option that it negates."""
-    words = rule.split(" ")
-    for at in range(len(words) - 1):
-        if words[at] == "!" and words[at + 1].startswith("-"):
-            words[at : at + 2] = words[at + 1], "!"
-    return " ".join(words)

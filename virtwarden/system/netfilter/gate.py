@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from virtwarden.errors import CommandError
+from virtwarden.system.netfilter.backend import Chains
 from virtwarden.system.netfilter.ebtables import EBTABLES_RESTORE, PLACES, listed
 from virtwarden.system.netfilter.nftables import listed_chains
 from virtwarden.system.nft import nft
 from virtwarden.system.run import run
+from virtwarden.system.scratchnet import in_scratch_network
 from virtwarden.system.taps import Tap
 
 
@@ -107,19 +109,27 @@ class NftablesGate:
             table = nft(f"list table {self._TABLE}")
         except CommandError:
             return None
-        if not self._stands_in(table):
+        if not self._stands_in(listed_chains(table)):
             return None
         _, _, elements = table.partition("elements = {")
         words = elements.partition("}")[0].replace(",", " ").split()
         admitted = {word.strip('"') for word in words}
         return [tap.name for tap in taps if not {tap.name, str(tap.index)} & admitted]
 
-    def _stands_in(self, table: str) -> bool:
-        chains = listed_chains(table)
-        return all(
-            self._hooked(hook) in table and chains.get(hook, [])[-1:] == [self._drop(end)]
-            for hook, end in self._HOOKS.items()
-        )
+    def _stands_in(self, there: Chains) -> bool:
+        wanted = {hook: [self._hooked(hook), self._drop(end)] for hook, end in self._HOOKS.items()}
+        return _are_kept(wanted, there) or _are_kept(in_scratch_network(self._as_listed), there)
+
+    def _as_listed(self) -> Chains:
+        nft(self.raising([], []))
+        return listed_chains(nft(f"list table {self._TABLE}"))
+
+
+def _are_kept(wanted: Chains, there: Chains) -> bool:
+    """Whether each chain has its first and its last line; who may pass stands between them."""
+    return all(
+        [*there.get(chain, [])[:1], *there.get(chain, [])[-1:]] == wanted[chain] for chain in wanted
+    )
 
 
 @dataclass(frozen=True)
@@ -144,12 +154,13 @@ class _Door:
 
     def admitted(self) -> set[str]:
         rules = (rule.split() for rule in listed(self.table, self.chain).get(self.chain, []))
-        return {words[1] for words in rules if words[0] == self.end}
+        return {words[-3] for words in rules if words[-2:] == ["-j", "RETURN"]}
 
-    def stands(self) -> bool:
-        rules = listed(self.table, self.chain).get(self.chain, [])
+    def kept(self) -> tuple[list[str], list[str]]:
+        """The jumps to the chain, and the chain's last rule, as ebtables lists them."""
         hook = listed(self.table, self.hook).get(self.hook, [])
-        return rules[-1:] == ["-j DROP"] and self.jump in hook
+        jumps = [rule for rule in hook if rule.endswith(f" -j {self.chain}")]
+        return jumps, listed(self.table, self.chain).get(self.chain, [])[-1:]
 
 
 _LIBVIRTS = "vnet+"
@@ -184,8 +195,8 @@ class EbtablesGate:
         for door in self._DOORS:
             if door.chain in listed(door.table, door.chain):
                 lines.append(f"*{door.table}")
-                if door.jump in listed(door.table, door.hook)[door.hook]:
-                    lines.append(f"-D {door.hook} {door.jump}")
+                jumps, _ = door.kept()
+                lines += [f"-D {door.hook} {jump}" for jump in jumps]
                 lines += [f"-F {door.chain}", f"-X {door.chain}", "COMMIT"]
         return "\n".join([*lines, ""])
 
@@ -213,7 +224,13 @@ class EbtablesGate:
 
     def stands(self) -> bool:
         """See Gate."""
-        return all(door.stands() for door in self._DOORS)
+        there = [door.kept() for door in self._DOORS]
+        wanted = [([door.jump], ["-j DROP"]) for door in self._DOORS]
+        return there == wanted or there == in_scratch_network(self._as_listed)
+
+    def _as_listed(self) -> list[tuple[list[str], list[str]]]:
+        self.perform(self.raising([], []))
+        return [door.kept() for door in self._DOORS]
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
         """See Gate."""

@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from virtwarden.errors import CommandError
-from virtwarden.system.netfilter.backend import difference
+from virtwarden.system.netfilter.backend import Chains, difference
 from virtwarden.system.netfilter.nftwords import chain_of, chains
 from virtwarden.system.netfilter.promise import TapFilter
-from virtwarden.system.nft import accepts, nft
+from virtwarden.system.nft import accepts, blocks, nft
+from virtwarden.system.scratchnet import in_scratch_network
 
 _TABLE = "virt-warden"
+# The one device of a network namespace that is new.
+_SCRATCH_DEVICE = "lo"
 
 
 class Nftables:
@@ -25,7 +28,7 @@ class Nftables:
 
     def works(self) -> bool:
         """See Backend."""
-        return accepts(_created("lo", {chain_of("lo"): []}))
+        return accepts(_created("lo", {chain_of("lo"): []}, "lo"))
 
     def cannot(self, promise: TapFilter) -> str:
         """See Backend."""
@@ -59,33 +62,58 @@ class Nftables:
 
     def missing(self, promise: TapFilter) -> str:
         """See Backend."""
-        wanted = chains(promise)
-        base = chain_of(promise.tap)
-        there: dict[str, list[str]] = {}
+        wanted = _bound(promise)
+        there: Chains = {}
         for chain in wanted:
             try:
-                # One after the other: of several in one call, nft 1.0.6 finds the last alone.
-                listed = nft(f"list chain netdev {_TABLE} {chain}")
+                there |= _listed(chain)
             except CommandError:
                 return f"nft knows no chain {chain} in table netdev {_TABLE}"
-            if chain == base and _hook(promise.tap) not in listed:
-                return f"nft chain {chain} of table netdev {_TABLE} is not bound to {promise.tap}"
-            there |= listed_chains(listed)
+        if there == wanted:
+            return ""
+        wanted = in_scratch_network(lambda: _as_listed(promise))
+        base = chain_of(promise.tap)
+        if there[base][:1] != wanted[base][:1]:
+            return f"nft chain {base} of table netdev {_TABLE} is not bound to {promise.tap}"
         return difference(wanted, there, f"nft table netdev {_TABLE}")
 
 
-def _hook(tap: str) -> str:
-    return f'type filter hook ingress device "{tap}" priority -500; policy accept;'
+def _bound(promise: TapFilter) -> Chains:
+    """The chains of one tap in our words, the base chain with its hook."""
+    wanted = chains(promise)
+    base = chain_of(promise.tap)
+    return wanted | {base: [_hook(promise.tap), *wanted[base]]}
+
+
+def _as_listed(promise: TapFilter) -> Chains:
+    """The same in the words of the nft that is here, laid and listed where nothing else is."""
+    wanted = chains(promise)
+    nft(_created(promise.tap, wanted, _SCRATCH_DEVICE))
+    there: Chains = {}
+    for chain in wanted:
+        there |= _listed(chain)
+    base = chain_of(promise.tap)
+    hook = there[base][0].replace(f'"{_SCRATCH_DEVICE}"', f'"{promise.tap}"')
+    return there | {base: [hook, *there[base][1:]]}
+
+
+def _listed(chain: str) -> Chains:
+    # One after the other: of several in one call, nft 1.0.6 finds the last alone.
+    return listed_chains(nft(f"list chain netdev {_TABLE} {chain}"))
+
+
+def _hook(device: str) -> str:
+    return f'type filter hook ingress device "{device}" priority -500; policy accept;'
 
 
 def _all_created(promises: Iterable[TapFilter]) -> str:
-    return "".join(_created(promise.tap, chains(promise)) for promise in promises)
+    return "".join(_created(each.tap, chains(each), each.tap) for each in promises)
 
 
-def _created(tap: str, chains: dict[str, list[str]]) -> str:
+def _created(tap: str, chains: Chains, device: str) -> str:
     lines = [f"add table netdev {_TABLE}"]
     for chain in chains:
-        hook = f" {{ {_hook(tap)} }}" if chain == chain_of(tap) else ""
+        hook = f" {{ {_hook(device)} }}" if chain == chain_of(tap) else ""
         lines.append(f"create chain netdev {_TABLE} {chain}{hook}")
     for chain, rules in chains.items():
         lines += [f"add rule netdev {_TABLE} {chain} {rule}" for rule in rules]
@@ -97,7 +125,7 @@ def _deleted(table: str) -> str:
     return f"add table netdev {table}\ndelete table netdev {table}\n"
 
 
-def _removal(taps: Sequence[str], there: dict[str, list[str]]) -> str:
+def _removal(taps: Sequence[str], there: Chains) -> str:
     """What takes these taps' chains away, and the table of its own that each had before 0.1.0."""
     text = "".join(_deleted(chain_of(tap)) for tap in taps if chain_of(tap) in there)
     ours = _chains_of(taps, there)
@@ -107,24 +135,19 @@ def _removal(taps: Sequence[str], there: dict[str, list[str]]) -> str:
     return text
 
 
-def _chains_of(taps: Sequence[str], there: dict[str, list[str]]) -> list[str]:
+def _chains_of(taps: Sequence[str], there: Chains) -> list[str]:
     bases = {chain_of(tap) for tap in taps}
     return [chain for chain in there.get(_TABLE, []) if chain.partition("/")[0] in bases]
 
 
-def _chains_by_table() -> dict[str, list[str]]:
+def _chains_by_table() -> Chains:
     """The names of all chains of the family netdev."""
     listed = nft("list chains netdev")
     tables = re.findall(r"^table netdev (\S+) {\n(.*?)^}", listed, re.DOTALL | re.MULTILINE)
     return {name: [*listed_chains(chains)] for name, chains in tables}
 
 
-def listed_chains(listed: str) -> dict[str, list[str]]:
-    """The chains of a table that nft listed, with their rules."""
-    found: dict[str, list[str]] = {}
-    for line in (line.strip() for line in listed.splitlines()):
-        if line.startswith("chain "):
-            rules = found[line.split()[1]] = []
-        elif found and line not in ("", "}") and not line.startswith("type filter hook"):
-            rules.append(line)
-    return found
+def listed_chains(listed: str) -> Chains:
+    """The chains of a table that nft listed: where each hooks in, if it does, and its rules."""
+    found = blocks(listed).items()
+    return {name.removeprefix("chain "): lines for name, lines in found if name[:6] == "chain "}

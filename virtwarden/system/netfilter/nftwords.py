@@ -1,4 +1,4 @@
-"""The rules as nft takes and lists them.
+"""The rules as nft takes them.
 
 A netdev hook comes before the bridge, and before whatever else looks at frames (nft(8), "NETDEV
 ADDRESS FAMILY"). The kernel has taken the first VLAN tag off by then: `meta protocol` is what is
@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from virtwarden.system.netfilter import rules as r
+from virtwarden.system.netfilter.backend import Chains
 from virtwarden.system.netfilter.promise import Network, TapFilter
 
 _PROTOCOLS = {r.IPV4: "ip", r.ARP: "arp", r.IPV6: "ip6"}
@@ -92,7 +93,7 @@ _WORDS: dict[type[Any], Callable[[Any], str]] = {
     r.Multicast: lambda _: "meta pkttype multicast",
     r.Within: lambda c: f"limit rate {c.a_second}/second burst {c.a_second} packets",
 }
-"""Each kind of condition as nft both takes and lists it."""
+"""Each kind of condition as every nft takes it, and 1.0.6 lists it."""
 
 
 def _number(mac: str) -> int:
@@ -139,10 +140,10 @@ def chain_of(tap: str, rule: str = "") -> str:
     return f"vmw-{tap}/{rule}" if rule else f"vmw-{tap}"
 
 
-def chains(promise: TapFilter) -> dict[str, list[str]]:
-    """The chains of one tap with their rules, as nft lists them; the base chain comes first."""
+def chains(promise: TapFilter) -> Chains:
+    """The chains of one tap with their rules; the base chain comes first."""
     base = chain_of(promise.tap)
-    found: dict[str, list[str]] = {base: []}
+    found: Chains = {base: []}
     for rule in r.rules_of(promise):
         match rule:
             case r.Rule(unless=()):

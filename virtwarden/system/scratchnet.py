@@ -1,0 +1,44 @@
+"""A network namespace in which rules are laid to see them listed, and which ends with that."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from virtwarden.errors import CommandError
+
+# linux/sched.h
+_CLONE_NEWNET = 0x40000000
+
+Seen = TypeVar("Seen")
+
+
+def in_scratch_network(look: Callable[[], Seen]) -> Seen:
+    """What `look` gives in a new network namespace, where nothing but `lo` is.
+
+    A namespace belongs to one thread (unshare(2)), and to the commands that this thread runs: the
+    rest of the process stays on the host's network. The kernel removes it, with all rules in it,
+    when the thread ends. Raises CommandError where the kernel makes none, and what `look` raises.
+    """
+
+    def apart() -> Seen:
+        _unshare(_CLONE_NEWNET)
+        return look()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(apart).result()
+
+
+def _unshare(flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise CommandError(
+            f"rules cannot be compared: the kernel makes no network namespace: {reason}",
+            code=1,
+            said=reason,
+            fix="sysctl user.max_net_namespaces",
+        )
