@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install what this Debian lacks: for virt-warden, its package and its demo; with the word "tests", for
-# its tests and its bench too. Of what these bring along (a KDC, a Tang server), nothing is started.
+# its tests and its bench too; with "release" only what makes another Debian release to run them on.
+# Of what these bring along (a KDC, a Tang server), nothing is started.
 set -eu
 packages="
  acl
@@ -65,7 +66,23 @@ for_tests="
  swtpm-tools
  tang
 "
-[ "${1-}" != tests ] || packages="$packages $for_tests"
+# Before Debian 13, SPICE is a part of QEMU itself.
+for_tests_from_13="
+ qemu-system-modules-spice
+"
+for_a_release="
+ git
+ mmdebstrap
+"
+case "${1-}" in
+tests)
+    packages="$packages $for_tests"
+    # shellcheck source=/dev/null
+    [ "$(. /etc/os-release && echo "${VERSION_ID:-99}")" -lt 13 ] ||
+        packages="$packages $for_tests_from_13"
+    ;;
+release) packages=$for_a_release ;;
+esac
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.appliance import sources
 from tests.appliance.recipe import ARCHIVE, ROOTFS, Recipe
 from tests.appliance.scratch import scratch
+from tests.debian import sources
+from tests.debian.kept import key, once
 from tests.host.command import run
 from tests.host.namespace import CHECKOUT
 
@@ -39,33 +36,10 @@ class Image:
     kernel_line: str
 
 
-def key(*parts: str) -> str:
-    """A short name for all that something is made of."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def once(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory of this name in the store, which `make` fills if nobody did before.
-
-    It is there whole or not at all, whoever else builds it meanwhile.
-    """
-    STORE.mkdir(parents=True, exist_ok=True)
-    directory = STORE / name
-    with _locked(STORE / f"{name}.lock"):
-        if not directory.exists():
-            unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=STORE))
-            try:
-                make(unfinished)
-                unfinished.rename(directory)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-    return directory
-
-
 def base(recipe: Recipe) -> Image:
     """A host with libvirt, and without virt-warden."""
     made_of = key(repr(recipe), *_contents(ROOTFS), *_contents(_HERE / "image"), _text(__file__))
-    directory = once(f"{recipe.codename}-{made_of}", lambda path: _make(recipe, path))
+    directory = once(STORE, f"{recipe.codename}-{made_of}", lambda path: _make(recipe, path))
     return Image(directory / "disk", "raw", directory / "vmlinuz", recipe.kernel_line)
 
 
@@ -109,13 +83,6 @@ def _write_disk(root: Path, disk: Path) -> None:
     options = ("-F", "-q", "-L", "appliance", "-E", "lazy_itable_init=1", "-J", "size=16")
     run("mke2fs", "-t", "ext4", *options, "-d", str(root), str(disk), _DISK_SIZE, seconds=300)
     disk.chmod(0o444)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _contents(directory: Path) -> list[str]:

@@ -10,6 +10,7 @@ from tests.appliance import build
 from tests.appliance.build import Image
 from tests.appliance.machine import Host, booted
 from tests.appliance.recipe import Recipe
+from tests.debian.kept import key, once
 from tests.host.namespace import CHECKOUT
 
 PACKAGES = CHECKOUT / "build" / "deb"
@@ -42,7 +43,7 @@ def plain(recipe: Recipe) -> Image:
 
 def with_package(plain: Image, package: Path) -> Image:
     """`plain`, with the package installed."""
-    made_of = build.key(str(plain.disk), hashlib.sha256(package.read_bytes()).hexdigest())
+    made_of = key(str(plain.disk), hashlib.sha256(package.read_bytes()).hexdigest())
     name = f"{plain.disk.parent.name}-guarded-{made_of}"
     return _layer(plain, name, lambda host: install(host, package))
 
@@ -56,4 +57,4 @@ def _layer(below: Image, name: str, steps: Callable[[Host], None]) -> Image:
             host.shut_down()
             host.machine.move_disk(directory / "disk")
 
-    return Image(build.once(name, make) / "disk", "qcow2", below.kernel, below.kernel_line)
+    return Image(once(build.STORE, name, make) / "disk", "qcow2", below.kernel, below.kernel_line)

@@ -59,20 +59,24 @@ def main(arguments: list[str]) -> int:
     if os.geteuid() != 0:
         print("tests.host: a private host can be made by root alone: use sudo", file=sys.stderr)
         return 1
-    return _supervise(_inside(command))
+    first = [_PYTHON, "-m", "tests.host.namespace", str(Path.cwd()), *command]
+    return contained("-mnpiu", first)
 
 
-def _inside(command: list[str]) -> subprocess.Popen[bytes]:
+def contained(namespaces: str, first: list[str]) -> int:
+    """Run `first` as process 1 of new namespaces (unshare(1)), and give back its exit code.
+
+    What it started ends with it, and it with us, by whatever signal we end.
+    """
     # unshare blocks SIGTERM and has no parent-death signal of its own: setpriv gives it one.
     kill_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
-    unshare = ["unshare", "-mnpiu", "--fork", "--mount-proc", "--kill-child", "--"]
-    first = [_PYTHON, "-m", "tests.host.namespace", str(Path.cwd()), *command]
+    unshare = ["unshare", namespaces, "--fork", "--mount-proc", "--kill-child", "--"]
     environment = os.environ | {
         "PATH": _PATH,
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return subprocess.Popen([*kill_with_us, *unshare, *first], env=environment)
+    return _supervise(subprocess.Popen([*kill_with_us, *unshare, *first], env=environment))
 
 
 def _supervise(child: subprocess.Popen[bytes]) -> int:
