@@ -120,6 +120,8 @@ def _like(original: Path, copy: Path) -> None:
 def _runtime_directory() -> None:
     _tmpfs("/run", "mode=0755")
     Path("/run/lock").mkdir(mode=0o1777)
+    # systemd-ask-password 257 makes its directory there, and not this one.
+    Path("/run/systemd").mkdir()
     # libvirt marks the owners that it remembers with the time of the boot, and forgets them where
     # that has changed. Without a record it computes one, which a restarted libvirtd may round to
     # another second.

@@ -153,6 +153,19 @@ class TestAsking:
         assert "nobody gave the passphrase within 1 s" in line
         assert "systemd-tty-ask-password-agent" in line
 
+    def test_where_nobody_can_be_asked_the_refusal_says_so(self, vault: Vault) -> None:
+        vault.say(key_file="", key_ask="30")
+        questions = Path("/run/systemd/ask-password")
+        shutil.rmtree(questions, ignore_errors=True)
+        questions.touch()
+        try:
+            line = vault.refusal()
+        finally:
+            questions.unlink()
+        assert "/usr/bin/systemd-ask-password" in line
+        assert "Failed to query password" in line
+        assert "nobody gave" not in line
+
 
 class TestTraces:
     """A key goes through pipes, and is to be found nowhere else, during a start or after it."""

@@ -5,6 +5,8 @@ A key lives in this process's memory and in pipes, and nowhere else.
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from virtwarden.system.run import output
 _CLEVIS = "/usr/bin/clevis"
 _SYSTEMD_CREDS = "/usr/bin/systemd-creds"
 _ASK_PASSWORD = "/usr/bin/systemd-ask-password"
+# How it ends its last line where nobody answers.
+_TIME_IS_UP = os.strerror(errno.ETIME)
 
 HEADER = "header"
 """The value of a clevis source whose container says itself how it is unlocked."""
@@ -172,9 +176,10 @@ def _from_person(place: Place) -> bytes:
             "".join(letter if letter.isprintable() else "?" for letter in place.purpose),
             timeout=seconds + _GRACE_SECONDS,
         )
-    except CommandError:
+    except CommandError as error:
+        nobody = error.said.endswith(_TIME_IS_UP)
         raise HostError(
-            f"nobody gave the passphrase within {seconds} s",
+            f"nobody gave the passphrase within {seconds} s" if nobody else error.what,
             where=str(place),
             fix="start it again, and answer in a terminal: systemd-tty-ask-password-agent",
         ) from None
