@@ -17,11 +17,11 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
 
+_PLUGGED = "port-created"
 # A refusal at these steps keeps the domain from starting; later ones come too late for that.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_PLUGGED = "port-created"
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,26 @@ def main(
     try:
         if op == "release":
             _release(call)
-        elif op in _REFUSABLE + _AFTERWARDS:
-            _guard(call)
         elif op == _PLUGGED:
             _review_port(call)
+        elif op in _REFUSABLE + _AFTERWARDS:
+            _guard(call)
     except WardenError as error:
-        return _fail(name, op, str(error), stderr)
+        return _fail(call, str(error), stderr)
     except Exception as error:  # noqa: BLE001 - a bug of ours must end in a line, not in a trace
-        return _fail(name, op, _unexpected(error), stderr)
+        return _fail(call, _unexpected(error), stderr)
     return 0
+
+
+def _may_fail(call: _Call) -> bool:
+    """Whether libvirt takes a failure at this step for a refusal, and for nothing worse.
+
+    Where a hook fails as libvirt 11.3 starts a domain from what `managedsave` wrote, `virsh start`
+    says that all is well, and the guest's memory is deleted. At `prepare`, the next step, a refusal
+    leaves it alone.
+    """
+    deletes_memory = call.op == "restore" and call.paths.managed_save(call.name).exists()
+    return call.op in (*_REFUSABLE, _PLUGGED) and not deletes_memory
 
 
 def _unexpected(error: Exception) -> str:
@@ -104,7 +115,7 @@ def _guard(call: _Call) -> None:
         return
     rules = policy.rules_for(call.name)
     if call.op in ("migrate", "restore"):
-        if call.op == "restore":
+        if call.op == "restore" and _may_fail(call):
             _refuse_saved_memory(call.name, rules)
         _enrol_in_passing(call, rules)
     else:
@@ -176,20 +187,12 @@ def _take_step(call: _Call, rules: Rules) -> None:
 
 
 def _refuse_saved_memory(name: str, rules: Rules) -> None:
-    """What `virsh save` and `managedsave` wrote holds the guest's memory, and keys, in the clear.
+    """For `virsh restore FILE`: of the file no later step knows."""
+    from virtwarden.guards.encryption import saved_in_the_clear
 
-    libvirt asks no hook before it writes it: this is the first that one can say of it.
-    """
-    if rules.encryption == "optional" or rules.mode is Mode.DISABLED:
+    refusal = saved_in_the_clear(name, rules)
+    if refusal is None or rules.mode is Mode.DISABLED:
         return
-    from virtwarden.guards.base import shown
-
-    refusal = Refusal(
-        "it was saved with its memory in the clear, which its encrypted disks should not be",
-        where=rules.where("storage.encryption"),
-        fix=f"let it boot anew, as after a power cut: virsh managedsave-remove {shown(name)}; or"
-        ' encryption = "optional" until it runs',
-    )
     if rules.mode is Mode.ENFORCING:
         raise refusal
     log.event(log.Level.WARNING, "would-refuse", domain=name, reason=refusal)
@@ -214,11 +217,11 @@ def _input(stdin: BinaryIO) -> bytes:
     return xml
 
 
-def _fail(name: str, op: str, reason: str, stderr: TextIO) -> int:
-    if op not in (*_REFUSABLE, _PLUGGED):
-        log.event(log.Level.CRITICAL, "failed", domain=name, op=op, reason=reason)
+def _fail(call: _Call, reason: str, stderr: TextIO) -> int:
+    if not _may_fail(call):
+        log.event(log.Level.CRITICAL, "failed", domain=call.name, op=call.op, reason=reason)
         return 0
-    log.event(log.Level.ERROR, "refused", domain=name, op=op, reason=reason)
-    line = " ".join(f"virt-warden refuses {name}: {reason}".split())
+    log.event(log.Level.ERROR, "refused", domain=call.name, op=call.op, reason=reason)
+    line = " ".join(f"virt-warden refuses {call.name}: {reason}".split())
     stderr.write(f"{printable(line)}\n")
     return 1

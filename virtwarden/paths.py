@@ -116,6 +116,10 @@ class Paths:
         """What a running domain's wrapper and QEMU read; gone after a reboot."""
         return self.run / uuid
 
+    def managed_save(self, name: str) -> Path:
+        """Where `virsh managedsave` puts a domain's memory, until it starts."""
+        return self.libvirt_state / "save" / f"{name}.save"
+
     def domain_state(self, uuid: str) -> Path:
         """A domain's journals."""
         return self.state / "domains" / uuid

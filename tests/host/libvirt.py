@@ -137,6 +137,11 @@ class Libvirt:
         """End libvirtd in order; the domains go on, and restart() brings it back."""
         self._daemon.end()
 
+    def has_saved_memory(self, name: str) -> bool:
+        """Whether the domain's next start goes on from what `managedsave` wrote."""
+        saved = self.virsh("list", "--inactive", "--with-managed-save", "--name").stdout
+        return name in saved.split()
+
     def restart(self, *options: str) -> None:
         """Stop libvirtd, if it runs, and start it with these options; the domains go on.
 

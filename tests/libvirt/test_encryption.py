@@ -169,8 +169,19 @@ class TestWhereEncryptionIsRequired:
         line = warden.refusal("web01")
         assert "saved with its memory in the clear" in line
         assert "virsh managedsave-remove web01" in line
+        assert warden.libvirt.has_saved_memory("web01")
         warden.libvirt.virsh("managedsave-remove", "web01")
         warden.libvirt.start("web01")
+
+    def test_a_file_of_saved_memory_is_not_taken_up_again(
+        self, warden: Warden, images: Path
+    ) -> None:
+        warden.started("web01")
+        warden.libvirt.virsh("save", "web01", str(images / "saved"))
+        set_policy(REQUIRED)
+        done = warden.libvirt.virsh("restore", str(images / "saved"), check=False)
+        assert "saved with its memory in the clear" in done.stderr
+        assert (images / "saved").exists()
 
     def test_where_it_is_optional_saved_memory_is(self, warden: Warden) -> None:
         warden.started("web01")

@@ -67,6 +67,20 @@ class TestSavedDomains:
         warden.libvirt.start("web01")
         assert is_guarded(warden, "web01")
 
+    def test_one_whose_policy_is_broken_keeps_what_libvirt_saved_of_it(
+        self, warden: Warden
+    ) -> None:
+        """libvirt 11.3 deletes it where a hook fails at `restore`, and says that all is well."""
+        warden.started("web01")
+        warden.libvirt.virsh("managedsave", "web01")
+        set_policy('mode = "strict"\n')
+        assert "policy.toml:1" in warden.refusal("web01")
+        assert warden.libvirt.has_saved_memory("web01")
+        set_policy(ENFORCING)
+        warden.libvirt.start("web01")
+        assert is_guarded(warden, "web01")
+        assert not warden.libvirt.has_saved_memory("web01")
+
     def test_one_that_was_saved_before_it_was_enrolled_is_guarded_when_restored(
         self, warden: Warden, images: Path
     ) -> None:

@@ -63,6 +63,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hook:
         schema=REPOSITORY / "policy/schema.json",
         run=tmp_path / "run",
         state=tmp_path / "state",
+        libvirt_state=tmp_path / "libvirt",
     )
     made = Hook(paths)
     monkeypatch.setattr(hook, "load", partial(policy.load, owner=ME))
@@ -220,6 +221,27 @@ def test_xml_that_is_no_domain_refuses_a_start(called: Hook, op: str, xml: bytes
     assert called.err.startswith("virt-warden refuses web01: ")
     assert called.out == b""
     assert called.calls == []
+
+
+@pytest.mark.parametrize("trouble", ["policy", "xml", "bug", "required"])
+def test_saved_memory_that_libvirt_would_delete_is_never_refused_before_prepare(
+    called: Hook, logged: list[str], monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    saved = called.paths.managed_save("web01")
+    saved.parent.mkdir(parents=True)
+    saved.touch()
+    match trouble:
+        case "policy":
+            called.write(BROKEN)
+        case "bug":
+            monkeypatch.setattr(enrolment, "enrol_xml", lambda *_: 1 / 0)
+        case "required":
+            called.write('[storage]\nencryption = "required"\n')
+    assert called.call("restore", b"no xml" if trouble == "xml" else None) == 0
+    assert called.err == ""
+    if trouble != "required":
+        assert "event=failed" in logged[-1]
+        assert called.out == b""
 
 
 @pytest.mark.parametrize("xml", [b"", b"no xml", b"<network/>"])

@@ -7,6 +7,7 @@ from virtwarden.containers import containers, encrypted_by_qemu
 from virtwarden.domain import Disk
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case, Op, shown
+from virtwarden.policy import Rules
 from virtwarden.system.process import Process
 
 NAME = "encryption"
@@ -19,6 +20,7 @@ def review(case: Case) -> list[Refusal]:
     return [
         *(_refusal(case, disk) for disk in in_the_clear(case)),
         *_review_memory(case),
+        *_review_saved_memory(case),
     ]
 
 
@@ -63,6 +65,29 @@ def _review_memory(case: Case) -> list[Refusal]:
         )
         for what in found
     ]
+
+
+def _review_saved_memory(case: Case) -> list[Refusal]:
+    """What `virsh managedsave` wrote, from which the domain starts while it is there."""
+    if not case.facts.look(str(case.paths.managed_save(case.domain.name))).leaf:
+        return []
+    refusal = saved_in_the_clear(case.domain.name, case.rules)
+    return [refusal] if refusal else []
+
+
+def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
+    """Saved memory holds the guest's secrets, and keys, in the clear.
+
+    libvirt asks no hook before it writes it: its return is the first that one can say of it.
+    """
+    if rules.encryption == "optional":
+        return None
+    return Refusal(
+        "it was saved with its memory in the clear, which its encrypted disks should not be",
+        where=rules.where("storage.encryption"),
+        fix=f"let it boot anew, as after a power cut: virsh managedsave-remove {shown(name)}; or"
+        ' encryption = "optional" until it runs',
+    )
 
 
 def plan(case: Case) -> list[Change]:
