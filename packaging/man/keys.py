@@ -28,7 +28,7 @@ def _sections(schema: Node) -> Iterator[str]:
     yield ".Ss [[domain]]"
     yield from _text(whole_host["domain"]["description"])
     also = ", ".join(key for key in some_domains if key in whole_host)
-    yield from _text(f"Beside those below: {also}. Tables are written [domain.console].")
+    yield from _text(f"Also allowed here, as above: {also}. Write a table as [domain.console].")
     yield from _tables(schema, own, "domain.")
 
 
