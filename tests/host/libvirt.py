@@ -24,7 +24,7 @@ namespaces = []
 security_driver = "none"
 """
 _START_SECONDS = 20
-_STOP_SECONDS = 20
+_STOP_SECONDS = 10
 _BETWEEN_ATTEMPTS_SECONDS = 0.005
 
 
@@ -67,9 +67,10 @@ class _Daemon:
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
+                # libvirt 11.3 waits for a thread of its node devices at times, which nobody wakes.
+                # systemd would kill it as well (TimeoutStopSec).
                 self._process.kill()
                 self._process.wait()
-                raise
             finally:
                 self._process = None
 
