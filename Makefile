@@ -6,9 +6,11 @@ UNITS = /usr/lib/systemd/system
 ARCHES = x86_64 i386 aarch64 arm ppc64 riscv64 s390x
 TOOLS = build/tools/bin
 RUNS = 30
+# Another release of Debian to run a target on: bookworm, trixie.
+RELEASE =
 
-.PHONY: help deb install uninstall demo test test-unit test-libvirt test-package test-appliance chaos
-.PHONY: appliance fuzz lint bench needs needs-tests tools clean
+.PHONY: help deb install uninstall demo test test-release test-unit test-libvirt test-package
+.PHONY: test-appliance chaos appliance fuzz lint bench needs needs-tests tools clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -22,16 +24,42 @@ uninstall: ## unenrol every domain and take virt-warden off this host
 deb: needs ## build/deb/virt-warden_VERSION_all.deb
 	packaging/deb.sh
 
+ifneq ($(RELEASE),)
+
+demo test test-release test-unit test-libvirt test-package chaos bench:
+	packaging/needs.sh release
+	$(PYTHON) -B -m tests.debian $(RELEASE) make $@ $(filter-out RELEASE=%,$(MAKEOVERRIDES))
+
+else
+
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
 test: needs-tests test-unit test-libvirt test-package ## all tests but those on a booted host
+
+test-release: needs-tests test-unit test-package ## those that turn on what differs from release to release
+	$(PYTHON) -B -m tests.libvirt --by-release
 
 test-unit: ## fast and pure
 	$(PYTHON) -B -m pytest tests/unit
 
 test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
 	$(PYTHON) -B -m tests.libvirt
+
+chaos: needs-tests ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
+		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
+
+test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
+
+bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.many
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
+
+endif
 
 fuzz: build/fuzz/.done ## the parsers that face attackers and mistakes; FUZZ_SECONDS=60 each
 	for parser in xml policy; do \
@@ -42,13 +70,6 @@ build/fuzz/.done: packaging/fuzz-requirements.txt
 	$(PYTHON) -m venv --system-site-packages build/fuzz
 	build/fuzz/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
-
-chaos: needs-tests ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
-		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
-
-test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
 
 test-appliance: deb ## a whole Debian host, booted, with the .deb on it; ALL=1 for every scenario
 	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(DEBIAN),--debian $(DEBIAN))
@@ -61,17 +82,11 @@ lint: tools ## ruff, mypy, shellcheck and perl's own checks
 	$(TOOLS)/ruff format --check .
 	$(TOOLS)/mypy virtwarden hooks/by_itself.py wrapper/*.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
-	$(TOOLS)/mypy -p tests.host -p tests.package -p tests.appliance -m tests.files -p demo -p bench
+	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	perl -Mstrict -wc hooks/qemu.pl
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
-	shellcheck tests/appliance/image/*
+	shellcheck tests/appliance/image/* tests/debian/enter
 	shellcheck packaging/debian/virt-warden.p*
-
-bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.many
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
 
 needs: # what a fresh Debian lacks
 	packaging/needs.sh

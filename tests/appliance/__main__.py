@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests import files
 from tests.appliance import layers
-from tests.appliance.recipe import BOOKWORM, RECIPES
+from tests.appliance.recipe import RECIPES, TRIXIE
 
 # What no other test shows, and nothing that takes long to show little more; by pytest's -k.
 _CORE = {
@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.appliance", description=__doc__)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--images", action="store_true")
-    parser.add_argument("--debian", choices=sorted(RECIPES), default=BOOKWORM.codename)
+    parser.add_argument("--debian", choices=sorted(RECIPES), default=TRIXIE.codename)
     told, options = parser.parse_known_args()
     if told.images:
         layers.with_package(layers.plain(RECIPES[told.debian]), layers.newest_package())

@@ -13,7 +13,7 @@ from tests.appliance import layers
 from tests.appliance.build import Image
 from tests.appliance.hardware import Cable, Hardware
 from tests.appliance.machine import Host
-from tests.appliance.recipe import BOOKWORM, RECIPES
+from tests.appliance.recipe import RECIPES, TRIXIE
 from tests.appliance.scratch import scratch
 from tests.appliance.watched import HOSTS, Boot, watched
 
@@ -22,7 +22,7 @@ _JOURNAL_LINES = 80
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Which Debian, which package."""
-    parser.addoption("--debian", choices=sorted(RECIPES), default=BOOKWORM.codename)
+    parser.addoption("--debian", choices=sorted(RECIPES), default=TRIXIE.codename)
     parser.addoption("--deb", type=Path, help="our .deb; else the newest in build/deb")
 
 
