@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from virtwarden import gate, journal, log
-from virtwarden.changes import Change, CreateUser, Scope
+from virtwarden import gate, log
+from virtwarden.changes import Change, CreateUser, Scope, journal
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from virtwarden import journal
-from virtwarden.changes import Scope
+from virtwarden.changes import Scope, journal
 from virtwarden.paths import Paths
 
 

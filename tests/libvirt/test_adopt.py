@@ -18,7 +18,7 @@ from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
 from tests.libvirt.vault import KEY, Vault, eventually, opened
 from tests.libvirt.warden import ENFORCING, POLICY, Warden, set_policy
-from virtwarden import adoption
+from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 from virtwarden.system import cryptsetup
 from virtwarden.system.keys import Secret
@@ -412,7 +412,9 @@ def killed(images: Path, moment: str) -> None:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, "/usr/share/virt-warden")
-from virtwarden import adoption, journal, volumes
+from virtwarden.luks import adoption
+from virtwarden.changes import journal
+from virtwarden.luks import volumes
 from virtwarden.cli.luks import adopt, container
 from virtwarden.cli.main import main
 from virtwarden.system import cryptsetup

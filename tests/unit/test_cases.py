@@ -11,8 +11,7 @@ import pytest
 import xmls
 from fake_host import UID, account_of, policy
 
-from virtwarden import journal
-from virtwarden.changes import CreateUser
+from virtwarden.changes import CreateUser, journal
 from virtwarden.cli.cases import next_case
 from virtwarden.errors import HostError
 from virtwarden.guards import identity

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import libvirt
 
-from virtwarden import gate, journal
+from virtwarden import gate
+from virtwarden.changes import journal
 from virtwarden.cli.cases import running_case
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from virtwarden import lifecycle
+from virtwarden.audit.keeping import unkept
 from virtwarden.cli.cases import next_case
 from virtwarden.cli.connection import connected, persistent
 from virtwarden.guards.base import Case, shown
-from virtwarden.keeping import unkept
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, load
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import libvirt
 
-from virtwarden import passwords
 from virtwarden.cli import monitor
+from virtwarden.enrolment import passwords
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files, sasl

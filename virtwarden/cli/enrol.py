@@ -8,10 +8,10 @@ from pathlib import Path
 
 import libvirt
 
-from virtwarden import passwords
 from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
-from virtwarden.domain import read
-from virtwarden.enrolment import enrol_xml
+from virtwarden.domain.model import read
+from virtwarden.enrolment import passwords
+from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load

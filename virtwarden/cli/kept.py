@@ -11,7 +11,7 @@ from functools import partial
 
 import libvirt
 
-from virtwarden.enrolment import unenrolled
+from virtwarden.enrolment.enrol import unenrolled
 from virtwarden.paths import Paths
 
 

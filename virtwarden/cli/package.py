@@ -8,7 +8,8 @@ from functools import partial
 
 import libvirt
 
-from virtwarden import gate, journal
+from virtwarden import gate
+from virtwarden.changes import journal
 from virtwarden.cli.connection import connected, for_each, persistent
 from virtwarden.cli.recover import recover_one
 from virtwarden.cli.unenrol import restore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from virtwarden.confinement import is_sandboxed
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
+from virtwarden.guards.confinement import is_sandboxed
 from virtwarden.system import process
 from virtwarden.system.process import Process
 

@@ -9,9 +9,11 @@ from functools import partial
 
 import libvirt
 
-from virtwarden import adoption, journal, recovery
+from virtwarden import recovery
+from virtwarden.changes import journal
 from virtwarden.cli.connection import connected, find, rests
 from virtwarden.errors import WardenError
+from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 
 

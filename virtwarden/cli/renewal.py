@@ -6,8 +6,7 @@ from pathlib import Path
 
 import libvirt
 
-from virtwarden import journal
-from virtwarden.changes import IssueCertificate
+from virtwarden.changes import IssueCertificate, journal
 from virtwarden.cli import monitor
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles

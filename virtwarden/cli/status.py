@@ -11,8 +11,8 @@ from pathlib import Path
 
 import libvirt
 
-from virtwarden import journal, lifecycle
-from virtwarden.changes import OpenLuks
+from virtwarden import lifecycle
+from virtwarden.changes import OpenLuks, journal
 from virtwarden.cli.cases import next_case, running_case
 from virtwarden.cli.connection import connected, find, persistent
 from virtwarden.cli.processes import confinement

@@ -23,7 +23,7 @@ from virtwarden.consoled import operators
 from virtwarden.consoled.attempts import attempt
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
-from virtwarden.domain import Display, Domain, read
+from virtwarden.domain.model import Display, Domain, read
 from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.base import shown
 from virtwarden.paths import Paths

@@ -7,7 +7,8 @@ import sys
 
 import libvirt
 
-from virtwarden import journal, recovery
+from virtwarden import recovery
+from virtwarden.changes import journal
 from virtwarden.cli.connection import (
     connected,
     define,
@@ -18,7 +19,7 @@ from virtwarden.cli.connection import (
     rests,
 )
 from virtwarden.cli.kept import unenrol_kept
-from virtwarden.enrolment import is_enrolled, unenrolled
+from virtwarden.enrolment.enrol import is_enrolled, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import load

@@ -16,9 +16,9 @@ from typing import Any
 
 import libvirt
 
-from virtwarden import passwords
-from virtwarden.domain import from_tree, parse
-from virtwarden.enrolment import enrol_xml
+from virtwarden.domain.model import from_tree, parse
+from virtwarden.enrolment import passwords
+from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load

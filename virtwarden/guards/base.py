@@ -7,9 +7,9 @@ from enum import Enum
 from typing import Protocol
 
 from virtwarden.changes import Change
-from virtwarden.domain import Domain
+from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal
-from virtwarden.facts import Facts
+from virtwarden.guards.facts import Facts
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process

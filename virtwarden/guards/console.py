@@ -12,7 +12,7 @@ from virtwarden.changes import (
     RestrictPorts,
     WriteFile,
 )
-from virtwarden.domain import Display
+from virtwarden.domain.model import Display
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.system import sasl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from virtwarden.changes import AdmitTaps, Change, InstallFilters
-from virtwarden.domain import Nic
+from virtwarden.domain.model import Nic
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.policy import Mode

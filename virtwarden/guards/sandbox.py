@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from virtwarden import ticket
 from virtwarden.changes import Change, EndProcesses, WriteFile
 from virtwarden.errors import Refusal
+from virtwarden.guards import ticket
 from virtwarden.guards.base import Case, Op, shown
 from virtwarden.system.process import Process
 

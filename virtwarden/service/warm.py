@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import virtwarden
 from virtwarden import lifecycle
-from virtwarden.domain import read
+from virtwarden.domain.model import read
 from virtwarden.errors import PolicyError, WardenError
-from virtwarden.facts import HostFacts
 from virtwarden.guards.base import Case, Op
+from virtwarden.guards.facts import HostFacts
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import certificates

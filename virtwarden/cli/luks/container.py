@@ -6,13 +6,13 @@ import getpass
 import os
 import sys
 
-from virtwarden import volumes
 from virtwarden.changes import OpenLuks
 from virtwarden.changes.claims import claims_on
-from virtwarden.containers import key_place, mapper_name, purpose
-from virtwarden.domain import Domain
+from virtwarden.domain.model import Domain
 from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
+from virtwarden.luks import volumes
+from virtwarden.luks.containers import key_place, mapper_name, purpose
 from virtwarden.paths import Paths
 from virtwarden.policy import DiskRules, Rules
 from virtwarden.system import files, mapper

@@ -7,7 +7,7 @@ import re
 
 from virtwarden.cli.connection import connected, find, inactive_xml
 from virtwarden.cli.luks import container
-from virtwarden.domain import Domain, read
+from virtwarden.domain.model import Domain, read
 from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
 from virtwarden.paths import Paths

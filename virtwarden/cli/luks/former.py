@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from virtwarden import adoption, volumes
-from virtwarden.adoption import Adoption, Phase
 from virtwarden.changes.claims import claims_on
 from virtwarden.cli.agent import answering_here
 from virtwarden.cli.connection import inactive_xml, persistent
 from virtwarden.cli.luks.subject import Subject
 from virtwarden.cli.progress import bar
-from virtwarden.domain import read
+from virtwarden.domain.model import read
+from virtwarden.domain.uses import uses
 from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
+from virtwarden.luks import adoption, volumes
+from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.system import blocks, cryptsetup, files, keys, mapper
 from virtwarden.system.mapper import identity
-from virtwarden.uses import uses
 
 
 def remove_old(subject: Subject) -> int:

@@ -14,9 +14,9 @@ from lxml import etree
 
 from virtwarden.cli.agent import answering_here
 from virtwarden.cli.connection import find, for_each, inactive_xml, persistent
-from virtwarden.containers import encrypted_by_qemu, key_place, purpose
-from virtwarden.domain import Disk, read
+from virtwarden.domain.model import Disk, read
 from virtwarden.errors import HostError
+from virtwarden.luks.containers import encrypted_by_qemu, key_place, purpose
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules, load
 from virtwarden.system import keys

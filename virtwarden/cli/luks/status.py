@@ -11,14 +11,14 @@ from pathlib import Path
 
 import libvirt
 
-from virtwarden import adoption, journal
-from virtwarden.changes import OpenLuks
+from virtwarden.changes import OpenLuks, journal
 from virtwarden.changes.luks import closed_at
 from virtwarden.cli.connection import connected, find, inactive_xml, persistent
 from virtwarden.cli.table import print_table
-from virtwarden.containers import Container, containers, encrypted_by_qemu, key_place
-from virtwarden.domain import Disk, Domain, read
+from virtwarden.domain.model import Disk, Domain, read
 from virtwarden.errors import WardenError
+from virtwarden.luks import adoption
+from virtwarden.luks.containers import Container, containers, encrypted_by_qemu, key_place
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules, load
 from virtwarden.system import cryptsetup, mapper

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import libvirt
 
-from virtwarden import adoption
 from virtwarden.cli.connection import find
-from virtwarden.domain import Disk, Domain
+from virtwarden.domain.model import Disk, Domain
 from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
+from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.keys import Place

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from virtwarden.domain import Domain
+from virtwarden.domain.model import Domain
 from virtwarden.policy import Policy
 from virtwarden.system.netfilter import BACKENDS, TapFilter
 

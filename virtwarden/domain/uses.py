@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from virtwarden.domain import Disk, Domain
+from virtwarden.domain.model import Disk, Domain
 from virtwarden.policy import Rules
 
 FILE_KINDS = ("file", "block")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from virtwarden import confinement
-from virtwarden.domain import Display
+from virtwarden.domain.model import Display
+from virtwarden.domain.uses import granted_paths
+from virtwarden.guards import confinement
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode
 from virtwarden.system.users import Account
-from virtwarden.uses import granted_paths
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case

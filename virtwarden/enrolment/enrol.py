@@ -10,9 +10,10 @@ import uuid
 
 from lxml import etree
 
-from virtwarden import spelling, ticket, tree
-from virtwarden.domain import WARDEN_NAMESPACE, Domain, from_tree, parse
+from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
+from virtwarden.enrolment import backing, tree
 from virtwarden.errors import DomainError
+from virtwarden.guards import ticket
 from virtwarden.guards.identity import candidates
 from virtwarden.paths import Paths
 from virtwarden.system import users
@@ -34,14 +35,14 @@ def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
     """
     root = parse(xml)
     former = from_tree(root)
-    said = spelling.known(root, former) if former.enrolment else {}
+    said = backing.known(root, former) if former.enrolment else {}
     _take_out(root, paths)
     _have_uuid(root)
     domain = from_tree(root)
     notes = etree.Element(_ENROLMENT, nsmap={"warden": WARDEN_NAMESPACE})
     _set_emulator(root, domain, paths, notes)
     _set_label(root, _choose_user(domain, prefix), notes)
-    spelling.spell_out(root, notes, said)
+    backing.spell_out(root, notes, said)
     _metadata(root, notes).append(notes)
     return _written(root)
 
@@ -169,7 +170,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
     _put_labels(
         root, root.findall(_LABEL), [tree.bare(former) for former in notes.findall("seclabel")]
     )
-    spelling.restore(root, notes)
+    backing.restore(root, notes)
 
 
 def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 
-from virtwarden.domain import from_tree, parse
+from virtwarden.domain.model import from_tree, parse
 from virtwarden.errors import HostError
 from virtwarden.guards.base import shown
 from virtwarden.policy import Mode, Rules

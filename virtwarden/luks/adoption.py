@@ -18,8 +18,8 @@ from pathlib import Path
 
 from lxml import etree
 
-from virtwarden import journal
-from virtwarden.domain import parse
+from virtwarden.changes import journal
+from virtwarden.domain.model import parse
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from lxml import etree
 
-from virtwarden import tree
-from virtwarden.domain import WARDEN_NAMESPACE, Domain, stamp
+from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, stamp
+from virtwarden.enrolment import tree
 from virtwarden.system import images, users
 from virtwarden.system.images import Image
 

@@ -154,7 +154,7 @@ class HostFacts:
         """See Facts."""
         if not (self.paths.state / "adoptions").exists():
             return ()
-        from virtwarden import adoption
+        from virtwarden.luks import adoption
 
         found = adoption.unfinished(self.paths, domain)
         return tuple(state.target for state in found if state.phase is not adoption.Phase.DONE)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from virtwarden.domain import Disk, Domain
+from virtwarden.domain.model import Disk, Domain
+from virtwarden.domain.uses import Use, uses
 from virtwarden.policy import KeySource, Rules
 from virtwarden.system.keys import Place
 from virtwarden.system.mapper import NODES
-from virtwarden.uses import Use, uses
 
 PREFIX = "vmw-"
 # dmsetup(8): 127 characters at most; udev would write others than these as \x.. in its links.

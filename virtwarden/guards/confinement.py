@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from virtwarden.domain import Display, Domain, Label
+from virtwarden.domain.model import Display, Domain, Label
+from virtwarden.domain.uses import granted_paths, uses
 from virtwarden.system.mac import selinux_type
-from virtwarden.uses import granted_paths, uses
 
 if TYPE_CHECKING:
     from virtwarden.guards.base import Case

@@ -12,10 +12,10 @@ from typing import Any
 
 from lxml import etree
 
-from virtwarden import xpath
+from virtwarden.domain import xpath
+from virtwarden.domain.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
+from virtwarden.domain.xpath import child, children, present, text, texts
 from virtwarden.errors import DomainError
-from virtwarden.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
-from virtwarden.xpath import child, children, present, text, texts
 
 XML_LIMIT_BYTES = 4 * 1024 * 1024
 # libxml2 compares each attribute of an element with all the others.

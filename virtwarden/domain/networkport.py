@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from virtwarden.domain import Domain, Nic, parse
+from virtwarden.domain.model import Domain, Nic, parse
 from virtwarden.errors import DomainError
 
 # <plug type='…'>, and what the NIC is then: on a bridge by its tap, or on none.
