@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virtwarden.audit import domains, hooks, kernel, libvirt_settings, network, updates
+from virtwarden.audit import (
+    certificates,
+    domains,
+    hooks,
+    kernel,
+    libvirt_settings,
+    network,
+    remote,
+    updates,
+)
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
-from virtwarden.pki import checks as certificates
 from virtwarden.policy import Policy
-from virtwarden.remote import checks as remote_checks
 
 
 def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> list[Item]:
@@ -24,7 +31,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *libvirt_settings.checks(),
         *updates.checks(),
         *network.checks(policy),
-        *remote_checks.checks(),
+        *remote.checks(),
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
     ]

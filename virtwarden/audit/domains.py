@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from virtwarden import lifecycle
+from virtwarden.audit import certificates
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.domain.uses import uses
 from virtwarden.errors import WardenError
@@ -17,7 +18,6 @@ from virtwarden.guards.base import Case, Op, shown
 from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.guards.reach import person_trusted
-from virtwarden.pki import checks as certificates
 from virtwarden.policy import Mode
 from virtwarden.system import process
 from virtwarden.system.files import Found, Inode

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from virtwarden import __version__
 from virtwarden.audit import waivers
+from virtwarden.audit.remote import checks
 from virtwarden.audit.report import Report, text
 from virtwarden.errors import CommandError, HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.remote import edits, recipes
-from virtwarden.remote.checks import checks
 from virtwarden.remote.recipes import Recipe
 from virtwarden.system.run import run as run_command
 

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtwarden.audit import certificates
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.errors import WardenError
-from virtwarden.pki import checks as certificates
 from virtwarden.remote import daemons
 from virtwarden.remote.daemons import PLAIN_PORT, TLS_PORT, Daemon
 from virtwarden.system.conf import Settings

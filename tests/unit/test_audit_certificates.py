@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from virtwarden.audit import certificates as checks
 from virtwarden.audit.item import Item, Severity, State
 from virtwarden.paths import Paths
-from virtwarden.pki import checks
 from virtwarden.system import certificates
 from virtwarden.system.certificates import DAY, Issuer, Purpose
 
