@@ -185,7 +185,7 @@ def _refuse_saved_memory(name: str, rules: Rules) -> None:
     """
     if rules.encryption == "optional" or rules.mode is Mode.DISABLED:
         return
-    from virtwarden.guards.base import shown
+    from virtwarden.words import shown
 
     refusal = Refusal(
         "it was saved with its memory in the clear, which its encrypted disks should not be",

@@ -25,10 +25,11 @@ from virtwarden.guards import (
     storage,
     zones,
 )
-from virtwarden.guards.base import Case, Guard, Op, shown
+from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 from virtwarden.system import process, users
+from virtwarden.words import shown
 
 # identity comes first: it makes the user to whom the others give things. luks opens disks before
 # storage looks at the others. zones comes before network, which lets a tap in once it is where it

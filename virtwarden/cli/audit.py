@@ -8,15 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-import libvirt
-
 from virtwarden import __version__
 from virtwarden.audit import collect, waivers
 from virtwarden.audit.report import EXIT_CODES, Report
-from virtwarden.cli.cases import next_case, running_case
-from virtwarden.cli.connection import connected, persistent
 from virtwarden.errors import HostError
 from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case, running_case
+from virtwarden.libvirtd.connection import all_domains, connected
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy, load
 from virtwarden.system import files
@@ -70,8 +68,6 @@ def _report(paths: Paths) -> Report:
 def _cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
     """Each domain as it runs, or as it would be at its next start."""
     with connected() as connection:
-        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
         return [
             (
                 running_case(paths, policy, domain)
@@ -79,7 +75,7 @@ def _cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
                 else next_case(paths, policy, domain),
                 policy.manages(domain.name()),
             )
-            for domain in known.values()
+            for domain in all_domains(connection)
         ]
 
 

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _serve(paths: Paths) -> int:
-    from virtwarden.cli.tickets import serve
+    from virtwarden.consoled.tickets import serve
 
     if os.geteuid() != 0:
         raise HostError("the console service is root's", fix="leave it to systemd")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import libvirt
 
-from virtwarden.cli.connection import define, find, for_each, inactive_xml, persistent
+from virtwarden.cli.terminal.for_each import for_each
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError
+from virtwarden.libvirtd.connection import define, find, inactive_xml, persistent
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 

@@ -10,10 +10,11 @@ import libvirt
 
 from virtwarden import gate
 from virtwarden.changes import journal
-from virtwarden.cli.connection import connected, for_each, persistent
 from virtwarden.cli.recover import recover_one
+from virtwarden.cli.terminal.for_each import for_each
 from virtwarden.cli.unenrol import restore
 from virtwarden.errors import HostError, WardenError
+from virtwarden.libvirtd.connection import connected, persistent
 from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths

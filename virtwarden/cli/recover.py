@@ -11,8 +11,8 @@ import libvirt
 
 from virtwarden import recovery
 from virtwarden.changes import journal
-from virtwarden.cli.connection import connected, find, rests
 from virtwarden.errors import WardenError
+from virtwarden.libvirtd.connection import connected, find, rests
 from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 

@@ -13,12 +13,12 @@ import libvirt
 
 from virtwarden import lifecycle
 from virtwarden.changes import OpenLuks, journal
-from virtwarden.cli.cases import next_case, running_case
-from virtwarden.cli.connection import connected, find, persistent
 from virtwarden.cli.processes import confinement
-from virtwarden.cli.table import print_table
+from virtwarden.cli.terminal.table import print_table
 from virtwarden.errors import PolicyError, WardenError
 from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case, running_case
+from virtwarden.libvirtd.connection import all_domains, connected, find
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Mode, Policy, last_good, load
@@ -68,9 +68,7 @@ def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
     """
     policy, is_broken = _policy(paths)
     with connected() as connection:
-        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
-        chosen = [find(connection, name) for name in names] if names else list(known.values())
+        chosen = [find(connection, name) for name in names] or all_domains(connection)
         standings = [_standing(paths, policy, domain) for domain in chosen]
     if as_json:
         print(json.dumps([asdict(standing) for standing in standings], indent=2))

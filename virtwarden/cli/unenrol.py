@@ -9,18 +9,18 @@ import libvirt
 
 from virtwarden import recovery
 from virtwarden.changes import journal
-from virtwarden.cli.connection import (
+from virtwarden.cli.terminal.for_each import for_each
+from virtwarden.enrolment.enrol import is_enrolled, unenrolled
+from virtwarden.errors import HostError, PolicyError, WardenError
+from virtwarden.libvirtd.connection import (
     connected,
     define,
     find,
-    for_each,
     inactive_xml,
     persistent,
     rests,
 )
-from virtwarden.cli.kept import unenrol_kept
-from virtwarden.enrolment.enrol import is_enrolled, unenrolled
-from virtwarden.errors import HostError, PolicyError, WardenError
+from virtwarden.libvirtd.kept import unenrol_kept
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import users

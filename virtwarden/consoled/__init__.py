@@ -1,4 +1,5 @@
 """How a console's ticket is given out: who asks, who may, and what the two ends say.
 
-The service that gives it, which needs libvirt, is virtwarden/cli/tickets.py.
+tickets.py is the service that gives it; all that the operator's own end needs (operators.py and
+talk.py) comes without libvirt.
 """

@@ -10,8 +10,8 @@ import string
 
 from virtwarden.domain.model import from_tree, parse
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
 from virtwarden.policy import Mode, Rules
+from virtwarden.words import shown
 
 LENGTH = 8
 # What no shell, key file or terminal takes for its own when it is pasted.

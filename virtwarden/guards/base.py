@@ -14,7 +14,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
-from virtwarden.words import printable
+from virtwarden.words import shown
 
 SUPPLEMENTARY_GROUPS = ("kvm",)
 
@@ -88,10 +88,3 @@ class Guard(Protocol):
 
     def verify(self, case: Case, process: Process) -> list[str]:
         """Which promises the running process breaks, a sentence each; empty where none."""
-
-
-def shown(name: str) -> str:
-    """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
-    import shlex
-
-    return shlex.quote(printable(name))

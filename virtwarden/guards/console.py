@@ -14,10 +14,11 @@ from virtwarden.changes import (
 )
 from virtwarden.domain.model import Display
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.system import sasl
 from virtwarden.system.process import Process
 from virtwarden.system.vnc import VENCRYPT, X509_SASL, X509_SUBTYPES
+from virtwarden.words import shown
 
 NAME = "console"
 

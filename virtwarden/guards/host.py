@@ -13,10 +13,11 @@ from virtwarden.changes import Change
 from virtwarden.domain.model import Device
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case, shown
+from virtwarden.guards.base import Case
 from virtwarden.guards.reach import swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "host"
 

@@ -9,10 +9,11 @@ from virtwarden.changes import Change, NodeRule, OpenLuks
 from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.luks.containers import PREFIX, Container, containers, plain_uses
 from virtwarden.system import keys, mapper
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "luks"
 

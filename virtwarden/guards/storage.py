@@ -9,12 +9,13 @@ from virtwarden.domain.model import Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.guards.reach import search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "storage"
 

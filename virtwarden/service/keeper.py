@@ -13,12 +13,12 @@ import libvirt
 
 from virtwarden import log, recovery
 from virtwarden.changes import journal
-from virtwarden.cli.connection import define, inactive_xml, known, rests
-from virtwarden.cli.kept import unenrol_kept
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
+from virtwarden.libvirtd.connection import define, inactive_xml, known, rests
+from virtwarden.libvirtd.kept import unenrol_kept
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.system import users

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from virtwarden.changes import Change, Claim, NodeRule, journal
-from virtwarden.cli.agent import answering_here
-from virtwarden.cli.connection import connected, define, find, inactive_xml, rests
 from virtwarden.cli.luks import container
 from virtwarden.cli.luks.former import must_be_same, remove_old
 from virtwarden.cli.luks.subject import Subject
-from virtwarden.cli.progress import bar
+from virtwarden.cli.terminal.agent import answering_here
+from virtwarden.cli.terminal.progress import bar
 from virtwarden.domain.model import Disk, Domain, read
 from virtwarden.domain.uses import Use
 from virtwarden.enrolment.enrol import enrol_xml, is_enrolled
 from virtwarden.errors import HostError
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.guards.facts import HostFacts
 from virtwarden.guards.files import review
+from virtwarden.libvirtd.connection import connected, define, find, inactive_xml, rests
 from virtwarden.luks import adoption
 from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.paths import Paths
@@ -28,6 +28,7 @@ from virtwarden.system import blocks, files, images
 from virtwarden.system.blocks import Layer
 from virtwarden.system.keys import HEADER
 from virtwarden.system.mapper import identity
+from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

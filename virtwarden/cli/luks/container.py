@@ -10,7 +10,6 @@ from virtwarden.changes import OpenLuks
 from virtwarden.changes.claims import claims_on
 from virtwarden.domain.model import Domain
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
 from virtwarden.luks import volumes
 from virtwarden.luks.containers import key_place, mapper_name, purpose
 from virtwarden.paths import Paths
@@ -18,6 +17,7 @@ from virtwarden.policy import DiskRules, Rules
 from virtwarden.system import files, mapper
 from virtwarden.system.keys import HEADER, Place, Secret
 from virtwarden.system.mapper import NODES, identity
+from virtwarden.words import shown
 
 _SHORTEST_PASSPHRASE = 12
 

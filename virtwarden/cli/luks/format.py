@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 
-from virtwarden.cli.connection import connected, find, inactive_xml
 from virtwarden.cli.luks import container
 from virtwarden.domain.model import Domain, read
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
+from virtwarden.libvirtd.connection import connected, find, inactive_xml
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import files
+from virtwarden.words import shown
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

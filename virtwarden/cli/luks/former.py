@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 from virtwarden.changes.claims import claims_on
-from virtwarden.cli.agent import answering_here
-from virtwarden.cli.connection import inactive_xml, persistent
 from virtwarden.cli.luks.subject import Subject
-from virtwarden.cli.progress import bar
+from virtwarden.cli.terminal.agent import answering_here
+from virtwarden.cli.terminal.progress import bar
 from virtwarden.domain.model import read
 from virtwarden.domain.uses import uses
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
+from virtwarden.libvirtd.connection import inactive_xml, persistent
 from virtwarden.luks import adoption, volumes
 from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.system import blocks, cryptsetup, files, keys, mapper
 from virtwarden.system.mapper import identity
+from virtwarden.words import shown
 
 
 def remove_old(subject: Subject) -> int:

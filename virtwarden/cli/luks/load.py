@@ -12,10 +12,11 @@ from xml.sax.saxutils import escape
 import libvirt
 from lxml import etree
 
-from virtwarden.cli.agent import answering_here
-from virtwarden.cli.connection import find, for_each, inactive_xml, persistent
+from virtwarden.cli.terminal.agent import answering_here
+from virtwarden.cli.terminal.for_each import for_each
 from virtwarden.domain.model import Disk, read
 from virtwarden.errors import HostError
+from virtwarden.libvirtd.connection import find, inactive_xml, persistent
 from virtwarden.luks.containers import encrypted_by_qemu, key_place, purpose
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules, load

@@ -13,10 +13,10 @@ import libvirt
 
 from virtwarden.changes import OpenLuks, journal
 from virtwarden.changes.luks import closed_at
-from virtwarden.cli.connection import connected, find, inactive_xml, persistent
-from virtwarden.cli.table import print_table
+from virtwarden.cli.terminal.table import print_table
 from virtwarden.domain.model import Disk, Domain, read
 from virtwarden.errors import WardenError
+from virtwarden.libvirtd.connection import all_domains, connected, find, inactive_xml
 from virtwarden.luks import adoption
 from virtwarden.luks.containers import Container, containers, encrypted_by_qemu, key_place
 from virtwarden.paths import Paths
@@ -51,9 +51,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command. Gives 1 where a container is open that should not be, or cannot be read."""
     policy = load(paths)
     with connected() as connection:
-        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        all_of_them = {d.UUIDString(): d for d in [*persistent(connection), *active]}
-        chosen = [find(connection, n) for n in options.domains] or list(all_of_them.values())
+        chosen = [find(connection, name) for name in options.domains] or all_domains(connection)
         standings = [
             standing
             for domain in chosen

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import libvirt
 
-from virtwarden.cli.connection import find
 from virtwarden.domain.model import Disk, Domain
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
+from virtwarden.libvirtd.connection import find
 from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.keys import Place
+from virtwarden.words import shown
 
 
 @dataclass(frozen=True)

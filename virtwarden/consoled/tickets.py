@@ -16,19 +16,19 @@ from dataclasses import dataclass
 import libvirt
 
 from virtwarden import log
-from virtwarden.cli.connection import connected
-from virtwarden.cli.doors import Door, PasswordDoor, SaslDoor
-from virtwarden.cli.viewers import Latest, Watch
 from virtwarden.consoled import operators
 from virtwarden.consoled.attempts import attempt
+from virtwarden.consoled.doors import Door, PasswordDoor, SaslDoor
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
+from virtwarden.consoled.viewers import Latest, Watch
 from virtwarden.domain.model import Display, Domain, read
 from virtwarden.errors import HostError, WardenError
-from virtwarden.guards.base import shown
+from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
+from virtwarden.words import shown
 
 # To type a password in.
 _PATIENCE_SECONDS = 60

@@ -7,7 +7,7 @@ from pathlib import Path
 import libvirt
 
 from virtwarden.changes import IssueCertificate, journal
-from virtwarden.cli import monitor
+from virtwarden.libvirtd import monitor
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 

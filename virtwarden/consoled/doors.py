@@ -9,9 +9,9 @@ from typing import Protocol
 
 import libvirt
 
-from virtwarden.cli import monitor
 from virtwarden.enrolment import passwords
 from virtwarden.errors import HostError
+from virtwarden.libvirtd import monitor
 from virtwarden.paths import Paths
 from virtwarden.system import files, sasl
 

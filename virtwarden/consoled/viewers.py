@@ -10,7 +10,7 @@ from pathlib import Path
 import libvirt
 
 from virtwarden import log
-from virtwarden.cli.doors import Door
+from virtwarden.consoled.doors import Door
 from virtwarden.consoled.operators import Operator
 from virtwarden.paths import Paths
 from virtwarden.system import files

@@ -6,7 +6,7 @@ import libvirt
 
 from virtwarden import gate
 from virtwarden.changes import journal
-from virtwarden.cli.cases import running_case
+from virtwarden.libvirtd.cases import running_case
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy
 

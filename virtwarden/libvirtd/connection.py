@@ -1,14 +1,13 @@
-"""libvirt, as the commands need it. The hook never comes here: it must not call libvirt."""
+"""A connection to the host's libvirt, and its domains. The hook must not call libvirt."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import libvirt
 
-from virtwarden.errors import HostError, WardenError
+from virtwarden.errors import HostError
 
 _URI = "qemu:///system"
 
@@ -61,6 +60,13 @@ def persistent(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
     return sorted(found, key=lambda domain: domain.name())
 
 
+def all_domains(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
+    """The persistent ones, and those that run and will be forgotten at their stop."""
+    active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
+    return list(known.values())
+
+
 def inactive_xml(domain: libvirt.virDomain) -> bytes:
     """What the domain will be at its next start, with its secrets: without them, defining it
     again would drop them."""
@@ -74,19 +80,3 @@ def define(connection: libvirt.virConnect, xml: bytes) -> None:
         connection.defineXML(xml.decode())
     except libvirt.libvirtError as error:
         raise HostError(f"libvirt does not take the domain's XML: {error}") from None
-
-
-def for_each(
-    chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
-    act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
-) -> int:
-    """Do it to one domain after the other; one that fails does not keep the others from it."""
-    failed = False
-    with connected() as connection:
-        for domain in chosen(connection):
-            try:
-                print(f"{domain.name()} {act(connection, domain)}")
-            except WardenError as error:
-                print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
-                failed = True
-    return int(failed)

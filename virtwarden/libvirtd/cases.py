@@ -10,11 +10,11 @@ import libvirt
 
 from virtwarden import lifecycle
 from virtwarden.changes import CreateUser
-from virtwarden.cli.connection import inactive_xml
 from virtwarden.domain.model import Domain, read
 from virtwarden.errors import JournalError
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.facts import HostFacts
+from virtwarden.libvirtd.connection import inactive_xml
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy
 from virtwarden.system.users import Account
