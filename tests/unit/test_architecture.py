@@ -137,7 +137,7 @@ def test_imports_run_one_way(layer: str) -> None:
 
 def test_the_hook_never_comes_near_libvirt() -> None:
     listening = {"service/doorman.py", "service/keeper.py", "service/watcher.py"}
-    rooms = ("cli", "consoled", "libvirtd")
+    rooms = ("adoption", "cli", "consoled", "libvirtd")
     asking = {str(path.relative_to(PACKAGE)) for room in rooms for path in modules(room)}
     assert importers("libvirt") <= asking | listening
 

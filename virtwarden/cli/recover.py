@@ -10,10 +10,10 @@ from functools import partial
 import libvirt
 
 from virtwarden import recovery
+from virtwarden.adoption import work
 from virtwarden.changes import journal
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd.connection import connected, find, rests
-from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 
 
@@ -36,7 +36,7 @@ def recover(paths: Paths, names: list[str]) -> int:
             if names and not rests(connection, domain):
                 print(f"{domain} runs: nothing to recover")
             failed |= not recover_one(paths, domain, partial(rests, connection, domain))
-    for undone in adoption.recover(paths) if not names else ():
+    for undone in work.recover(paths) if not names else ():
         print(undone)
     return int(failed)
 

@@ -24,7 +24,10 @@ from virtwarden.system.nft import nft
 # What installation, commands and reports need, and what listens to libvirt: no hook goes there.
 _NOT_FOR_HOOKS = tuple(
     f"virtwarden.{name}"
-    for name in ("audit", "cli", "consoled", "libvirtd", "package", "remote", "service.")
+    for name in (
+        *("adoption", "audit", "cli", "consoled", "libvirtd", "package", "remote"),
+        "service.",
+    )
 )
 # What is imported where it is needed, here and in the libraries themselves.
 _LIBRARIES = (

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from virtwarden.adoption import copying
+from virtwarden.adoption.subject import Subject
 from virtwarden.changes.claims import claims_on
-from virtwarden.cli.luks.subject import Subject
-from virtwarden.cli.terminal.agent import answering_here
-from virtwarden.cli.terminal.progress import bar
 from virtwarden.domain.model import read
 from virtwarden.domain.uses import uses
 from virtwarden.errors import HostError
@@ -20,7 +19,7 @@ from virtwarden.system.mapper import identity
 from virtwarden.words import shown
 
 
-def remove_old(subject: Subject) -> int:
+def remove_old(subject: Subject) -> None:
     """Overwrite and remove the former disk, where nothing of it is lost thereby."""
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target)
     if state is None or state.phase is not Phase.DONE:
@@ -33,15 +32,14 @@ def remove_old(subject: Subject) -> int:
         _must_be_nobodys(subject, state)
         _must_open(subject)
         _must_hold_the_same(subject, state)
-        _overwrite(state)
+        _overwrite(subject, state)
     adoption.forget(subject.paths, state)
-    print(f"{state.source} is overwritten, and gone.")
-    return 0
+    subject.dialogue.say(f"{state.source} is overwritten, and gone.")
 
 
 def _must_open(subject: Subject) -> None:
     """What is overwritten is the last copy for whoever cannot open the other."""
-    with answering_here():
+    with subject.dialogue.answering():
         key = keys.fetch(subject.place)
     cryptsetup.test(subject.place.container, key)
 
@@ -72,7 +70,7 @@ def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
 def _must_hold_the_same(subject: Subject, state: Adoption) -> None:
     """A name in /dev may be another disk's since the last boot; a file may have been written."""
     with blocks.opened(state.chain) as source:
-        digest = adoption.digest(source, bar(f"reading {state.source}"))
+        digest = copying.digest(source, subject.dialogue.progress(f"reading {state.source}"))
     if digest != state.digest:
         raise HostError(
             "it is not the disk that was copied, or was written since",
@@ -82,9 +80,9 @@ def _must_hold_the_same(subject: Subject, state: Adoption) -> None:
         )
 
 
-def _overwrite(state: Adoption) -> None:
+def _overwrite(subject: Subject, state: Adoption) -> None:
     """Zeros over all of it. What a file system, a snapshot or a flash cell keeps of it stays."""
-    update = bar(f"overwriting {state.source}")
+    update = subject.dialogue.progress(f"overwriting {state.source}")
     # Of a device that is mounted, or otherwise held, the kernel refuses O_EXCL (open(2)).
     exclusive = os.O_EXCL if state.chain[0].is_device else 0
     handle = os.open(state.source, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | exclusive)

@@ -10,6 +10,7 @@ from virtwarden.domain.model import Disk, Domain
 from virtwarden.errors import HostError
 from virtwarden.libvirtd.connection import find
 from virtwarden.luks import adoption
+from virtwarden.luks.dialogue import Dialogue
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.keys import Place
@@ -18,7 +19,7 @@ from virtwarden.words import shown
 
 @dataclass(frozen=True)
 class Subject:
-    """The disk of a domain that is looked at, and what the policy says of it."""
+    """The disk of a domain that is looked at, what the policy says of it, and who is told."""
 
     paths: Paths
     connection: libvirt.virConnect
@@ -27,6 +28,7 @@ class Subject:
     target: str
     place: Place
     node: str
+    dialogue: Dialogue
 
     @property
     def key(self) -> str:

@@ -1,10 +1,6 @@
-"""What `luks format` and `luks adopt` have in common: a new container for a disk of a domain."""
+"""A new LUKS container for a disk of a domain, by what the policy says of it."""
 
 from __future__ import annotations
-
-import getpass
-import os
-import sys
 
 from virtwarden.changes import OpenLuks
 from virtwarden.changes.claims import claims_on
@@ -12,14 +8,13 @@ from virtwarden.domain.model import Domain
 from virtwarden.errors import HostError
 from virtwarden.luks import volumes
 from virtwarden.luks.containers import key_place, mapper_name, purpose
+from virtwarden.luks.dialogue import Dialogue
 from virtwarden.paths import Paths
 from virtwarden.policy import DiskRules, Rules
 from virtwarden.system import files, mapper
 from virtwarden.system.keys import HEADER, Place, Secret
 from virtwarden.system.mapper import NODES, identity
 from virtwarden.words import shown
-
-_SHORTEST_PASSPHRASE = 12
 
 
 def rules_of(rules: Rules, domain: Domain, target: str) -> DiskRules:
@@ -57,17 +52,18 @@ def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
         volumes.must_fit(place.container, usable, blank=blank)
 
 
-def make(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
+def make(paths: Paths, place: Place, usable: int, dialogue: Dialogue, *, blank: bool) -> None:
     """A new container of so many usable bytes, its recovery passphrase shown. Raises HostError."""
     check(paths, place, usable, blank=blank)
     # One that is typed may be refused, one that is made is left behind: before the room, and after.
-    typed = volumes.new_key(place, _ask) if place.kind == "ask" else None
+    asks = dialogue.new_passphrase
+    typed = volumes.new_key(place, asks) if place.kind == "ask" else None
     volumes.make_room(place.container, usable)
     recovery = volumes.recovery_passphrase()
-    volumes.encrypt(place.container, typed or volumes.new_key(place, _ask), recovery)
-    _show(place.container, recovery)
+    volumes.encrypt(place.container, typed or volumes.new_key(place, asks), recovery)
+    _show(dialogue, place.container, recovery)
     if place.value == HEADER:
-        print(
+        dialogue.say(
             f"Now have clevis open it, with that passphrase: clevis luks bind -d {place.container}"
             " tang '{\"url\": …}' (or tpm2 '{}')"
         )
@@ -92,22 +88,7 @@ def opening(place: Place, name: str, user: str = "") -> OpenLuks:
     )
 
 
-def _show(container: str, recovery: Secret) -> None:
-    print(f"The recovery passphrase of {container}, which opens it when its key is lost:\n")
-    print(f"    {recovery.reveal().decode()}\n")
-    print("It is shown this once. Write it down, and keep it away from this host.", flush=True)
-
-
-def _ask(purpose: str) -> Secret:
-    """A new passphrase, typed twice, or a line of standard input where that is no terminal."""
-    if not os.isatty(sys.stdin.fileno()):
-        passphrase = sys.stdin.readline().rstrip("\n")
-    else:
-        passphrase = getpass.getpass(f"New {purpose.lower()}: ")
-        if passphrase != getpass.getpass("Once more: "):
-            raise HostError("the two are not the same", fix="again")
-    if len(passphrase) < _SHORTEST_PASSPHRASE:
-        raise HostError(
-            f"a passphrase needs {_SHORTEST_PASSPHRASE} letters", fix="take a longer one"
-        )
-    return Secret(passphrase.encode())
+def _show(dialogue: Dialogue, container: str, recovery: Secret) -> None:
+    dialogue.say(f"The recovery passphrase of {container}, which opens it when its key is lost:\n")
+    dialogue.say(f"    {recovery.reveal().decode()}\n")
+    dialogue.say("It is shown this once. Write it down, and keep it away from this host.")
