@@ -29,6 +29,16 @@ def recover(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] |
         return journal.undo(paths, domain, Scope.RUN)
 
 
+def recovered(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str]:
+    """Recover a domain, and say what came of it, a line each. Raises as `recover` does."""
+    done = len(journal.records(paths, domain))
+    reports = recover(paths, domain, rests)
+    if reports is None:
+        return []
+    lines = [f"{domain}: left alone: {report}" for report in reports]
+    return [*lines, f"{domain}: {done} changes undone"] if done else lines
+
+
 def forget(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] | None:
     """Undo all that was ever done for a domain, its user included; its uid stays spent.
 

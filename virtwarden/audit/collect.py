@@ -1,4 +1,4 @@
-"""The one list of what is looked at."""
+"""The one list of what is looked at, and the domains that it is looked at for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from virtwarden.audit import (
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case, running_case
+from virtwarden.libvirtd.connection import all_domains, connected
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy
 
@@ -35,3 +37,17 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
     ]
+
+
+def cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
+    """Each domain as it runs, or as it would be at its next start."""
+    with connected() as connection:
+        return [
+            (
+                running_case(paths, policy, domain)
+                if domain.isActive()
+                else next_case(paths, policy, domain),
+                policy.manages(domain.name()),
+            )
+            for domain in all_domains(connection)
+        ]

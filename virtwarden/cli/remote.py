@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
 import sys
 from pathlib import Path
 
-from virtwarden import __version__
-from virtwarden.audit import waivers
 from virtwarden.audit.remote import checks
-from virtwarden.audit.report import Report, text
+from virtwarden.audit.report import report_on, text
 from virtwarden.errors import CommandError, HostError
 from virtwarden.paths import Paths
 from virtwarden.policy import load
@@ -51,10 +47,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _check(paths: Paths) -> int:
-    now = datetime.datetime.now(datetime.UTC).astimezone()
-    judged = waivers.waive(checks(), load(paths).rules_for("").waivers, now.date())
-    made_at = now.isoformat(timespec="seconds")
-    report = Report(os.uname().nodename, __version__, made_at, tuple(judged))
+    report = report_on(checks(), load(paths))
     sys.stdout.write(text.render(report))
     return report.exit_code
 

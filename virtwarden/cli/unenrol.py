@@ -10,17 +10,16 @@ import libvirt
 from virtwarden import recovery
 from virtwarden.changes import journal
 from virtwarden.cli.terminal.for_each import for_each
-from virtwarden.enrolment.enrol import is_enrolled, unenrolled
+from virtwarden.enrolment.enrol import is_enrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.libvirtd.connection import (
     connected,
-    define,
     find,
     inactive_xml,
     persistent,
     rests,
 )
-from virtwarden.libvirtd.kept import unenrol_kept
+from virtwarden.libvirtd.kept import restore
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import users
@@ -93,20 +92,6 @@ def _forgotten(connection: libvirt.virConnect, paths: Paths) -> list[str]:
     """The domains that once ran under guard and that libvirt knows no more."""
     there = {domain.UUIDString() for domain in connection.listAllDomains()}
     return [uuid for uuid in journal.known_domains(paths) if uuid not in there]
-
-
-def restore(
-    connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
-) -> tuple[bool, list[str]]:
-    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
-
-    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
-    where libvirt does not take the domain itself.
-    """
-    xml = unenrolled(inactive_xml(domain), paths)
-    if xml is not None:
-        define(connection, xml)
-    return xml is not None, unenrol_kept(domain, paths)
 
 
 def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:

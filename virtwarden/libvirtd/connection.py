@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import libvirt
 
-from virtwarden.errors import HostError
+from virtwarden.errors import HostError, WardenError
 
 _URI = "qemu:///system"
 
@@ -80,3 +80,21 @@ def define(connection: libvirt.virConnect, xml: bytes) -> None:
         connection.defineXML(xml.decode())
     except libvirt.libvirtError as error:
         raise HostError(f"libvirt does not take the domain's XML: {error}") from None
+
+
+def each(
+    chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
+    act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
+) -> Iterator[tuple[str, str | WardenError]]:
+    """Do it to one domain after the other; one that fails does not keep the others from it.
+
+    Gives each one's name, and what was done or why it was not.
+    """
+    with connected() as connection:
+        for domain in chosen(connection):
+            outcome: str | WardenError
+            try:
+                outcome = act(connection, domain)
+            except WardenError as error:
+                outcome = error
+            yield domain.name(), outcome

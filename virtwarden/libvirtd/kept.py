@@ -1,7 +1,7 @@
-"""What else libvirt keeps of a domain: a managed save, snapshots and checkpoints hold its XML too.
+"""What libvirt keeps of a domain: its XML, which managed saves, snapshots and checkpoints hold too.
 
-libvirt starts a domain out of the first two, with the wrapper and the user that stand there; and
-it forgets snapshots and checkpoints whose emulator is gone when it starts itself.
+libvirt starts a domain out of a managed save and of snapshots, with the wrapper and the user that
+stand there; and it forgets snapshots and checkpoints whose emulator is gone when it starts itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,22 @@ from functools import partial
 import libvirt
 
 from virtwarden.enrolment.enrol import unenrolled
+from virtwarden.libvirtd.connection import define, inactive_xml
 from virtwarden.paths import Paths
+
+
+def restore(
+    connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
+) -> tuple[bool, list[str]]:
+    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
+
+    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
+    where libvirt does not take the domain itself.
+    """
+    xml = unenrolled(inactive_xml(domain), paths)
+    if xml is not None:
+        define(connection, xml)
+    return xml is not None, unenrol_kept(domain, paths)
 
 
 def unenrol_kept(domain: libvirt.virDomain, paths: Paths) -> list[str]:

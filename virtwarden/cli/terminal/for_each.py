@@ -8,20 +8,19 @@ from collections.abc import Callable
 import libvirt
 
 from virtwarden.errors import WardenError
-from virtwarden.libvirtd.connection import connected
+from virtwarden.libvirtd.connection import each
 
 
 def for_each(
     chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
     act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
 ) -> int:
-    """Do it to one domain after the other; one that fails does not keep the others from it."""
+    """Do it to each, and print what came of it. Gives 1 where it failed with any, else 0."""
     failed = False
-    with connected() as connection:
-        for domain in chosen(connection):
-            try:
-                print(f"{domain.name()} {act(connection, domain)}")
-            except WardenError as error:
-                print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
-                failed = True
+    for name, outcome in each(chosen, act):
+        if isinstance(outcome, WardenError):
+            print(f"virt-warden: {name}: {outcome}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{name} {outcome}")
     return int(failed)
