@@ -72,14 +72,30 @@ def test_every_change_is_told() -> None:
 
 
 def test_every_step_at_which_something_is_done_is_told() -> None:
-    told = re.findall(r"`(\w+)`", " ".join(first_column(section("A `virsh start` in four files"))))
+    told = re.findall(r"`(\w+)`", " ".join(first_column(section("A `virsh start`, file by file"))))
     assert set(told) == {*hook._REFUSABLE, *hook._AFTERWARDS, "release"}
 
 
-def test_the_four_files_are_there() -> None:
-    links = re.findall(r"^\d\. \[(.*?)\]", section("A `virsh start` in four files"), re.MULTILINE)
-    assert len(links) == 4
-    assert all((REPOSITORY / link).is_file() for link in links)
+def way_of_a_start() -> list[str]:
+    """The files that show a start, in their order."""
+    found = section("A `virsh start`, file by file")
+    return re.findall(r"^\d\. \[(.*?)\]", found, re.MULTILINE)
+
+
+def test_the_files_of_a_start_are_there() -> None:
+    way = way_of_a_start()
+    assert len(way) == 7
+    assert "Seven files" in section("A `virsh start`, file by file")
+    assert [link for link in way if not (REPOSITORY / link).is_file()] == []
+
+
+def test_the_files_of_a_start_lead_from_one_to_the_next() -> None:
+    """No file of ours on the way is one that nothing before it calls."""
+    ours = [
+        dotted(REPOSITORY / link) for link in way_of_a_start() if link.startswith("virtwarden/")
+    ]
+    for place, name in enumerate(ours[1:], start=1):
+        assert any(name in DIRECT[before] for before in ours[:place]), name
 
 
 def test_every_place_is_told() -> None:
