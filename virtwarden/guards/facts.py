@@ -154,6 +154,7 @@ class HostFacts:
         """See Facts."""
         if not (self.paths.state / "adoptions").exists():
             return ()
+        # Imported here: hardly any start needs it.
         from virtwarden.luks import adoption
 
         found = adoption.unfinished(self.paths, domain)
