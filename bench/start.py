@@ -27,7 +27,7 @@ from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.network import bridge
 from tests.host.service import service
 from tests.libvirt.warden import set_policy
-from virtwarden.enrolment import enrol_xml
+from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.paths import Paths
 
 _PATHS = Paths()

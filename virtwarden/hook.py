@@ -92,8 +92,9 @@ def _unexpected(error: Exception) -> str:
 
 def _release(call: _Call) -> None:
     """Needs no policy: what was done is undone, whatever the policy says by now."""
-    from virtwarden import gate, journal
-    from virtwarden.domain import read
+    from virtwarden import gate
+    from virtwarden.changes import journal
+    from virtwarden.domain.model import read
     from virtwarden.system.taps import Tap
 
     domain = read(_input(call.stdin))
@@ -127,16 +128,17 @@ def _let_pass(call: _Call) -> None:
     from virtwarden import gate
 
     if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
-        from virtwarden.domain import read
+        from virtwarden.domain.model import read
 
         gate.admit(call.paths, [nic.tap for nic in read(_input(call.stdin)).nics if nic.tap])
 
 
 def _review_port(call: _Call) -> None:
     """A NIC comes onto a libvirt network, at a start or plugged in: only where it may be."""
-    from virtwarden import lifecycle, networkport
-    from virtwarden.facts import HostFacts
+    from virtwarden import lifecycle
+    from virtwarden.domain import networkport
     from virtwarden.guards.base import Case, Op
+    from virtwarden.guards.facts import HostFacts
 
     port = networkport.read(_input(call.stdin))
     policy = _policy(call.paths, port.owner)
@@ -168,10 +170,11 @@ def _policy(paths: Paths, name: str) -> Policy:
 
 def _take_step(call: _Call, rules: Rules) -> None:
     # Imported here: a domain that is not managed does not pay for it.
-    from virtwarden import journal, lifecycle
-    from virtwarden.domain import read
-    from virtwarden.facts import HostFacts
+    from virtwarden import lifecycle
+    from virtwarden.changes import journal
+    from virtwarden.domain.model import read
     from virtwarden.guards.base import Case, Op
+    from virtwarden.guards.facts import HostFacts
 
     steps: Mapping[str, tuple[Op, Callable[[Case], None]]] = {
         "prepare": (Op.PREPARE, partial(lifecycle.prepare, dismiss=call.dismiss)),
@@ -203,13 +206,13 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
 
     At these two steps alone libvirt takes the domain's XML from the hook's stdout.
     """
-    from virtwarden.enrolment import enrol_xml
+    from virtwarden.enrolment.enrol import enrol_xml
 
     call.stdout.write(enrol_xml(_input(call.stdin), rules.user_prefix, call.paths))
 
 
 def _input(stdin: BinaryIO) -> bytes:
-    from virtwarden.domain import XML_LIMIT_BYTES
+    from virtwarden.domain.model import XML_LIMIT_BYTES
 
     xml = stdin.read(XML_LIMIT_BYTES + 1)
     if not xml:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from virtwarden import gate, journal, log
-from virtwarden.changes import Change, CreateUser, Scope
+from virtwarden import gate, log
+from virtwarden.changes import Change, CreateUser, Scope, journal
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,
@@ -25,10 +25,11 @@ from virtwarden.guards import (
     storage,
     zones,
 )
-from virtwarden.guards.base import Case, Guard, Op, shown
+from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 from virtwarden.system import process, users
+from virtwarden.words import shown
 
 # identity comes first: it makes the user to whom the others give things. luks opens disks before
 # storage looks at the others. zones comes before network, which lets a tap in once it is where it

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from virtwarden import journal
-from virtwarden.changes import Scope
+from virtwarden.changes import Scope, journal
 from virtwarden.paths import Paths
 
 
@@ -28,6 +27,16 @@ def recover(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] |
         if journal.state(paths, domain) != before:
             return None
         return journal.undo(paths, domain, Scope.RUN)
+
+
+def recovered(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str]:
+    """Recover a domain, and say what came of it, a line each. Raises as `recover` does."""
+    done = len(journal.records(paths, domain))
+    reports = recover(paths, domain, rests)
+    if reports is None:
+        return []
+    lines = [f"{domain}: left alone: {report}" for report in reports]
+    return [*lines, f"{domain}: {done} changes undone"] if done else lines
 
 
 def forget(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] | None:

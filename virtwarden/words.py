@@ -6,3 +6,10 @@ from __future__ import annotations
 def printable(text: str) -> str:
     """The text with a ? for each character that a terminal would obey or a page could not hold."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def shown(name: str) -> str:
+    """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
+    import shlex
+
+    return shlex.quote(printable(name))

@@ -9,9 +9,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["virtwarden"]):
-    from virtwarden import uses
-    from virtwarden.domain import read
-    from virtwarden.enrolment import is_enrolled
+    from virtwarden.domain import uses
+    from virtwarden.domain.model import read
+    from virtwarden.enrolment.enrol import is_enrolled
     from virtwarden.errors import WardenError
     from virtwarden.paths import Paths
 

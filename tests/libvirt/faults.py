@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.host.namespace import CHECKOUT
-from virtwarden import journal
-from virtwarden.changes import KINDS
+from virtwarden.changes import KINDS, journal
 
 DOOR = f"""\
 #!/usr/bin/python3 -I

@@ -18,7 +18,7 @@ from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
 from tests.libvirt.vault import KEY, Vault, eventually, opened
 from tests.libvirt.warden import ENFORCING, POLICY, Warden, set_policy
-from virtwarden import adoption
+from virtwarden.luks import adoption
 from virtwarden.paths import Paths
 from virtwarden.system import cryptsetup
 from virtwarden.system.keys import Secret
@@ -412,24 +412,25 @@ def killed(images: Path, moment: str) -> None:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, "/usr/share/virt-warden")
-from virtwarden import adoption, journal, volumes
-from virtwarden.cli.luks import adopt, container
+from virtwarden.adoption import copying, steps
+from virtwarden.changes import journal
+from virtwarden.luks import adoption, creation, volumes
 from virtwarden.cli.main import main
 from virtwarden.system import cryptsetup
 
-adoption._CHUNK_BYTES = 2**20
-adoption._CHECKPOINT_BYTES = 2**21
+copying._CHUNK_BYTES = 2**20
+copying._CHECKPOINT_BYTES = 2**21
 MOMENTS = {
     "begun": (adoption, "store", 1),
     "room": (volumes, "make_room", 1),
     "formatted": (cryptsetup, "format_container", 1),
     "key added": (cryptsetup, "add_key", 1),
-    "shown": (container, "_show", 1),
+    "shown": (creation, "_show", 1),
     "opened": (journal, "perform", 1),
-    "copying": (adoption, "_write", 5),
-    "copied": (adoption, "_copy", 1),
-    "compared": (adoption, "_compare", 1),
-    "defined": (adopt, "define", 1),
+    "copying": (copying, "_write", 5),
+    "copied": (copying, "_copy", 1),
+    "compared": (copying, "_compare", 1),
+    "defined": (steps, "define", 1),
     "done": (adoption, "store", 8),
 }
 module, name, times = MOMENTS[sys.argv[1]]

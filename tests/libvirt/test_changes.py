@@ -15,7 +15,7 @@ from tests.host.images import luks
 from tests.host.tap import open_tap
 from tests.libvirt.faults import kill_while_writing
 from tests.libvirt.snapshots import make_base_chains, snapshot
-from virtwarden import gate, journal
+from virtwarden import gate
 from virtwarden.changes import (
     KINDS,
     AdmitTaps,
@@ -37,6 +37,7 @@ from virtwarden.changes import (
     SetBridgePort,
     TakeBack,
     WriteFile,
+    journal,
 )
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths

@@ -15,8 +15,7 @@ from tests.host.command import run
 from tests.host.domain import Vnc, domain_xml
 from tests.host.libvirt import Libvirt
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
-from virtwarden import journal
-from virtwarden.changes import InstallFilters, IssueCertificate
+from virtwarden.changes import InstallFilters, IssueCertificate, journal
 
 HOST = "127.0.0.1"
 PASSWORD, OTHER_PASSWORD = "p4ssw0rd", "0therpwd"

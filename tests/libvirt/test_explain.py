@@ -8,8 +8,7 @@ from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import POLICY, Warden, set_policy
-from virtwarden import journal
-from virtwarden.changes import Scope
+from virtwarden.changes import Scope, journal
 from virtwarden.paths import Paths
 
 MAC = "52:54:00:00:00:01"

@@ -19,7 +19,7 @@ from tests.host.images import luks, qcow2
 from tests.host.syslog import Syslog
 from tests.libvirt.vault import KEY, Vault, eventually, key_file, opened
 from tests.libvirt.warden import LEFT_ALONE, as_user, set_policy
-from virtwarden import journal
+from virtwarden.changes import journal
 from virtwarden.package.luks import by_hand
 from virtwarden.paths import Paths
 from virtwarden.system import mapper, users

@@ -24,7 +24,7 @@ from tests.host.libvirt import Libvirt
 from tests.libvirt.snapshots import make_base_chains
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, set_policy
 from tests.libvirt.wire import Wire, plain, wire
-from virtwarden import journal
+from virtwarden.changes import journal
 
 BACKENDS = ("nftables", "ebtables")
 OWN = "52:54:00:00:00:01"

@@ -17,8 +17,7 @@ from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
 from tests.libvirt.faults import kill_while_writing
 from tests.libvirt.warden import PATHS, Warden, as_user
-from virtwarden import journal
-from virtwarden.changes import IssueCertificate
+from virtwarden.changes import IssueCertificate, journal
 from virtwarden.pki import consoles
 from virtwarden.pki.keys import nobody
 

@@ -16,8 +16,7 @@ from tests.host.service import Service
 from tests.host.service import service as running_service
 from tests.host.syslog import Syslog
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, Warden, as_user, set_policy
-from virtwarden import journal
-from virtwarden.changes import WriteFile
+from virtwarden.changes import WriteFile, journal
 from virtwarden.paths import Paths
 from virtwarden.system import users
 

@@ -16,8 +16,7 @@ from tests.host.images import qcow2, raw
 from tests.host.syslog import Syslog
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import Warden, as_user, set_policy
-from virtwarden import journal
-from virtwarden.changes import CreateUser
+from virtwarden.changes import CreateUser, journal
 from virtwarden.guards.sandbox import ENVIRONMENT
 from virtwarden.paths import Paths
 from virtwarden.system import users

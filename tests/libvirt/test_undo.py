@@ -36,9 +36,10 @@ from tests.libvirt.warden import (
     set_policy,
     until,
 )
-from virtwarden import hook, journal
+from virtwarden import hook
+from virtwarden.changes import journal
 from virtwarden.cli.recover import recover
-from virtwarden.domain import read
+from virtwarden.domain.model import read
 from virtwarden.system import users
 
 HOOKS = Path("/etc/libvirt/hooks")

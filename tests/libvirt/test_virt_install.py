@@ -15,7 +15,7 @@ from tests.host.command import run
 from tests.host.events import lifecycle_events
 from tests.host.images import qcow2, raw
 from tests.libvirt.warden import Warden, set_policy
-from virtwarden import journal
+from virtwarden.changes import journal
 from virtwarden.paths import Paths
 
 PATHS = Paths()

@@ -16,8 +16,7 @@ import pytest
 
 from tests.host.command import run
 from tests.libvirt.warden import Warden
-from virtwarden import journal
-from virtwarden.changes import KINDS, Scope
+from virtwarden.changes import KINDS, Scope, journal
 from virtwarden.paths import Paths
 from virtwarden.system import users
 

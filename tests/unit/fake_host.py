@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from virtwarden.changes import Claim
-from virtwarden.domain import read
+from virtwarden.domain.model import read
 from virtwarden.errors import HostError
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths

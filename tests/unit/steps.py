@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from virtwarden import journal
-from virtwarden.changes import KINDS, Before, Scope
+from virtwarden.changes import KINDS, Before, Scope, journal
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 

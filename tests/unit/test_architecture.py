@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,10 +15,38 @@ from virtwarden import hook
 from virtwarden.changes import KINDS
 from virtwarden.lifecycle import GUARDS
 from virtwarden.paths import Paths
+from virtwarden.service import warm
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "virtwarden"
 TOLD = (REPOSITORY / "docs" / "architecture.md").read_text()
+VERSION = "__init__"
+"""virtwarden/__init__.py: it has the version, and comes with whatever of ours is imported."""
+
+# Who imports only what stands above it, and nothing that stands beside it in its line.
+RANKS = (
+    ("words", "log", "paths"),
+    ("errors",),
+    ("system", "policy"),
+    ("domain", "gate", "pki", "hostnet"),
+    ("changes", "remote"),
+    ("luks",),
+    ("guards",),
+    ("enrolment", "lifecycle", "recovery"),
+    ("hook", "libvirtd"),
+    ("package",),
+    ("adoption", "audit", "consoled"),
+    ("service",),
+    ("cli",),
+)
+# The ranking would let these: what a change does is in its own fields, and what a guard plans is
+# done by others.
+STRANGERS = (
+    ("changes", "policy"),
+    ("changes", "domain"),
+    ("changes", "changes.journal"),
+    ("guards", "changes.journal"),
+)
 # Made by tools, held by nobody.
 PASSING = {"build", "__pycache__"}
 
@@ -43,14 +72,30 @@ def test_every_change_is_told() -> None:
 
 
 def test_every_step_at_which_something_is_done_is_told() -> None:
-    told = re.findall(r"`(\w+)`", " ".join(first_column(section("A `virsh start` in four files"))))
+    told = re.findall(r"`(\w+)`", " ".join(first_column(section("A `virsh start`, file by file"))))
     assert set(told) == {*hook._REFUSABLE, *hook._AFTERWARDS, "release"}
 
 
-def test_the_four_files_are_there() -> None:
-    links = re.findall(r"^\d\. \[(.*?)\]", section("A `virsh start` in four files"), re.MULTILINE)
-    assert len(links) == 4
-    assert all((REPOSITORY / link).is_file() for link in links)
+def way_of_a_start() -> list[str]:
+    """The files that show a start, in their order."""
+    found = section("A `virsh start`, file by file")
+    return re.findall(r"^\d\. \[(.*?)\]", found, re.MULTILINE)
+
+
+def test_the_files_of_a_start_are_there() -> None:
+    way = way_of_a_start()
+    assert len(way) == 7
+    assert "Seven files" in section("A `virsh start`, file by file")
+    assert [link for link in way if not (REPOSITORY / link).is_file()] == []
+
+
+def test_the_files_of_a_start_lead_from_one_to_the_next() -> None:
+    """No file of ours on the way is one that nothing before it calls."""
+    ours = [
+        dotted(REPOSITORY / link) for link in way_of_a_start() if link.startswith("virtwarden/")
+    ]
+    for place, name in enumerate(ours[1:], start=1):
+        assert any(name in DIRECT[before] for before in ours[:place]), name
 
 
 def test_every_place_is_told() -> None:
@@ -98,13 +143,95 @@ def imports(module: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{module} imports by a relative name, which this does not follow"
             yield node.module
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def importers(name: str) -> set[str]:
     return {str(module.relative_to(PACKAGE)) for module in modules() if name in {*imports(module)}}
+
+
+def dotted(module: Path) -> str:
+    parts = module.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(name: str) -> str:
+    """The package, or the module at the root, that a module of ours belongs to."""
+    return (*name.split("."), "__init__")[1]
+
+
+OURS = {dotted(module): module for module in modules()}
+
+
+def direct(module: Path) -> set[str]:
+    """What it imports of ours; a package only where more than modules is wanted of it."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= names if names <= OURS.keys() else {*names, str(node.module)}
+    return found & OURS.keys()
+
+
+DIRECT = {name: direct(module) for name, module in OURS.items()}
+
+
+def reached(name: str) -> set[str]:
+    """All modules of ours that come with a module, by whatever it imports at whatever time."""
+    found, left = set(), {name}
+    while left:
+        found |= left
+        packages = {each.rpartition(".")[0] for each in left} - {""}
+        left = {other for each in left for other in DIRECT[each]} | packages
+        left -= found
+    return found
+
+
+def test_the_ranking_is_told() -> None:
+    told = [tuple(re.findall(r"`(\w+)`", row)) for row in first_column(section("Imports"))]
+    assert told == [*RANKS]
+
+
+def test_every_package_and_module_has_its_rank() -> None:
+    assert sorted(name for rank in RANKS for name in rank) == sorted({*map(room, OURS)} - {VERSION})
+
+
+@pytest.mark.parametrize("name", [name for rank in RANKS for name in rank])
+def test_only_what_ranks_above_is_imported(name: str) -> None:
+    """Also by what is imported, and also where a function imports late."""
+    above = {VERSION, name}
+    for rank in RANKS[: next(place for place, rank in enumerate(RANKS) if name in rank)]:
+        above |= {*rank}
+    for module in OURS:
+        if room(module) == name:
+            assert {other for other in reached(module) if room(other) not in above} == set(), module
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graphlib.TopologicalSorter(DIRECT).prepare()
+
+
+def test_modules_are_imported_by_name() -> None:
+    """What is imported by a string, no test of this file sees: commands by their names alone."""
+    unseen = importers("importlib") | importers("pkgutil")
+    # What leaves the hook behind at the removal imports lxml, by its own list of libraries.
+    commands, leaving = {"cli/main.py", "cli/luks/__init__.py"}, {"package/farewell.py"}
+    assert unseen == commands | leaving | {"service/warm.py"}
+    for module in modules():
+        assert "__import__" not in module.read_text(), module
+
+
+def test_the_service_warms_nothing_up_that_ranks_below_it() -> None:
+    service = next(place for place, rank in enumerate(RANKS) if "service" in rank)
+    below = {f"virtwarden.{name}" for rank in RANKS[service:] for name in rank} - {
+        "virtwarden.service"
+    }
+    assert below <= {*warm._NOT_FOR_HOOKS}
 
 
 @pytest.mark.parametrize("module", modules("system"), ids=lambda path: path.stem)
@@ -121,24 +248,25 @@ def test_a_guard_knows_nothing_of_another(guard: object) -> None:
     assert others & {*imports(module)} == set()
 
 
-@pytest.mark.parametrize("layer", ["changes", "guards", "system", "policy"])
-def test_imports_run_one_way(layer: str) -> None:
-    above = {
-        "system": ("changes", "guards", "lifecycle", "journal", "hook", "cli", "policy"),
-        "changes": ("guards", "lifecycle", "journal", "hook", "cli", "policy"),
-        "policy": ("changes", "guards", "lifecycle", "journal", "hook", "cli"),
-        "guards": ("lifecycle", "journal", "hook", "cli"),
-    }[layer]
-    forbidden = tuple(f"virtwarden.{name}" for name in above)
-    for module in modules(layer):
-        found = [name for name in imports(module) if name.startswith(forbidden)]
-        assert found == [], module
+@pytest.mark.parametrize(("name", "stranger"), STRANGERS)
+def test_what_ranks_above_is_kept_apart_all_the_same(name: str, stranger: str) -> None:
+    for module in OURS:
+        if room(module) == name and module != f"virtwarden.{stranger}":
+            found = {other.removeprefix("virtwarden.") for other in reached(module)}
+            assert {each for each in found if f"{each}.".startswith(f"{stranger}.")} == set(), (
+                module
+            )
 
 
 def test_the_hook_never_comes_near_libvirt() -> None:
-    listening = {"service/doorman.py", "service/keeper.py", "service/watcher.py"}
-    commands = {str(path.relative_to(PACKAGE)) for path in modules("cli")}
-    assert importers("libvirt") <= commands | listening
+    libraries = {"libvirt", "libvirt_qemu"}
+    asking = {name for name, module in OURS.items() if libraries & {*imports(module)}}
+    for called_by_libvirt in ("virtwarden.hook", "virtwarden.package.farewell"):
+        assert reached(called_by_libvirt) & asking == set()
+    below = {"adoption", "audit", "cli", "consoled", "libvirtd", "package", "service"}
+    assert {*map(room, asking)} == below
+    listening = {"doorman", "keeper", "watcher"}
+    assert {name.split(".")[2] for name in asking if room(name) == "service"} == listening
 
 
 def test_commands_are_run_in_one_place() -> None:

@@ -16,13 +16,12 @@ import xmls
 from lxml import etree
 from lxml import html as lxml_html
 
-from virtwarden import keeping
-from virtwarden.audit import hooks, kernel, libvirt_settings, waivers
+from virtwarden.audit import hooks, keeping, kernel, libvirt_settings, waivers
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
 from virtwarden.audit.report import json as json_report
-from virtwarden.domain import read as read_domain
+from virtwarden.domain.model import read as read_domain
 from virtwarden.package import hookfile
 from virtwarden.paths import Paths
 from virtwarden.policy import Waiver

@@ -11,12 +11,11 @@ import pytest
 import xmls
 from fake_host import UID, account_of, policy
 
-from virtwarden import journal
-from virtwarden.changes import CreateUser
-from virtwarden.cli.cases import next_case
+from virtwarden.changes import CreateUser, journal
 from virtwarden.errors import HostError
 from virtwarden.guards import identity
 from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case
 from virtwarden.paths import Paths
 from virtwarden.system import users
 from virtwarden.system.users import Account

@@ -6,7 +6,7 @@ import pytest
 import xmls
 from fake_host import FakeHost, case_of, rules
 
-from virtwarden import confinement
+from virtwarden.guards import confinement
 from virtwarden.guards.base import Op
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"

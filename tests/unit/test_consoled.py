@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fake_host import policy
 
-from virtwarden.cli.console import virt_viewer_file
 from virtwarden.consoled import attempts, operators
+from virtwarden.consoled.asking import virt_viewer_file
 from virtwarden.consoled.attempts import attempt
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket, ticket_of

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from virtwarden import domain as domain_module
-from virtwarden import xpath
-from virtwarden.domain import (
+from virtwarden.domain import model as domain_module
+from virtwarden.domain import xpath
+from virtwarden.domain.model import (
     XML_LIMIT_BYTES,
     Backing,
     Device,

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from virtwarden import enrolment, spelling
-from virtwarden.domain import Domain, from_tree, parse, read
-from virtwarden.enrolment import enrol_xml, is_enrolled, unenrol_xml
+from virtwarden.domain.model import Domain, from_tree, parse, read
+from virtwarden.enrolment import backing
+from virtwarden.enrolment import enrol as enrolment
+from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
 from virtwarden.errors import DomainError, HostError
 from virtwarden.paths import Paths
 from virtwarden.system.images import Image
@@ -46,7 +47,7 @@ class Images:
 @pytest.fixture(autouse=True)
 def images(monkeypatch: pytest.MonkeyPatch) -> Images:
     made = Images()
-    monkeypatch.setattr(spelling.images, "backing", made.backing)
+    monkeypatch.setattr(backing.images, "backing", made.backing)
     monkeypatch.setattr(enrolment.users, "account_of", lambda uuid: None)
     monkeypatch.setattr(enrolment.users, "account", lambda name: None)
     return made
@@ -166,7 +167,7 @@ def test_an_image_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPat
     def refuse(*_: str) -> None:
         raise HostError("no such image")
 
-    monkeypatch.setattr(spelling.images, "backing", refuse)
+    monkeypatch.setattr(backing.images, "backing", refuse)
     with pytest.raises(HostError, match="no such image"):
         enrol(plain(xmls.disk(OVERLAY, form="qcow2")))
 

@@ -16,9 +16,10 @@ import pytest
 from conftest import GOLDEN
 from fake_host import IMAGES, FakeHost, account_of, case_of, policy
 
-from virtwarden import confinement, lifecycle
+from virtwarden import lifecycle
 from virtwarden.changes import Change, WriteFile
 from virtwarden.errors import WardenError
+from virtwarden.guards import confinement
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode, Policy

@@ -21,9 +21,9 @@ from fake_host import (
 )
 
 from virtwarden import lifecycle
+from virtwarden.domain.uses import reviewed_paths
 from virtwarden.guards import host as guard
 from virtwarden.guards.base import Case, Op
-from virtwarden.uses import reviewed_paths
 
 EXCEPTED = {"exceptions": frozenset({"host-devices"})}
 CODE, VARS = "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"

@@ -23,7 +23,7 @@ from fake_host import (
 )
 
 from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack
-from virtwarden.domain import stamp
+from virtwarden.domain.model import stamp
 from virtwarden.guards import storage
 from virtwarden.guards.base import Case, Op
 

@@ -14,9 +14,11 @@ import pytest
 import xmls
 from fake_host import FakeHost, account_of
 
-from virtwarden import enrolment, facts, hook, lifecycle, policy
-from virtwarden.domain import XML_LIMIT_BYTES, read
+from virtwarden import hook, lifecycle, policy
+from virtwarden.domain.model import XML_LIMIT_BYTES, read
+from virtwarden.enrolment import enrol
 from virtwarden.errors import HostError, Refusal
+from virtwarden.guards import facts
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 
@@ -139,8 +141,8 @@ def test_a_domain_that_is_not_managed_is_left_alone_unread(called: Hook, op: str
 def test_a_saved_or_migrated_domain_is_enrolled_on_its_way(
     called: Hook, op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolment.users, "account_of", lambda uuid: None)
-    monkeypatch.setattr(enrolment.users, "account", lambda name: None)
+    monkeypatch.setattr(enrol.users, "account_of", lambda uuid: None)
+    monkeypatch.setattr(enrol.users, "account", lambda name: None)
     assert called.call(op, xmls.domain(labels="", emulator="/usr/bin/qemu-system-x86_64")) == 0
     found = read(called.out)
     assert found.enrolment

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from libvirt_schema import Place, places, written
 
-from virtwarden.domain import from_tree
+from virtwarden.domain.model import from_tree
 
 PATH = {"absFilePath", "absDirPath", "filePath"}
 # Elements of other namespaces, which the schema's places do not tell: the sandbox guard refuses

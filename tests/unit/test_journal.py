@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from steps import LastingStep, Step, World
 
-from virtwarden import journal
-from virtwarden.changes import KINDS, Scope
+from virtwarden.changes import KINDS, Scope, journal
 from virtwarden.errors import HostError, JournalError
 from virtwarden.paths import Paths
 

@@ -15,8 +15,8 @@ import xmls
 from fake_host import FakeHost, account_of, case_of, process_of, rules
 from steps import LastingStep, Step, World
 
-from virtwarden import journal, lifecycle
-from virtwarden.changes import Scope
+from virtwarden import lifecycle
+from virtwarden.changes import Scope, journal
 from virtwarden.errors import HostError, JournalError, Refusal, WardenError
 from virtwarden.guards import console, host, identity, network, sandbox, storage
 from virtwarden.guards.base import Case, Op

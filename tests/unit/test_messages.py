@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from virtwarden import errors, log
 from virtwarden.errors import WardenError, printable
-from virtwarden.guards.base import shown
+from virtwarden.words import shown
 
 ANY = st.text(max_size=40)
 HOSTILE = ["a\nb", "a\r\nb", "\x1b[2J", "\x9b2J", "\u2028", "\u202e", "\x00", "\ud800", "\t"]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from xmls import OTHER, UUID, domain
 
-from virtwarden import journal
-from virtwarden.changes import WriteFile
+from virtwarden.changes import WriteFile, journal
 from virtwarden.package import farewell, hookfile, offline
 from virtwarden.paths import Paths
 from virtwarden.system import users

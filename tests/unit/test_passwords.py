@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from virtwarden import passwords
+from virtwarden.enrolment import passwords
 
 
 def test_a_fresh_one_has_all_kinds_of_characters_and_is_never_the_same() -> None:

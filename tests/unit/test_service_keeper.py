@@ -11,7 +11,7 @@ import pytest
 
 from tests.host.domain import domain_xml
 from virtwarden import log
-from virtwarden.enrolment import is_enrolled
+from virtwarden.enrolment.enrol import is_enrolled
 from virtwarden.paths import Paths
 from virtwarden.service.keeper import Keeper
 

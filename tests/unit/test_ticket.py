@@ -11,7 +11,7 @@ from conftest import GOLDEN
 from fake_host import UID, FakeHost, account_of, case_of, rules
 from test_wrapper_argv import wrapper
 
-from virtwarden import ticket
+from virtwarden.guards import ticket
 from virtwarden.guards.base import Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode

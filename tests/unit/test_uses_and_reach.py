@@ -11,13 +11,13 @@ from fake_host import IMAGES, KVM, FakeHost, rules
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtwarden.domain import Domain, read
+from virtwarden.domain.model import Domain, read
+from virtwarden.domain.uses import Use, reviewed_paths, uses
 from virtwarden.errors import HostError
+from virtwarden.guards.reach import part_of_the_host, search_grants, swapper
 from virtwarden.paths import Paths
-from virtwarden.reach import part_of_the_host, search_grants, swapper
 from virtwarden.system import files
 from virtwarden.system.files import Inode
-from virtwarden.uses import Use, reviewed_paths, uses
 
 RANGE = (70000, 99999)
 GROUPS = frozenset({KVM})

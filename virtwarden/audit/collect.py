@@ -1,17 +1,26 @@
-"""The one list of what is looked at."""
+"""The one list of what is looked at, and the domains that it is looked at for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from virtwarden.audit import domains, hooks, kernel, libvirt_settings, network, updates
+from virtwarden.audit import (
+    certificates,
+    domains,
+    hooks,
+    kernel,
+    libvirt_settings,
+    network,
+    remote,
+    updates,
+)
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Item
 from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case, running_case
+from virtwarden.libvirtd.connection import all_domains, connected
 from virtwarden.paths import Paths
-from virtwarden.pki import checks as certificates
 from virtwarden.policy import Policy
-from virtwarden.remote import checks as remote_checks
 
 
 def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> list[Item]:
@@ -24,7 +33,21 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *libvirt_settings.checks(),
         *updates.checks(),
         *network.checks(policy),
-        *remote_checks.checks(),
+        *remote.checks(),
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
     ]
+
+
+def cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
+    """Each domain as it runs, or as it would be at its next start."""
+    with connected() as connection:
+        return [
+            (
+                running_case(paths, policy, domain)
+                if domain.isActive()
+                else next_case(paths, policy, domain),
+                policy.manages(domain.name()),
+            )
+            for domain in all_domains(connection)
+        ]

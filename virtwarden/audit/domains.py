@@ -9,18 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from virtwarden import lifecycle
+from virtwarden.audit import certificates
 from virtwarden.audit.item import Check, Item, Severity
-from virtwarden.confinement import is_confined_by_its_label, is_sandboxed
+from virtwarden.domain.uses import uses
 from virtwarden.errors import WardenError
 from virtwarden.guards import mac
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
+from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.guards.encryption import in_the_clear
-from virtwarden.pki import checks as certificates
+from virtwarden.guards.reach import person_trusted
 from virtwarden.policy import Mode
-from virtwarden.reach import person_trusted
 from virtwarden.system import process
 from virtwarden.system.files import Found, Inode
-from virtwarden.uses import uses
+from virtwarden.words import shown
 
 MANAGED = Check(
     "vm.managed",

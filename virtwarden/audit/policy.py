@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from virtwarden.audit.item import Check, Item, Severity
-from virtwarden.domain import Domain
-from virtwarden.keeping import unkept
+from virtwarden.audit.keeping import unkept
+from virtwarden.domain.model import Domain
 from virtwarden.policy import Policy
 
 KEPT = Check(

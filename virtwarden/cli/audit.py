@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
 import sys
 from pathlib import Path
 
-import libvirt
-
-from virtwarden import __version__
-from virtwarden.audit import collect, waivers
-from virtwarden.audit.report import EXIT_CODES, Report
-from virtwarden.cli.cases import next_case, running_case
-from virtwarden.cli.connection import connected, persistent
+from virtwarden.audit import collect
+from virtwarden.audit.report import EXIT_CODES, report_on
 from virtwarden.errors import HostError
-from virtwarden.guards.base import Case
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy, load
+from virtwarden.policy import load
 from virtwarden.system import files
 
 
@@ -38,7 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command."""
-    report = _report(paths)
+    policy = load(paths)
+    report = report_on(collect.items(paths, policy, collect.cases(paths, policy)), policy)
     if options.html:
         from virtwarden.audit.report import html
 
@@ -56,31 +49,6 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
         sys.stdout.write(text.render(report))
     return report.exit_code
-
-
-def _report(paths: Paths) -> Report:
-    policy = load(paths)
-    items = collect.items(paths, policy, _cases(paths, policy))
-    now = datetime.datetime.now(datetime.UTC).astimezone()
-    judged = waivers.waive(items, policy.rules_for("").waivers, now.date())
-    made_at = now.isoformat(timespec="seconds")
-    return Report(os.uname().nodename, __version__, made_at, tuple(judged))
-
-
-def _cases(paths: Paths, policy: Policy) -> list[tuple[Case, bool]]:
-    """Each domain as it runs, or as it would be at its next start."""
-    with connected() as connection:
-        active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
-        return [
-            (
-                running_case(paths, policy, domain)
-                if domain.isActive()
-                else next_case(paths, policy, domain),
-                policy.manages(domain.name()),
-            )
-            for domain in known.values()
-        ]
 
 
 def _write(file: Path, content: str, mode: int) -> None:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from virtwarden import lifecycle
-from virtwarden.cli.cases import next_case
-from virtwarden.cli.connection import connected, persistent
-from virtwarden.guards.base import Case, shown
-from virtwarden.keeping import unkept
+from virtwarden.audit.keeping import unkept
+from virtwarden.guards.base import Case
+from virtwarden.libvirtd.cases import next_case
+from virtwarden.libvirtd.connection import connected, persistent
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, load
+from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,14 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from virtwarden.consoled import operators
-from virtwarden.consoled.talk import Talk, Ticket, ticket_of
+from virtwarden.consoled import asking
+from virtwarden.consoled.talk import Ticket
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.words import printable
-
-# The service may wait for PAM, and for another attempt's end.
-_PATIENCE_SECONDS = 120
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +41,12 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         return _serve(paths)
     if not options.domain:
         raise HostError("whose console?", fix="virt-warden console DOMAIN")
-    ticket = _ask(paths, options.domain)
-    _print(ticket, options.out)
+    _print(asking.ticket(paths, options.domain, _password), options.out)
     return 0
 
 
 def _serve(paths: Paths) -> int:
-    from virtwarden.cli.tickets import serve
+    from virtwarden.consoled.tickets import serve
 
     if os.geteuid() != 0:
         raise HostError("the console service is root's", fix="leave it to systemd")
@@ -60,32 +56,6 @@ def _serve(paths: Paths) -> int:
     except OSError:
         raise HostError("stdin is no connection", fix="leave it to systemd") from None
     return serve(paths, connection)
-
-
-def _ask(paths: Paths, domain: str) -> Ticket:
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(paths.console_socket))
-        except OSError as error:
-            raise HostError(
-                f"the console service does not answer: {error.strerror}",
-                where=str(paths.console_socket),
-                fix="as root: systemctl enable --now virt-warden-console.socket",
-            ) from None
-        if not operators.peer(connection).is_root:
-            raise HostError("somebody else than root is there", where=str(paths.console_socket))
-        return _talk(Talk(connection, _PATIENCE_SECONDS), domain)
-
-
-def _talk(talk: Talk, domain: str) -> Ticket:
-    talk.say(domain=domain)
-    said = talk.hear_line()
-    if "ask" in said:
-        talk.say(password=_password())
-        said = talk.hear_line()
-    if "refused" in said:
-        raise HostError(str(said["refused"]))
-    return ticket_of(said.get("ticket"))
 
 
 def _password() -> str:
@@ -98,7 +68,7 @@ def _password() -> str:
 def _print(ticket: Ticket, directory: Path) -> None:
     name = ticket.domain.replace("/", "_")
     viewer_file = directory / f"{name}.vv"
-    _write(viewer_file, virt_viewer_file(ticket))
+    _write(viewer_file, asking.virt_viewer_file(ticket))
     print(f"One viewer may look at {printable(ticket.domain)}, within {ticket.seconds} seconds:")
     print(f"  remote-viewer {viewer_file}")
     if ticket.ca:
@@ -113,28 +83,6 @@ def _print(ticket: Ticket, directory: Path) -> None:
     if ticket.host in ("127.0.0.1", "::1"):
         tunnel = f"-L {ticket.port}:localhost:{ticket.port}"
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")
-
-
-def virt_viewer_file(ticket: Ticket) -> str:
-    """What remote-viewer(1) opens: a GLib key file, in which a line's end is written as \\n."""
-    values = {
-        "type": "vnc",
-        "host": ticket.host,
-        "port": ticket.port,
-        "password": ticket.password,
-        "title": ticket.domain,
-        "delete-this-file": 1,
-    }
-    if ticket.ca:
-        values["ca"] = ticket.ca
-    if ticket.user:
-        values["username"] = ticket.user
-    lines = [f"{key}={_escaped(str(value))}" for key, value in values.items()]
-    return "\n".join(["[virt-viewer]", *lines, ""])
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _write(file: Path, content: str) -> None:

@@ -6,9 +6,9 @@ import argparse
 
 from virtwarden import lifecycle
 from virtwarden.changes import Change
-from virtwarden.cli.cases import at_start, next_case
-from virtwarden.cli.connection import connected, find
 from virtwarden.guards.base import Case, Guard
+from virtwarden.libvirtd.cases import at_start, next_case
+from virtwarden.libvirtd.connection import connected, find
 from virtwarden.paths import Paths
 from virtwarden.policy import KeySource, Mode, Policy, load
 

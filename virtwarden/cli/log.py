@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from virtwarden import log
-from virtwarden.errors import HostError
+from virtwarden.audit.events import entries
 from virtwarden.paths import Paths
 from virtwarden.words import printable
 
@@ -27,32 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command. The oldest entry first."""
-    for entry in _entries(options.domain, options.event or []):
+    for entry in entries(options.domain, options.event or []):
         print(json.dumps(_plain(entry)) if options.json else _line(entry))
     return 0
-
-
-def _entries(domain: str | None, events: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    try:
-        from systemd import journal
-    except ImportError:
-        raise HostError(
-            "the journal cannot be read",
-            fix="apt install python3-systemd; or: grep virt-warden /var/log/auth.log",
-        ) from None
-    reader = journal.Reader()
-    reader.this_machine()
-    for event in events:
-        reader.add_match(MESSAGE_ID=log.EVENTS[event])
-    reader.add_match(SYSLOG_IDENTIFIER=log.IDENTIFIER)
-    # Whoever may write to the journal may call itself virt-warden: only root's word is shown.
-    reader.add_match(_UID=0)
-    if domain is not None:
-        reader.add_conjunction()
-        reader.add_match(DOMAIN_NAME=domain)
-        reader.add_disjunction()
-        reader.add_match(DOMAIN_UUID=domain)
-    return iter(reader)
 
 
 def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from dataclasses import asdict
 import libvirt
 
 from virtwarden import gate
-from virtwarden.cli import admission
-from virtwarden.cli.connection import connected, find
 from virtwarden.errors import WardenError
+from virtwarden.libvirtd import admission
+from virtwarden.libvirtd.connection import connected, find
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 

@@ -147,8 +147,9 @@ def _revoke(options: argparse.Namespace, paths: Paths) -> int:
 def _renew(options: argparse.Namespace, paths: Paths) -> int:
     import libvirt
 
-    from virtwarden.cli import renewal
-    from virtwarden.cli.connection import find, for_each
+    from virtwarden.cli.terminal.for_each import for_each
+    from virtwarden.libvirtd import renewal
+    from virtwarden.libvirtd.connection import find
 
     if options.signer:
         consoles.renew_signer(paths, _asks(options))

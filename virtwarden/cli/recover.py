@@ -9,9 +9,11 @@ from functools import partial
 
 import libvirt
 
-from virtwarden import adoption, journal, recovery
-from virtwarden.cli.connection import connected, find, rests
+from virtwarden import recovery
+from virtwarden.adoption import work
+from virtwarden.changes import journal
 from virtwarden.errors import WardenError
+from virtwarden.libvirtd.connection import connected, find, rests
 from virtwarden.paths import Paths
 
 
@@ -33,8 +35,8 @@ def recover(paths: Paths, names: list[str]) -> int:
         for domain in [_uuid(connection, known, name) for name in names] if names else known:
             if names and not rests(connection, domain):
                 print(f"{domain} runs: nothing to recover")
-            failed |= not recover_one(paths, domain, partial(rests, connection, domain))
-    for undone in adoption.recover(paths) if not names else ():
+            failed |= not _recover_one(paths, domain, partial(rests, connection, domain))
+    for undone in work.recover(paths) if not names else ():
         print(undone)
     return int(failed)
 
@@ -44,18 +46,12 @@ def _uuid(connection: libvirt.virConnect, known: list[str], name: str) -> str:
     return name if name in known else str(find(connection, name).UUIDString())
 
 
-def recover_one(paths: Paths, domain: str, rests: Callable[[], bool]) -> bool:
+def _recover_one(paths: Paths, domain: str, rests: Callable[[], bool]) -> bool:
     """Undo what is left of a domain that does not run. Gives whether all could be undone."""
     try:
-        done = len(journal.records(paths, domain))
-        reports = recovery.recover(paths, domain, rests)
+        for line in recovery.recovered(paths, domain, rests):
+            print(line)
     except WardenError as error:
         print(f"virt-warden: {domain}: {error}", file=sys.stderr)
         return False
-    if reports is None:
-        return True
-    for report in reports:
-        print(f"{domain}: left alone: {report}")
-    if done:
-        print(f"{domain}: {done} changes undone")
     return True

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import libvirt
 
-from virtwarden import journal, recovery
-from virtwarden.cli.connection import (
-    connected,
-    define,
-    find,
-    for_each,
-    inactive_xml,
-    persistent,
-    rests,
-)
-from virtwarden.cli.kept import unenrol_kept
-from virtwarden.enrolment import is_enrolled, unenrolled
-from virtwarden.errors import HostError, PolicyError, WardenError
+from virtwarden.cli.terminal.for_each import for_each
+from virtwarden.errors import WardenError
+from virtwarden.libvirtd import unenrolling
+from virtwarden.libvirtd.connection import connected, find
 from virtwarden.paths import Paths
-from virtwarden.policy import load
-from virtwarden.system import users
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,83 +37,25 @@ def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
     A domain that was undefined, or never defined, is known by its UUID alone.
     """
     with connected() as connection:
-        forgotten = _forgotten(connection, paths)
-
-    def unenrol_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
-        was_enrolled, reports = restore(connection, domain, paths)
-        if reports:
-            raise HostError(reports[0])
-        if not was_enrolled and not _has_state(paths, domain):
-            return "is not enrolled"
-        if domain.isActive():
-            return "is unenrolled from its next start on; unenrol it then again to remove its user"
-        own = users.account_of(domain.UUIDString())
-        _forget(paths, connection, domain.UUIDString())
-        user = f", its user {own.name} is removed" if own else ""
-        return f"is unenrolled{user}{_warning(paths, domain.name())}"
+        forgotten = unenrolling.forgotten(paths, connection)
 
     def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
         if all_domains:
-            return [
-                d
-                for d in persistent(connection)
-                if is_enrolled(inactive_xml(d), paths) or _has_state(paths, d)
-            ]
+            return unenrolling.all_enrolled(paths, connection)
         return [find(connection, name) for name in names if name not in forgotten]
 
-    failed = bool(for_each(chosen, unenrol_one))
+    failed = bool(for_each(chosen, partial(unenrolling.unenrol, paths, print)))
     with connected() as connection:
         for uuid in forgotten if all_domains else [name for name in names if name in forgotten]:
-            failed |= not _forget_unknown(paths, connection, uuid)
+            failed |= not _forget(paths, connection, uuid)
     return int(failed)
 
 
-def _forget_unknown(paths: Paths, connection: libvirt.virConnect, uuid: str) -> bool:
+def _forget(paths: Paths, connection: libvirt.virConnect, uuid: str) -> bool:
     try:
-        _forget(paths, connection, uuid)
+        unenrolling.forget(paths, print, connection, uuid)
     except WardenError as error:
         print(f"virt-warden: {uuid}: {error}", file=sys.stderr)
         return False
     print(f"{uuid}, which libvirt does not know any more, is forgotten, its user is removed")
     return True
-
-
-def _forgotten(connection: libvirt.virConnect, paths: Paths) -> list[str]:
-    """The domains that once ran under guard and that libvirt knows no more."""
-    there = {domain.UUIDString() for domain in connection.listAllDomains()}
-    return [uuid for uuid in journal.known_domains(paths) if uuid not in there]
-
-
-def restore(
-    connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
-) -> tuple[bool, list[str]]:
-    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
-
-    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
-    where libvirt does not take the domain itself.
-    """
-    xml = unenrolled(inactive_xml(domain), paths)
-    if xml is not None:
-        define(connection, xml)
-    return xml is not None, unenrol_kept(domain, paths)
-
-
-def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:
-    return paths.domain_state(domain.UUIDString()).exists()
-
-
-def _forget(paths: Paths, connection: libvirt.virConnect, uuid: str) -> None:
-    """Undo all that was ever done for a domain that does not run; its uid stays spent."""
-    for report in recovery.forget(paths, uuid, lambda: rests(connection, uuid)) or ():
-        print(f"left alone: {report}")
-
-
-def _warning(paths: Paths, name: str) -> str:
-    """A domain that the policy manages starts enrolled or not at all."""
-    try:
-        policy = load(paths)
-    except PolicyError:
-        return ""
-    if not policy.manages(name):
-        return ""
-    return f"; the policy ({policy.where('managed')}) manages it all the same: take it out there"

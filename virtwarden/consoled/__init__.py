@@ -1,4 +1,4 @@
 """How a console's ticket is given out: who asks, who may, and what the two ends say.
 
-The service that gives it, which needs libvirt, is virtwarden/cli/tickets.py.
+tickets.py is the service that gives it, asking.py the operator's own end, which needs no libvirt.
 """

@@ -7,14 +7,14 @@ from enum import Enum
 from typing import Protocol
 
 from virtwarden.changes import Change
-from virtwarden.domain import Domain
+from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal
-from virtwarden.facts import Facts
+from virtwarden.guards.facts import Facts
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
-from virtwarden.words import printable
+from virtwarden.words import shown
 
 SUPPLEMENTARY_GROUPS = ("kvm",)
 
@@ -88,10 +88,3 @@ class Guard(Protocol):
 
     def verify(self, case: Case, process: Process) -> list[str]:
         """Which promises the running process breaks, a sentence each; empty where none."""
-
-
-def shown(name: str) -> str:
-    """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
-    import shlex
-
-    return shlex.quote(printable(name))

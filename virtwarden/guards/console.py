@@ -12,12 +12,13 @@ from virtwarden.changes import (
     RestrictPorts,
     WriteFile,
 )
-from virtwarden.domain import Display
+from virtwarden.domain.model import Display
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.system import sasl
 from virtwarden.system.process import Process
 from virtwarden.system.vnc import VENCRYPT, X509_SASL, X509_SUBTYPES
+from virtwarden.words import shown
 
 NAME = "console"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from virtwarden.changes import Change
-from virtwarden.containers import containers, encrypted_by_qemu
-from virtwarden.domain import Disk
+from virtwarden.domain.model import Disk
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
+from virtwarden.luks.containers import containers, encrypted_by_qemu
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "encryption"
 

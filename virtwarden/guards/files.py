@@ -6,12 +6,13 @@ import stat
 
 from virtwarden.changes import Claim
 from virtwarden.changes.claims import conflict
+from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case, shown
-from virtwarden.reach import part_of_the_host, swapper
+from virtwarden.guards.base import Case
+from virtwarden.guards.reach import part_of_the_host, swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
-from virtwarden.uses import Use
+from virtwarden.words import shown
 
 
 def review(case: Case, use: Use) -> list[Refusal]:

@@ -10,13 +10,14 @@ import re
 import stat
 
 from virtwarden.changes import Change
-from virtwarden.domain import Device
+from virtwarden.domain.model import Device
+from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case, shown
-from virtwarden.reach import swapper
+from virtwarden.guards.base import Case
+from virtwarden.guards.reach import swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
-from virtwarden.uses import reviewed_paths
+from virtwarden.words import shown
 
 NAME = "host"
 

@@ -6,13 +6,14 @@ import itertools
 import stat
 
 from virtwarden.changes import Change, NodeRule, OpenLuks
-from virtwarden.containers import PREFIX, Container, containers, plain_uses
+from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
+from virtwarden.luks.containers import PREFIX, Container, containers, plain_uses
 from virtwarden.system import keys, mapper
 from virtwarden.system.process import Process
-from virtwarden.uses import Use
+from virtwarden.words import shown
 
 NAME = "luks"
 

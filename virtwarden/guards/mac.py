@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from virtwarden.changes import Change
-from virtwarden.confinement import has_label_of_its_own
-from virtwarden.domain import Label
+from virtwarden.domain.model import Label
+from virtwarden.domain.uses import uses
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
+from virtwarden.guards.confinement import has_label_of_its_own
 from virtwarden.system.process import Process
-from virtwarden.uses import uses
+from virtwarden.words import shown
 
 NAME = "mac"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from virtwarden.changes import AdmitTaps, Change, InstallFilters
-from virtwarden.domain import Nic
+from virtwarden.domain.model import Nic
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.policy import Mode
 from virtwarden.system.netfilter import TapFilter, rules_of
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "network"
 

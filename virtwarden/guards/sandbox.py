@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from virtwarden import ticket
 from virtwarden.changes import Change, EndProcesses, WriteFile
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards import ticket
+from virtwarden.guards.base import Case, Op
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "sandbox"
 # What libvirt sets for QEMU and the wrapper lets through.

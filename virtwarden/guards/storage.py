@@ -5,16 +5,17 @@ from __future__ import annotations
 import stat
 
 from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack
-from virtwarden.containers import plain_uses
-from virtwarden.domain import Disk
+from virtwarden.domain.model import Disk
+from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
-from virtwarden.guards.base import Case, Op, shown
-from virtwarden.reach import search_grants
+from virtwarden.guards.base import Case, Op
+from virtwarden.guards.reach import search_grants
+from virtwarden.luks.containers import plain_uses
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
 from virtwarden.system.process import Process
-from virtwarden.uses import FILE_KINDS, Use
+from virtwarden.words import shown
 
 NAME = "storage"
 

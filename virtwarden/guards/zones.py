@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from virtwarden.changes import Change, SetBridgePort
-from virtwarden.domain import Nic
+from virtwarden.domain.model import Nic
 from virtwarden.errors import Refusal
-from virtwarden.guards.base import Case, Op, shown
+from virtwarden.guards.base import Case, Op
 from virtwarden.policy import Zone
 from virtwarden.system.process import Process
+from virtwarden.words import shown
 
 NAME = "zones"
 

@@ -18,7 +18,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import BinaryIO
 
-from virtwarden import journal, log
+from virtwarden import log
+from virtwarden.changes import journal
 from virtwarden.errors import WardenError
 from virtwarden.package import hookfile
 from virtwarden.paths import Paths
@@ -105,7 +106,7 @@ def plain(xml: bytes, paths: Paths) -> bytes:
     for name in _SHARED_OBJECTS:  # found by the linker since they are there already, dlopen(3)
         if (paths.farewell / name).exists():
             ctypes.CDLL(str(paths.farewell / name), mode=ctypes.RTLD_GLOBAL)
-    from virtwarden.enrolment import unenrolled
+    from virtwarden.enrolment.enrol import unenrolled
 
     return unenrolled(xml, paths) or b""
 

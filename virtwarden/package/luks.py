@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from virtwarden.containers import Container, containers
-from virtwarden.domain import read
+from virtwarden.domain.model import read
 from virtwarden.errors import WardenError
-from virtwarden.guards.base import shown
+from virtwarden.luks.containers import Container, containers
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system.keys import HEADER
+from virtwarden.words import shown
 
 
 def by_hand(paths: Paths) -> Iterator[str]:

@@ -6,7 +6,7 @@ edited. A managed save is no XML file: what stays of virt-warden is there for it
 
 from __future__ import annotations
 
-from virtwarden.enrolment import unenrolled
+from virtwarden.enrolment.enrol import unenrolled
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import files

@@ -1,5 +1,5 @@
-"""How this host's libvirt is managed from elsewhere: how it stands, and how it is set up.
+"""How this host's libvirt is managed from elsewhere, and how that is set up.
 
-checks.py looks, recipes.py says what to write for each of the three ways in, edits.py writes it so
-that it can be taken back.
+recipes.py says what to write for each of the three ways in, setup.py follows it or takes it back,
+edits.py keeps what was there; audit/remote.py looks how it stands.
 """

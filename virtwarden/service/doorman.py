@@ -12,8 +12,8 @@ from contextlib import suppress
 import libvirt
 
 from virtwarden import gate, log
-from virtwarden.cli import admission
 from virtwarden.errors import PolicyError, WardenError
+from virtwarden.libvirtd import admission
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 import libvirt
 
-from virtwarden import journal, log, passwords, recovery
-from virtwarden.cli.connection import define, inactive_xml, known, rests
-from virtwarden.cli.kept import unenrol_kept
-from virtwarden.domain import read
-from virtwarden.enrolment import enrol_xml, unenrolled
+from virtwarden import log, recovery
+from virtwarden.changes import journal
+from virtwarden.domain.model import read
+from virtwarden.enrolment import passwords
+from virtwarden.enrolment.enrol import enrol_xml, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
+from virtwarden.libvirtd.connection import define, inactive_xml, known, rests
+from virtwarden.libvirtd.kept import unenrol_kept
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.system import users

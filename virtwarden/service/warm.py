@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import virtwarden
 from virtwarden import lifecycle
-from virtwarden.domain import read
+from virtwarden.domain.model import read
 from virtwarden.errors import PolicyError, WardenError
-from virtwarden.facts import HostFacts
 from virtwarden.guards.base import Case, Op
+from virtwarden.guards.facts import HostFacts
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import certificates
@@ -23,7 +23,11 @@ from virtwarden.system.nft import nft
 
 # What installation, commands and reports need, and what listens to libvirt: no hook goes there.
 _NOT_FOR_HOOKS = tuple(
-    f"virtwarden.{name}" for name in ("audit", "cli", "package", "remote", "service.")
+    f"virtwarden.{name}"
+    for name in (
+        *("adoption", "audit", "cli", "consoled", "libvirtd", "package", "remote"),
+        "service.",
+    )
 )
 # What is imported where it is needed, here and in the libraries themselves.
 _LIBRARIES = (

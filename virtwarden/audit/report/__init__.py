@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from virtwarden import __version__
 from virtwarden.audit.item import Item, State
+from virtwarden.audit.waivers import waive
+from virtwarden.policy import Policy
 
 EXIT_CODES = "0 good, 1 low, 2 medium, 3 high, 4 critical: the worst that is bad or unknown"
 
@@ -32,6 +38,14 @@ class Report:
     def count(self, state: State) -> int:
         """How many items are so."""
         return sum(item.state is state for item in self.items)
+
+
+def report_on(items: Iterable[Item], policy: Policy) -> Report:
+    """A report of this host, made now, with what the policy waives."""
+    now = datetime.datetime.now(datetime.UTC).astimezone()
+    judged = waive(items, policy.rules_for("").waivers, now.date())
+    made_at = now.isoformat(timespec="seconds")
+    return Report(os.uname().nodename, __version__, made_at, tuple(judged))
 
 
 def _weight(item: Item) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 
-from virtwarden.cli.connection import connected, find, inactive_xml
-from virtwarden.cli.luks import container
-from virtwarden.domain import Domain, read
+from virtwarden.cli.terminal.dialogue import Terminal
+from virtwarden.domain.model import Domain, read
 from virtwarden.errors import HostError
-from virtwarden.guards.base import shown
+from virtwarden.libvirtd.connection import connected, find, inactive_xml
+from virtwarden.luks import creation
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import files
+from virtwarden.words import shown
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -42,14 +43,14 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     policy = load(paths)
     with connected() as connection:
         domain = read(inactive_xml(find(connection, options.domain)))
-    said = container.rules_of(policy.rules_for(domain.name), domain, options.disk)
-    place = container.place_of(said, domain, options.disk)
+    said = creation.rules_of(policy.rules_for(domain.name), domain, options.disk)
+    place = creation.place_of(said, domain, options.disk)
     if not options.size and files.look(said.luks).leaf is None:
         raise HostError(
             "it is not there", where=said.luks, fix="have a file made, with --size, or lvcreate"
         )
-    container.make(paths, place, options.size, blank=not options.force)
-    print(_what_next(domain, options.disk, container.node(said, domain, options.disk)))
+    creation.make(paths, place, options.size, Terminal(), blank=not options.force)
+    print(_what_next(domain, options.disk, creation.node(said, domain, options.disk)))
     return 0
 
 

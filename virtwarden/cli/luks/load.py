@@ -1,26 +1,22 @@
-"""`virt-warden luks load`: libvirt gets the keys of disks that QEMU decrypts, and forgets them.
-
-QEMU's own LUKS (https://libvirt.org/formatstorageencryption.html) takes its key from libvirt's
-secret driver. A hook must not call libvirt: it is told before the start.
-"""
+"""`virt-warden luks load`: libvirt gets the keys of disks that QEMU decrypts, and forgets them."""
 
 from __future__ import annotations
 
 import argparse
-from xml.sax.saxutils import escape
 
 import libvirt
-from lxml import etree
 
-from virtwarden.cli.agent import answering_here
-from virtwarden.cli.connection import find, for_each, inactive_xml, persistent
-from virtwarden.containers import encrypted_by_qemu, key_place, purpose
-from virtwarden.domain import Disk, read
+from virtwarden.cli.terminal.agent import answering_here
+from virtwarden.cli.terminal.for_each import for_each
+from virtwarden.domain.model import Disk, read
 from virtwarden.errors import HostError
+from virtwarden.libvirtd import secrets
+from virtwarden.libvirtd.connection import find, inactive_xml, persistent
+from virtwarden.luks.containers import encrypted_by_qemu, key_place, purpose
 from virtwarden.paths import Paths
 from virtwarden.policy import Rules, load
 from virtwarden.system import keys
-from virtwarden.system.keys import Place, Secret
+from virtwarden.system.keys import Place
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +38,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
             place = _place(rules, disk, purpose(known, disk.target))
             with answering_here():
                 key = keys.fetch(place)
-            _load(connection, disk, key)
+            secrets.load(connection, disk, key)
         if not disks:
             return "has no disk that QEMU decrypts"
         return f"can be started: libvirt has the key of {', '.join(disk.target for disk in disks)}"
@@ -66,49 +62,3 @@ def _place(rules: Rules, disk: Disk, purpose: str) -> Place:
             f" [domain.disks.{disk.target}] (docs/luks.md)",
         )
     return place
-
-
-def _load(connection: libvirt.virConnect, disk: Disk, key: Secret) -> None:
-    secret = _find(connection, disk)
-    if secret is None:
-        secret = connection.secretDefineXML(_xml(disk))
-    else:
-        _must_be_fleeting(secret)
-    try:
-        secret.setValue(key.reveal(), 0)
-    except libvirt.libvirtError as error:
-        raise HostError(f"libvirt does not take the key of disk {disk.target}: {error}") from None
-
-
-def _find(connection: libvirt.virConnect, disk: Disk) -> libvirt.virSecret | None:
-    try:
-        if disk.secret_uuid:
-            return connection.secretLookupByUUIDString(disk.secret_uuid)
-        return connection.secretLookupByUsage(
-            libvirt.VIR_SECRET_USAGE_TYPE_VOLUME, disk.secret_usage
-        )
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SECRET:
-            return None
-        raise HostError(f"libvirt does not say whether it has the key: {error}") from None
-
-
-def _xml(disk: Disk) -> str:
-    """A secret that is neither written to libvirt's disk nor told to any client."""
-    names = (
-        f"<uuid>{escape(disk.secret_uuid)}</uuid>"
-        if disk.secret_uuid
-        else f"<usage type='volume'><volume>{escape(disk.secret_usage)}</volume></usage>"
-    )
-    return f"<secret ephemeral='yes' private='yes'>{names}</secret>"
-
-
-def _must_be_fleeting(secret: libvirt.virSecret) -> None:
-    told = etree.fromstring(secret.XMLDesc(0))
-    if (told.get("ephemeral"), told.get("private")) != ("yes", "yes"):
-        uuid = secret.UUIDString()
-        raise HostError(
-            f"libvirt's secret {uuid} is not both ephemeral and private: it lies on libvirt's disk,"
-            " or can be read by every client",
-            fix=f"virsh secret-undefine {uuid}, then again: virt-warden luks load",
-        )

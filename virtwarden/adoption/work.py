@@ -1,0 +1,46 @@
+"""Work on one disk at a time, and what a killed run left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from virtwarden.changes import journal
+from virtwarden.errors import HostError
+from virtwarden.luks.adoption import workplace
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+
+@contextmanager
+def at_work(paths: Paths, name: str) -> Iterator[None]:
+    """Have one disk to ourselves, with what a killed run left undone first, and ours at the end.
+
+    Raises HostError where another command is at work on it.
+    """
+    work = workplace(paths)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(work.domain_state(name), wait=False))
+        except BlockingIOError:
+            raise HostError(
+                "another virt-warden luks adopt is at work on this disk",
+                fix="wait until it is done; see it: pgrep -af 'luks adopt'",
+            ) from None
+        journal.undo(work, name)
+        try:
+            yield
+        finally:
+            journal.undo(work, name)
+            with suppress(OSError):  # unfinished, it stays
+                work.domain_state(name).rmdir()
+
+
+def recover(paths: Paths) -> Iterator[str]:
+    """Undo what killed runs left, and say what; a run that is at work is let be."""
+    work = workplace(paths)
+    for name in journal.known_domains(work):
+        done = len(journal.records(work, name))
+        if done:
+            with suppress(HostError), at_work(paths, name):
+                yield f"{name}: {done} changes undone"

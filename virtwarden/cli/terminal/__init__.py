@@ -1,0 +1,1 @@
+"""What commands have in common of what a terminal shows and asks."""

@@ -1,0 +1,66 @@
+"""The operator's end: a ticket is asked for, and a viewer is given what it needs of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from virtwarden.consoled import operators
+from virtwarden.consoled.talk import Talk, Ticket, ticket_of
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+
+# The service may wait for PAM, and for another attempt's end.
+_PATIENCE_SECONDS = 120
+
+
+def ticket(paths: Paths, domain: str, password: Callable[[], str]) -> Ticket:
+    """A ticket for a domain's console; `password` is asked where the service asks for one.
+
+    Raises HostError where the service does not answer, or refuses.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(paths.console_socket))
+        except OSError as error:
+            raise HostError(
+                f"the console service does not answer: {error.strerror}",
+                where=str(paths.console_socket),
+                fix="as root: systemctl enable --now virt-warden-console.socket",
+            ) from None
+        if not operators.peer(connection).is_root:
+            raise HostError("somebody else than root is there", where=str(paths.console_socket))
+        return _talk(Talk(connection, _PATIENCE_SECONDS), domain, password)
+
+
+def _talk(talk: Talk, domain: str, password: Callable[[], str]) -> Ticket:
+    talk.say(domain=domain)
+    said = talk.hear_line()
+    if "ask" in said:
+        talk.say(password=password())
+        said = talk.hear_line()
+    if "refused" in said:
+        raise HostError(str(said["refused"]))
+    return ticket_of(said.get("ticket"))
+
+
+def virt_viewer_file(ticket: Ticket) -> str:
+    """What remote-viewer(1) opens: a GLib key file, in which a line's end is written as \\n."""
+    values = {
+        "type": "vnc",
+        "host": ticket.host,
+        "port": ticket.port,
+        "password": ticket.password,
+        "title": ticket.domain,
+        "delete-this-file": 1,
+    }
+    if ticket.ca:
+        values["ca"] = ticket.ca
+    if ticket.user:
+        values["username"] = ticket.user
+    lines = [f"{key}={_escaped(str(value))}" for key, value in values.items()]
+    return "\n".join(["[virt-viewer]", *lines, ""])
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,84 @@
+"""How QEMU is told who may see a console: by VNC's own password, or by SASL."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import libvirt
+
+from virtwarden.enrolment import passwords
+from virtwarden.errors import HostError
+from virtwarden.libvirtd import monitor
+from virtwarden.paths import Paths
+from virtwarden.system import files, sasl
+
+_SASL_PASSWORD_BYTES = 18
+
+
+class Door(Protocol):
+    """How QEMU is told who may come in. `user` is the name that viewers give, or empty."""
+
+    @property
+    def user(self) -> str:
+        """The name."""
+
+    def fresh_password(self) -> str:
+        """A password as long as this way allows."""
+
+    def admit(self, password: str, seconds: int) -> None:
+        """Let in who gives this password, for so long."""
+
+    def shut(self) -> None:
+        """Let nobody in any more; who looks already goes on looking."""
+
+
+@dataclass(frozen=True)
+class PasswordDoor:
+    """VNC's own password. A crash in between leaves one that nobody knows."""
+
+    domain: libvirt.virDomain
+    user: str = ""
+
+    def fresh_password(self) -> str:
+        """See Door."""
+        return passwords.fresh()
+
+    def admit(self, password: str, seconds: int) -> None:
+        """See Door. QEMU itself sees to the time."""
+        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
+        monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
+        monitor.command(self.domain, "set_password", protocol="vnc", password=password)
+
+    def shut(self) -> None:
+        """See Door."""
+        monitor.command(self.domain, "expire_password", protocol="vnc", time="now")
+        monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
+
+
+@dataclass
+class SaslDoor:
+    """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
+
+    paths: Paths
+    directory: Path
+    user: str
+    admitted: bytes = b""
+
+    def fresh_password(self) -> str:
+        """See Door."""
+        return secrets.token_urlsafe(_SASL_PASSWORD_BYTES)
+
+    def admit(self, password: str, seconds: int) -> None:
+        """See Door."""
+        if not (self.directory / sasl.DATABASE).exists():
+            raise HostError("it was started without SASL", fix="stop it and start it anew")
+        private = self.paths.run / "keys"
+        files.private_directory(private)
+        self.admitted = sasl.admit(self.directory, self.user, password, private)
+
+    def shut(self) -> None:
+        """See Door."""
+        sasl.shut(self.directory, self.admitted)

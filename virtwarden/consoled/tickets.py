@@ -1,0 +1,192 @@
+"""The console service: one operator at a time, in a process of its own, as root.
+
+systemd starts it for each connection (packaging/systemd/virt-warden-console.socket). It gives out
+a password that QEMU takes until the ticket runs out, waits until a viewer has come in by it, and
+takes it back then: the ticket is for one connection.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+
+import libvirt
+
+from virtwarden import log
+from virtwarden.consoled import operators
+from virtwarden.consoled.attempts import attempt
+from virtwarden.consoled.doors import Door, PasswordDoor, SaslDoor
+from virtwarden.consoled.operators import Operator
+from virtwarden.consoled.talk import Talk, Ticket
+from virtwarden.consoled.viewers import Latest, Watch
+from virtwarden.domain.model import Display, Domain, read
+from virtwarden.errors import HostError, WardenError
+from virtwarden.libvirtd.connection import connected
+from virtwarden.paths import Paths
+from virtwarden.pki import authority
+from virtwarden.policy import Rules, load
+from virtwarden.words import shown
+
+# To type a password in.
+_PATIENCE_SECONDS = 60
+_LONGEST_NAME = 100
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - where a console may listen
+
+
+def serve(paths: Paths, connection: socket.socket) -> int:
+    """Answer one operator, and see to it that their ticket is used once. Gives the exit code."""
+    # Before libvirt is connected to, or its events do not come (virEventRegisterDefaultImpl).
+    libvirt.virEventRegisterDefaultImpl()
+    # Stopped in the middle, it takes the ticket back first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    talk = Talk(connection, _PATIENCE_SECONDS)
+    operator = None
+    wanted = "-"
+    try:
+        operator = operators.peer(connection)
+        wanted = talk.hear("domain")
+        with connected() as hypervisor:
+            request = _request(paths, hypervisor, operator, wanted)
+            _authenticate(paths, operator, talk)
+            watch = _give(paths, hypervisor, request, talk)
+            connection.close()
+            watch.until_used(request.rules.ticket_seconds)
+    except WardenError as error:
+        who = operator.name if operator else "nobody"
+        name = wanted[:_LONGEST_NAME]
+        log.event(log.Level.WARNING, "console-refused", domain=name, operator=who, reason=error)
+        _tell(talk, error)
+        return 1
+    return 0
+
+
+def _tell(talk: Talk, error: WardenError) -> None:
+    try:
+        talk.say(refused=str(error))
+    except HostError:
+        return  # whoever asked is gone
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, and by whom."""
+
+    operator: Operator
+    found: libvirt.virDomain
+    domain: Domain
+    rules: Rules
+
+
+def _request(
+    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, wanted: str
+) -> _Request:
+    policy = load(paths)
+    rules = policy.rules_for(wanted)
+    found = _find(hypervisor, wanted)
+    # One answer for both, so that nobody learns which domains there are.
+    if found is None or not operators.may_look(operator, rules):
+        raise HostError(
+            f"there is no domain {wanted} whose console {operator.name} may see",
+            where=rules.where("console.operators"),
+            fix="see its name: virsh list --all; or have the admin add you to operators there",
+        )
+    if not policy.manages(wanted):
+        raise HostError(f"virt-warden does not manage {wanted}", where=policy.where("managed"))
+    if not found.isActive():
+        raise HostError(f"{wanted} does not run", fix=f"virsh start {shown(wanted)}")
+    return _Request(operator, found, read(str(found.XMLDesc(0)).encode()), rules)
+
+
+def _find(hypervisor: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+    """By its name alone: the policy goes by names."""
+    try:
+        return hypervisor.lookupByName(name)
+    except libvirt.libvirtError:
+        return None
+
+
+def _authenticate(paths: Paths, operator: Operator, talk: Talk) -> None:
+    if operator.is_root:
+        return
+    with attempt(paths, operator.uid):
+        talk.say(ask="password")
+        operators.authenticate(operator, talk.hear("password"))
+
+
+def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> Watch:
+    """What the ticket opens is watched from before it can be used."""
+    rules, domain = request.rules, request.domain
+    host, port = _place(domain, rules)
+    ca = paths.console_ca / authority.CERTIFICATE
+    door = _door(paths, request)
+    ticket = Ticket(
+        domain=domain.name,
+        host=host,
+        port=port,
+        password=door.fresh_password(),
+        seconds=rules.ticket_seconds,
+        ca=ca.read_text() if rules.tls == "required" else "",
+        user=door.user,
+        certificate=rules.client_certificates == "required",
+    )
+    watch = Watch(hypervisor, request.found, request.operator, door, Latest.of(paths, domain.uuid))
+    try:
+        door.admit(ticket.password, ticket.seconds)
+        log.event(
+            log.Level.NOTICE,
+            "console-ticket",
+            domain=domain.name,
+            uuid=domain.uuid,
+            operator=request.operator.name,
+            seconds=ticket.seconds,
+        )
+        talk.say_ticket(ticket)
+    except BaseException:  # whoever asked has hung up, or we are stopped
+        watch.end()
+        raise
+    return watch
+
+
+def _door(paths: Paths, request: _Request) -> Door:
+    if request.rules.sasl == "tickets":
+        return SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+    return PasswordDoor(request.found)
+
+
+def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
+    """Where a viewer finds the console."""
+    consoles = [display for display in domain.displays if display.kind == "vnc"]
+    if not consoles or rules.display == "off":
+        raise HostError(f"{domain.name} has no VNC display", where=rules.where("console.display"))
+    if rules.sasl == "kerberos":
+        raise HostError(
+            f"the console of {domain.name} asks for a Kerberos ticket, which only its realm gives",
+            where=rules.where("console.sasl"),
+            fix="kinit, then point a viewer at it",
+        )
+    if rules.password != "required" and rules.sasl == "off":
+        raise HostError(
+            f"the console of {domain.name} asks for no password",
+            where=rules.where("console.password"),
+            fix='set password = "required", then start it anew',
+        )
+    address = _address(consoles[0])
+    if address is None:
+        raise HostError(
+            f"the console of {domain.name} listens on no TCP port",
+            fix=f"give it an address: virsh edit {shown(domain.name)}",
+        )
+    host = os.uname().nodename if address in _EVERY_ADDRESS else address
+    return host, int(consoles[0].port)
+
+
+def _address(console: Display) -> str | None:
+    if not console.port.isdecimal() or console.socket:
+        return None
+    if not console.listens:
+        return console.address
+    addresses = [one.address for one in console.listens if one.kind in ("address", "network")]
+    return addresses[0] if addresses else None

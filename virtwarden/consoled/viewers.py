@@ -1,0 +1,129 @@
+"""Who comes in by a ticket: it is for one viewer, and for none after the next ticket."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+
+from virtwarden import log
+from virtwarden.consoled.doors import Door
+from virtwarden.consoled.operators import Operator
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+_TICK_MS = 500
+_MARK_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Whether a ticket is the latest of its domain: the next one takes its place."""
+
+    file: Path
+    mark: str
+
+    @classmethod
+    def of(cls, paths: Paths, domain: str) -> Latest:
+        """A new ticket, from now on the latest."""
+        directory = paths.run / "tickets"
+        files.private_directory(directory)
+        latest = cls(directory / domain, secrets.token_hex(_MARK_BYTES))
+        files.write_atomically(latest.file, latest.mark.encode(), 0o600)
+        return latest
+
+    def holds(self) -> bool:
+        """Whether no other has come since."""
+        try:
+            return self.file.read_text() == self.mark
+        except FileNotFoundError:
+            return False
+
+    def end(self) -> None:
+        """Nothing is left of it."""
+        if self.holds():
+            self.file.unlink(missing_ok=True)
+
+
+class Watch:
+    """What becomes of a ticket, as libvirt tells of the display's viewers.
+
+    libvirt's graphics event: a viewer connects, is let in (initialize), disconnects.
+    """
+
+    def __init__(
+        self,
+        hypervisor: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        operator: Operator,
+        door: Door,
+        latest: Latest,
+    ) -> None:
+        self._domain = domain
+        self._door = door
+        self._latest = latest
+        self._operator = operator
+        self._knocking: set[tuple[str, str]] = set()
+        self._viewer = ""
+        kind = libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS
+        hypervisor.domainEventRegisterAny(domain, kind, self._hear, None)
+
+    def until_used(self, seconds: int) -> None:
+        """Wait for the first viewer who is let in, and let nobody in after them.
+
+        A ticket that nobody used runs out in QEMU by itself, which counts whole seconds.
+        """
+        deadline = time.monotonic() + seconds + 1
+        # libvirt's loop waits on through a signal: it has to come back for Python to see that.
+        libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
+        try:
+            while not self._viewer and self._latest.holds() and time.monotonic() < deadline:
+                libvirt.virEventRunDefaultImpl()
+        finally:
+            if self._viewer or self._door.user:
+                self._door.shut()
+            self._latest.end()
+        if self._viewer:
+            self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
+        else:
+            self._log(log.Level.NOTICE, "console-unused")
+
+    def end(self) -> None:
+        """Let nobody in by the ticket any more."""
+        self._door.shut()
+        self._latest.end()
+
+    def _hear(
+        self,
+        _hypervisor: libvirt.virConnect,
+        _domain: libvirt.virDomain,
+        phase: int,
+        _local: dict[str, str],
+        remote: dict[str, str],
+        _scheme: str,
+        subject: list[tuple[str, str]],
+        *_: object,
+    ) -> None:
+        viewer = (remote["node"], remote["service"])
+        if phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_CONNECT:
+            self._knocking.add(viewer)
+        elif phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE:
+            self._knocking.discard(viewer)
+            if self._is_ours(subject):
+                self._viewer = self._viewer or viewer[0]
+        elif viewer in self._knocking:
+            self._knocking.discard(viewer)
+            self._log(log.Level.WARNING, "console-denied", viewer=viewer[0])
+
+    def _is_ours(self, subject: list[tuple[str, str]]) -> bool:
+        """Whether who came in did so by this ticket; VNC's own password has no name."""
+        if not self._latest.holds():
+            return False
+        return not self._door.user or ("saslUsername", self._door.user) in subject
+
+    def _log(self, level: log.Level, what: str, **more: object) -> None:
+        name, uuid = self._domain.name(), self._domain.UUIDString()
+        log.event(level, what, domain=name, uuid=uuid, operator=self._operator.name, **more)

@@ -1,0 +1,295 @@
+"""A domain as libvirt's XML describes it: declared field by field, each with its XPath.
+
+Reference: https://libvirt.org/formatdomain.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lxml import etree
+
+from virtwarden.domain import xpath
+from virtwarden.domain.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
+from virtwarden.domain.xpath import child, children, present, text, texts
+from virtwarden.errors import DomainError
+
+XML_LIMIT_BYTES = 4 * 1024 * 1024
+# libxml2 compares each attribute of an element with all the others.
+_ATTRIBUTE_LIMIT = 2000
+WARDEN_NAMESPACE = "https://virt-warden.org/xmlns/libvirt/domain/1.0"
+_NAMESPACES = (
+    ("qemu", "http://libvirt.org/schemas/domain/qemu/1.0"),
+    ("warden", WARDEN_NAMESPACE),
+)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_RELABEL_OFF = "seclabel[@model='dac' and @relabel='no']"
+
+
+@dataclass(frozen=True)
+class Label:
+    """`<seclabel>`: what a security driver does with this domain."""
+
+    kind: str = text("@type")
+    model: str = text("@model")
+    relabel: str = text("@relabel")
+    label: str = text("label")
+    image_label: str = text("imagelabel")
+
+
+@dataclass(frozen=True)
+class Backing:
+    """`<backingStore>`: one layer below an image; a kind of "" says that nothing is below."""
+
+    kind: str = text("@type")
+    format: str = text("format/@type")
+    path: str = text("source/@file | source/@dev")
+    relabel_off: bool = present(f"source/{_RELABEL_OFF}")
+    backing: Backing | None = child("backingStore")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """`<disk>`: a disk, CD-ROM or floppy drive and what is in it."""
+
+    kind: str = text("@type")
+    device: str = text("@device")
+    target: str = text("target/@dev")
+    format: str = text("driver/@type")
+    path: str = text("source/@file | source/@dev | source/@dir")
+    has_source: bool = present("source")
+    readonly: bool = present("readonly")
+    shareable: bool = present("shareable")
+    may_be_missing: bool = present(
+        "source[@startupPolicy='optional' or @startupPolicy='requisite']"
+    )
+    relabel_off: bool = present(f"source/{_RELABEL_OFF}")
+    discard: str = text("driver/@discard")
+    encryption: str = text("source/encryption/@format | encryption/@format")
+    secret_uuid: str = text("source/encryption/secret/@uuid | encryption/secret/@uuid")
+    secret_usage: str = text("source/encryption/secret/@usage | encryption/secret/@usage")
+    backing: Backing | None = child("backingStore")
+
+    @property
+    def layers(self) -> tuple[Backing, ...]:
+        """The images below the disk's own, from the top, as far as the XML spells them out."""
+        found: list[Backing] = []
+        layer = self.backing
+        while layer is not None and layer.kind:
+            found.append(layer)
+            layer = layer.backing
+        return tuple(found)
+
+    @property
+    def is_spelled_out(self) -> bool:
+        """Whether the XML says where the chain ends, so that libvirt believes no image's header."""
+        if self.format in ("", "raw"):
+            return True
+        layer = self.backing
+        while layer is not None and layer.kind:
+            if layer.format == "raw":
+                return True
+            layer = layer.backing
+        return layer is not None
+
+
+def stamp(path: str) -> str:
+    """What stands for an image's path in the notes of enrolment.
+
+    An editor that replaces one path by another throughout the XML does not replace it there.
+    """
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A note of enrolment: on which image a disk's image, known by its stamp, is based."""
+
+    target: str = text("../@target")
+    image: str = text("@of")
+    base: str = text("@base")
+
+
+@dataclass(frozen=True)
+class Nic:
+    """`<interface>`: a network card; `tap` is known once libvirt has made it."""
+
+    kind: str = text("@type")
+    mac: str = text("mac/@address")
+    bridge: str = text("source/@bridge")
+    network: str = text("source/@network")
+    tap: str = text("target/@dev")
+    endpoint: str = text("source/@path | source/@dev")
+
+
+@dataclass(frozen=True)
+class Listen:
+    """`<listen>`: where a display is reached."""
+
+    kind: str = text("@type")
+    address: str = text("@address")
+    socket: str = text("@socket")
+
+
+@dataclass(frozen=True)
+class Display:
+    """`<graphics>`: a display; ports that libvirt chooses are known at the start."""
+
+    kind: str = text("@type")
+    port: str = text("@port")
+    tls_port: str = text("@tlsPort")
+    websocket: str = text("@websocket")
+    address: str = text("@listen")
+    socket: str = text("@socket")
+    listens: tuple[Listen, ...] = children("listen")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens: `unix` for a socket, an empty string for what libvirt is to choose."""
+        if not self.listens:
+            return ("unix" if self.socket else self.address,)
+        return tuple(
+            "unix" if listen.kind == "socket" else listen.address
+            for listen in self.listens
+            if listen.kind != "none"
+        )
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """`<filesystem>`: a directory of the host that the guest sees."""
+
+    target: str = text("target/@dir")
+    directory: str = text("source/@dir")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """`<memory>` out of a file: an NVDIMM, or persistent memory by virtio."""
+
+    path: str = text("source/path")
+    readonly: bool = present("target/readonly")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Anything in `<devices>` but the emulator: its kind, and what in it may be a host's path.
+
+    `variant` is what tells the harmless ones of a kind from the others.
+    """
+
+    tag: str = text("local-name()")
+    variant: str = text(
+        "self::rng/backend/@model | self::tpm/backend/@type | self::smartcard[not(@type)]/@mode"
+        " | self::*[not(self::rng or self::tpm)]/@type"
+    )
+    name: str = text("@name")
+    connects: bool = present("source[@mode='connect']")
+    paths: tuple[str, ...] = texts(PATHS_OF_A_DEVICE)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """`<domain>`: what the guards look at."""
+
+    id: str = text("@id")
+    name: str = text("name")
+    uuid: str = text("uuid")
+    arch: str = text("os/type/@arch")
+    emulator: str = text("devices/emulator")
+    labels: tuple[Label, ...] = children("seclabel")
+    disks: tuple[Disk, ...] = children("devices/disk")
+    nics: tuple[Nic, ...] = children("devices/interface")
+    displays: tuple[Display, ...] = children("devices/graphics")
+    filesystems: tuple[Filesystem, ...] = children("devices/filesystem")
+    memory_files: tuple[Memory, ...] = children("devices/memory[source/path]")
+    devices: tuple[Device, ...] = children("devices/*[not(self::emulator)]")
+    nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
+    boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/dtb | os/acpi/table")
+    fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")
+    character_files: tuple[str, ...] = texts(
+        "devices/*[@type='file'][self::serial or self::parallel or self::console or self::channel]"
+        "/source/@path | devices/*//log/@file"
+    )
+    assigns_devices: bool = present("devices/hostdev")
+    speaks_tcp: bool = present(
+        "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
+        " | devices/interface[@type='user' or @type='server' or @type='client']"
+    )
+    common_files: tuple[str, ...] = texts(
+        "os/loader | os/nvram/@template | devices/*/rom/@file | devices/disk//config/@file"
+    )
+    other_paths: tuple[str, ...] = texts(PATHS_BESIDE_DEVICES)
+    memory_source: str = text("memoryBacking/source/@type")
+    huge_pages: bool = present("memoryBacking/hugepages")
+    on_crash: str = text("on_crash")
+    watchdogs: tuple[str, ...] = texts("devices/watchdog/@action")
+    has_emulated_tpm: bool = present("devices/tpm/backend[@type='emulator']")
+    passes_arguments: bool = present("qemu:commandline/* | qemu:override/* | qemu:capabilities/*")
+    enrolment: bool = present("metadata/warden:enrolment")
+    spelled: tuple[Spelled, ...] = children(
+        "metadata/warden:enrolment/warden:disk/warden:backing[@depth = '0']"
+    )
+
+    def has_former_chain(self, disk: Disk) -> bool:
+        """Whether enrolment spelled a disk's chain out for another image than it has now."""
+        below = disk.backing.path if disk.backing else None
+        return any(
+            (note.target, note.base) == (disk.target, below) and note.image != stamp(disk.path)
+            for note in self.spelled
+        )
+
+
+def parse(xml: bytes, *others: str) -> etree._Element:
+    """The XML of one domain, or of one of the `others` by the name of its root, as a tree.
+
+    The text is untrusted: no entity is expanded, nothing is fetched, and what is larger than
+    `XML_LIMIT_BYTES`, would take long, or carries a document type is refused. Raises DomainError.
+    """
+    if len(xml) > XML_LIMIT_BYTES:
+        raise DomainError(f"the domain's XML is larger than {XML_LIMIT_BYTES} bytes")
+    if max(part.count(b"=") for part in xml.split(b"<")) > _ATTRIBUTE_LIMIT:
+        raise DomainError(f"the domain's XML has an element of over {_ATTRIBUTE_LIMIT} attributes")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    try:
+        root = etree.fromstring(xml, parser)
+    except etree.XMLSyntaxError as error:
+        raise DomainError(f"the domain's XML cannot be read: {error}") from None
+    if _document_type(root):
+        raise DomainError("the domain's XML carries a document type, which libvirt never writes")
+    if root.tag not in ("domain", *others):
+        raise DomainError(f"the XML is that of a <{root.tag}>, not of a <domain>")
+    return root
+
+
+def _document_type(root: etree._Element) -> str:
+    information: Any = root.getroottree().docinfo
+    return str(information.doctype)
+
+
+def read(xml: bytes) -> Domain:
+    """A Domain out of its XML. Raises DomainError where it is not one, or lacks name or UUID."""
+    domain = from_tree(parse(xml))
+    if not domain.name:
+        raise DomainError("the domain's XML has no <name>")
+    if not _UUID.fullmatch(domain.uuid):
+        raise DomainError(f"the domain's XML has no valid <uuid>: {domain.uuid!r}")
+    return domain
+
+
+def from_tree(root: etree._Element) -> Domain:
+    """A Domain out of a parsed tree, whether or not it has a name and a UUID yet."""
+    domain: Domain = xpath.read(root, Domain, _NAMESPACES)
+    return replace(domain, uuid=_canonical(domain.uuid))
+
+
+def _canonical(written: str) -> str:
+    """A UUID as libvirt writes it, whichever way it is written; what is none stays as it is."""
+    digits = written.strip().replace("-", "").lower()
+    plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return plain if _UUID.fullmatch(plain) else written

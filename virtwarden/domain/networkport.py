@@ -1,0 +1,51 @@
+"""A NIC that libvirt is about to put on one of its networks, as the `network` hook is told of it.
+
+Reference: https://libvirt.org/formatnetworkport.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxml import etree
+
+from virtwarden.domain.model import Domain, Nic, parse
+from virtwarden.errors import DomainError
+
+# <plug type='…'>, and what the NIC is then: on a bridge by its tap, or on none.
+_KINDS = {"network": "network", "bridge": "network", "direct": "direct", "hostdev-pci": "hostdev"}
+
+
+@dataclass(frozen=True)
+class NetworkPort:
+    """Whose NIC, and how it would be plugged in."""
+
+    owner: str
+    uuid: str
+    nic: Nic
+
+    @property
+    def domain(self) -> Domain:
+        """As much of a domain as guards need that look at NICs alone."""
+        return Domain(name=self.owner, uuid=self.uuid, nics=(self.nic,))
+
+
+def read(xml: bytes) -> NetworkPort:
+    """A port out of the hook's XML. Raises DomainError where there is none in it."""
+    root = parse(xml, "hookData")
+    port = root.find("networkport")
+    if port is None:
+        raise DomainError("the hook's XML tells of no port of a network")
+    plug, mac = port.find("plug"), port.find("mac")
+    nic = Nic(
+        kind=_KINDS.get(_attribute(plug, "type"), "unheard-of"),
+        mac=_attribute(mac, "address"),
+        bridge=_attribute(plug, "bridge"),
+        network=str(root.findtext("network/name", "")),
+    )
+    owner, uuid = (str(port.findtext(f"owner/{what}", "")) for what in ("name", "uuid"))
+    return NetworkPort(owner, uuid, nic)
+
+
+def _attribute(element: etree._Element | None, name: str) -> str:
+    return "" if element is None else str(element.get(name, ""))

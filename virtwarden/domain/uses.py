@@ -1,0 +1,98 @@
+"""The host files that a domain names, and what it does with each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from virtwarden.domain.model import Disk, Domain
+from virtwarden.policy import Rules
+
+FILE_KINDS = ("file", "block")
+"""The types of a `<disk>` that are one file or block device of the host."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One host file of a domain; `what` is the word for it in messages.
+
+    `shared`: several domains may use it at once, so that no domain's user may own it.
+    `taken_by_libvirt`: libvirt gives it to the domain's user at each start all the same.
+    `must_exist`: nobody makes it on the way to the start.
+    `given`: the domain's own user may own it; else none of a VM may.
+    `made_by_root`: libvirt makes it where it is not there, and QEMU gets it opened: it may be
+    root's.
+    """
+
+    what: str
+    path: str
+    write: bool
+    shared: bool = False
+    shareable: bool = False
+    taken_by_libvirt: bool = False
+    must_exist: bool = True
+    given: bool = True
+    made_by_root: bool = False
+
+
+def uses(domain: Domain) -> tuple[Use, ...]:
+    """Every file or block device that is the domain's to use, each use once, disks first.
+
+    What is not here: what everyone on the host may read (`Domain.common_files`), and network
+    volumes, which are no file of this host.
+    """
+    found: list[Use] = []
+    for disk in domain.disks:
+        found += _of_disk(disk)
+    if domain.nvram:
+        found.append(Use("the NVRAM file", domain.nvram, write=True, must_exist=False))
+    for path in domain.boot_files:
+        found.append(Use("the boot file", path, write=False, shared=True, taken_by_libvirt=True))
+    for path in domain.fw_cfg_files:
+        found.append(Use("the fw_cfg file", path, write=False, shared=True, taken_by_libvirt=True))
+    for memory in domain.memory_files:
+        found.append(Use("the memory's file", memory.path, write=not memory.readonly))
+    for path in domain.character_files:
+        what = "the log of a serial port"
+        found.append(Use(what, path, write=True, must_exist=False, made_by_root=True))
+    return tuple({replace(use, what=""): use for use in reversed(found)}.values())[::-1]
+
+
+def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
+    """Every path of the host that this domain may name, under these rules."""
+    paths = {use.path for use in uses(domain)} | {*domain.common_files}
+    if rules.shared_directories == "allow":
+        paths |= {filesystem.directory for filesystem in domain.filesystems}
+    if rules.untapped == "allow":
+        paths |= {nic.endpoint for nic in domain.nics}
+    if "host-devices" in rules.exceptions:
+        paths |= {path for device in domain.devices for path in device.paths}
+        names = [device.name for device in domain.devices if device.tag == "shmem"]
+        paths |= {f"/dev/shm/{name}" for name in names}  # noqa: S108 - QEMU makes it, not we
+        paths |= {*domain.other_paths}
+    return frozenset(paths - {""})
+
+
+def granted_paths(domain: Domain, rules: Rules) -> frozenset[str]:
+    """Those of the reviewed paths that are one: the others, the storage guard refuses."""
+    return frozenset(path for path in reviewed_paths(domain, rules) if path.startswith("/"))
+
+
+def _of_disk(disk: Disk) -> list[Use]:
+    found = []
+    if disk.kind in FILE_KINDS and disk.path:
+        found.append(
+            Use(
+                f"disk {disk.target}",
+                disk.path,
+                write=not disk.readonly,
+                shared=disk.readonly or disk.shareable,
+                shareable=disk.shareable,
+                must_exist=not disk.may_be_missing,
+            )
+        )
+    for layer in disk.layers:
+        if layer.kind in FILE_KINDS and layer.path:
+            what = f"base of disk {disk.target}"
+            # One that libvirt labels was the disk itself until an overlay was put upon it.
+            found.append(Use(what, layer.path, write=False, shared=layer.relabel_off))
+    return found

@@ -1,0 +1,1 @@
+"""What a domain's XML is given, and gets back: its user, its emulator, its console passwords."""

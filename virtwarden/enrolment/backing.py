@@ -1,0 +1,170 @@
+"""What a disk is based on, spelled out in the domain's XML, and taken out of it again.
+
+Where the XML does not say, libvirt believes the image's header at each start, and whoever took
+over a guest's QEMU can write any path of the host into it. So the header is asked once, at the
+enrolment, and never again while the domain is enrolled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lxml import etree
+
+from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, stamp
+from virtwarden.enrolment import tree
+from virtwarden.system import images, users
+from virtwarden.system.images import Image
+
+_WARDEN = f"{{{WARDEN_NAMESPACE}}}"
+_DISK, _BACKING, _RELABEL = f"{_WARDEN}disk", f"{_WARDEN}backing", f"{_WARDEN}relabel"
+_RELABEL_OFF = "seclabel[@model='dac'][@relabel='no']"
+_SINGLE = ("", "raw")
+_LOCAL = ("", "file", "block")
+
+Known = Mapping[tuple[str, str], Image | None]
+"""What an image is based on, by its disk's target, or none, and its path; None: it stands alone."""
+
+
+def known(root: etree._Element, domain: Domain) -> Known:
+    """What the XML says already, but for what it says of a disk's former image.
+
+    Where a VM's user owns the image by now, nobody but libvirt put it there, as a snapshot that was
+    merged since: its QEMU wrote it, and what the XML says of it is libvirt's word.
+    """
+    found: dict[tuple[str, str], Image | None] = {}
+    former = {
+        disk.target
+        for disk in domain.disks
+        if domain.has_former_chain(disk) and not users.owns_as_vm(disk.path)
+    }
+    for disk in root.iterfind("devices/disk"):
+        if _target(disk) in former:
+            continue
+        for _, layer in _layers(disk):
+            path, backing = _path(layer), layer.find("backingStore")
+            if path and backing is not None and backing.get("type", "") in _LOCAL:
+                image = _image(backing)
+                found[_target(disk), path] = image
+                found.setdefault(("", path), image)  # for a disk that gets another target
+    return found
+
+
+def spell_out(root: etree._Element, notes: etree._Element, said: Known) -> None:
+    """Say of each disk what it is based on, and that what is shared stays whose it is.
+
+    What was altered is noted. Raises HostError and CommandError where an image of which nothing
+    is `said` cannot be looked at.
+    """
+    for disk in root.iterfind("devices/disk"):
+        note = etree.Element(_DISK, target=_target(disk), source=_path(disk))
+        _spell_out(disk, note, said)
+        if len(note):
+            notes.append(note)
+
+
+def restore(root: etree._Element, notes: etree._Element) -> None:
+    """Undo what was noted, as far as it still stands."""
+    disks = root.findall("devices/disk")
+    for note in notes.iterfind(_DISK):
+        same = [disk for disk in disks if _path(disk) == note.get("source")]
+        named = [disk for disk in disks if _target(disk) == note.get("target")]
+        exactly = [disk for disk in same if disk in named]
+        for disk in exactly or same or named:
+            _restore(disk, note)
+
+
+def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
+    if disk.find("readonly") is not None or disk.find("shareable") is not None:
+        _switch_relabel_off(disk, 0, note)
+    layer, depth, layer_format = disk, 0, tree.attribute(disk, "driver", "type")
+    while layer.find("source") is not None:
+        backing = layer.find("backingStore")
+        if backing is None:
+            if layer_format in _SINGLE:
+                break
+            backing = _name_below(layer, _below(layer, layer_format, _target(disk), said))
+            made = {"of": stamp(_path(layer)), "base": _path(backing)}
+            etree.SubElement(note, _BACKING, {"depth": str(depth), **made})
+        if not backing.get("type"):
+            break
+        layer, depth = backing, depth + 1
+        _switch_relabel_off(layer, depth, note)
+        layer_format = tree.attribute(layer, "format", "type")
+
+
+def _below(layer: etree._Element, layer_format: str, target: str, said: Known) -> Image | None:
+    path = _path(layer)
+    for key in ((target, path), ("", path)):
+        if key in said:
+            return said[key]
+    return images.backing(path, layer_format) if path else None
+
+
+def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
+    backing = etree.SubElement(layer, "backingStore")
+    if below is not None:
+        backing.set("type", "block" if below.is_device else "file")
+        etree.SubElement(backing, "format", type=below.format)
+        etree.SubElement(backing, "source", {"dev" if below.is_device else "file": below.path})
+    return backing
+
+
+def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element) -> None:
+    source = layer.find("source")
+    if source is None or source.find(_RELABEL_OFF) is not None:
+        return
+    ours = etree.Element("seclabel", model="dac", relabel="no")
+    mark = etree.SubElement(note, _RELABEL, {"depth": str(depth), "of": stamp(_path(layer))})
+    former = source.find("seclabel[@model='dac']")
+    if former is None:
+        source.append(ours)
+    else:
+        mark.append(tree.bare(former))
+        tree.replace(former, ours)
+
+
+def _restore(disk: etree._Element, note: etree._Element) -> None:
+    layers = {str(depth): layer for depth, layer in _layers(disk)}
+    for mark in note.iterfind(_RELABEL):
+        layer = layers.get(mark.get("depth", ""))
+        label = layer.find(f"source/{_RELABEL_OFF}") if layer is not None else None
+        # Of a disk, the source may be another by now, and the label still ours.
+        if layer is not None and label is not None and (layer is disk or _is_of(mark, layer)):
+            tree.replace(label, *(tree.bare(former) for former in mark))
+    for mark in note.iterfind(_BACKING):
+        layer = layers.get(mark.get("depth", ""))
+        backing = layer.find("backingStore") if layer is not None else None
+        if layer is None or backing is None or _path(backing) != mark.get("base"):
+            continue
+        # Ours, though the disk may have got another image since.
+        if _is_of(mark, layer) or layer is disk:
+            tree.remove(backing)
+
+
+def _is_of(mark: etree._Element, layer: etree._Element) -> bool:
+    return stamp(_path(layer)) == mark.get("of")
+
+
+def _layers(disk: etree._Element) -> Iterator[tuple[int, etree._Element]]:
+    """A disk and the images below it, each with its depth."""
+    layer: etree._Element | None = disk
+    depth = 0
+    while layer is not None:
+        yield depth, layer
+        layer, depth = layer.find("backingStore"), depth + 1
+
+
+def _target(disk: etree._Element) -> str:
+    return tree.attribute(disk, "target", "dev")
+
+
+def _path(layer: etree._Element) -> str:
+    return tree.attribute(layer, "source", "file") or tree.attribute(layer, "source", "dev")
+
+
+def _image(backing: etree._Element) -> Image | None:
+    if not backing.get("type"):
+        return None
+    is_device = backing.get("type") == "block"
+    return Image(_path(backing), tree.attribute(backing, "format", "type"), is_device)

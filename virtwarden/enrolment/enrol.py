@@ -1,0 +1,201 @@
+"""A domain's XML, made ready for virt-warden, and made again what it was.
+
+libvirt reads neither the user nor the emulator nor the labels of images from a hook: they must
+stand in the domain's own XML. What enrolment changes there it notes in the domain's `<metadata>`.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from lxml import etree
+
+from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
+from virtwarden.enrolment import backing, tree
+from virtwarden.errors import DomainError
+from virtwarden.guards import ticket
+from virtwarden.guards.identity import candidates
+from virtwarden.paths import Paths
+from virtwarden.system import users
+
+_WARDEN = f"{{{WARDEN_NAMESPACE}}}"
+_ENROLMENT = f"{_WARDEN}enrolment"
+_EMULATOR = f"{_WARDEN}emulator"
+_LABEL = "seclabel[@model='dac']"
+# How it ran, and how it would have started anew; https://libvirt.org/formatsnapshot.html
+_KEPT = ("domain", "inactiveDomain")
+
+
+def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
+    """The XML of a domain with its user, wrapper and spelled-out images.
+
+    XML that is enrolled already comes out as it went in, mended where someone edited it; what its
+    disks are based on is believed of it, and of no image. Raises DomainError where it is no
+    domain's, and HostError where an image cannot be looked at.
+    """
+    root = parse(xml)
+    former = from_tree(root)
+    said = backing.known(root, former) if former.enrolment else {}
+    _take_out(root, paths)
+    _have_uuid(root)
+    domain = from_tree(root)
+    notes = etree.Element(_ENROLMENT, nsmap={"warden": WARDEN_NAMESPACE})
+    _set_emulator(root, domain, paths, notes)
+    _set_label(root, _choose_user(domain, prefix), notes)
+    backing.spell_out(root, notes, said)
+    _metadata(root, notes).append(notes)
+    return _written(root)
+
+
+def unenrol_xml(xml: bytes, paths: Paths) -> bytes:
+    """The XML as it was before it was enrolled; as it is where it never was."""
+    root = parse(xml)
+    _take_out(root, paths)
+    return _written(root)
+
+
+def unenrolled(xml: bytes, paths: Paths) -> bytes | None:
+    """The same, also of a snapshot's or checkpoint's XML; None where nothing in it is enrolled."""
+    root = parse(xml, "domainsnapshot", "domaincheckpoint")
+    kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
+    enrolled = [element for element in kept if _has_ours(element, paths)]
+    for element in enrolled:
+        _take_out(element, paths)
+    return _written(root) if enrolled else None
+
+
+def is_enrolled(xml: bytes, paths: Paths) -> bool:
+    """Whether anything in the XML is of an enrolment: its notes, or only the wrapper."""
+    return _has_ours(parse(xml), paths)
+
+
+def _has_ours(root: etree._Element, paths: Paths) -> bool:
+    domain = from_tree(root)
+    return domain.enrolment or _is_wrapper(domain.emulator, paths)
+
+
+def _written(root: etree._Element) -> bytes:
+    # With the comments around it: libvirt's own files begin with one.
+    return bytes(etree.tostring(root.getroottree(), encoding="utf-8"))
+
+
+def _have_uuid(root: etree._Element) -> None:
+    """libvirt would choose one only when it defines the domain: too late for the user's name."""
+    domain, name = from_tree(root), root.find("name")
+    if name is None or not domain.name:
+        raise DomainError("the domain's XML has no <name>", fix="give it one")
+    if domain.uuid.strip():
+        return
+    element = root.find("uuid")
+    if element is None:
+        element = etree.Element("uuid")
+        name.addnext(element)
+    element.text = str(uuid.uuid4())
+
+
+def _choose_user(domain: Domain, prefix: str) -> str:
+    """The user that the domain has, or else the best name that is nobody else's."""
+    own = users.account_of(domain.uuid)
+    if own is not None:
+        return own.name
+    names = candidates(prefix, domain.name, domain.uuid)
+    free = [name for name in names if users.account(name) is None and users.group_id(name) is None]
+    if not free:
+        raise DomainError(
+            f"user or group {names[-1]} exists and is not this domain's",
+            fix=f"see whose it is: getent passwd {names[-1]}; getent group {names[-1]}",
+        )
+    return free[0]
+
+
+def _metadata(root: etree._Element, notes: etree._Element) -> etree._Element:
+    metadata = root.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(root, "metadata")
+        notes.set("metadata", "made")
+    return metadata
+
+
+def _notes(root: etree._Element) -> etree._Element | None:
+    return root.find(f"metadata/{_ENROLMENT}")
+
+
+def _set_emulator(
+    root: etree._Element, domain: Domain, paths: Paths, notes: etree._Element
+) -> None:
+    devices = root.find("devices")
+    if devices is None:
+        devices = etree.SubElement(root, "devices")
+    emulator = devices.find("emulator")
+    if emulator is None:
+        emulator = etree.Element("emulator")
+        devices.insert(0, emulator)
+    else:
+        etree.SubElement(notes, _EMULATOR).text = emulator.text
+    emulator.text = ticket.wrapper_path(paths, domain.arch)
+
+
+def _set_label(root: etree._Element, user: str, notes: etree._Element) -> None:
+    label = etree.Element("seclabel", type="static", model="dac", relabel="yes")
+    etree.SubElement(label, "label").text = f"{user}:{user}"
+    formers = root.findall(_LABEL)
+    notes.extend(tree.bare(former) for former in formers)
+    _put_labels(root, formers, [label])
+
+
+def _put_labels(
+    root: etree._Element, formers: list[etree._Element], labels: list[etree._Element]
+) -> None:
+    """Labels in the place of others, or at the end."""
+    if not formers:
+        root.extend(labels)
+        return
+    first, *others = formers
+    tree.replace(first, *labels)
+    for other in others:
+        tree.remove(other)
+
+
+def _take_out(root: etree._Element, paths: Paths) -> None:
+    """Undo what the notes say was done, as far as it still stands."""
+    notes = _notes(root)
+    if notes is None:
+        _take_out_unnoted(root, paths)
+        return
+    metadata = notes.getparent()
+    tree.remove(notes)
+    if metadata is not None and not len(metadata) and notes.get("metadata") == "made":
+        tree.remove(metadata)
+    _restore_emulator(root, notes)
+    _put_labels(
+        root, root.findall(_LABEL), [tree.bare(former) for former in notes.findall("seclabel")]
+    )
+    backing.restore(root, notes)
+
+
+def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:
+    """The notes are gone; what is left of ours would keep the domain from starting without us."""
+    domain = from_tree(root)
+    emulator = root.find("devices/emulator")
+    if emulator is None or not _is_wrapper(domain.emulator, paths):
+        return
+    emulator.text = ticket.emulator_path(domain.arch)
+    own = users.account_of(domain.uuid)
+    for label in root.findall(_LABEL):
+        if own is not None and label.findtext("label") == f"{own.name}:{own.name}":
+            tree.remove(label)
+
+
+def _is_wrapper(emulator: str, paths: Paths) -> bool:
+    return emulator.startswith(f"{paths.wrapper_dir}/")
+
+
+def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
+    emulator = root.find("devices/emulator")
+    former = notes.find(_EMULATOR)
+    if emulator is None:
+        return
+    if former is None:
+        tree.remove(emulator)
+    else:
+        emulator.text = former.text

@@ -1,0 +1,102 @@
+"""VNC's passwords, of which eight characters count and no more (RFC 6143, 7.2.2).
+
+None of them is ever part of a message.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+from virtwarden.domain.model import from_tree, parse
+from virtwarden.errors import HostError
+from virtwarden.policy import Mode, Rules
+from virtwarden.words import shown
+
+LENGTH = 8
+# What no shell, key file or terminal takes for its own when it is pasted.
+_SPECIAL = "#%+-=?@_"
+_CLASSES = {
+    "lower-case letter": string.ascii_lowercase,
+    "upper-case letter": string.ascii_uppercase,
+    "digit": string.digits,
+}
+# What each stands for where somebody spells a word with it.
+_MEANT = str.maketrans("@431!0$57+8|", "aaeliossttbl")
+_ALPHABET = "".join(_CLASSES.values()) + _SPECIAL
+
+
+def fresh() -> str:
+    """A random password with all four kinds of characters, each such password as likely."""
+    while True:
+        password = "".join(secrets.choice(_ALPHABET) for _ in range(LENGTH))
+        if not _lacking(password):
+            return password
+
+
+def weakness(password: str) -> str:
+    """Why a password is easily guessed, in words that do not tell it; empty where it is not.
+
+    Raises ImportError where cracklib, whose word list it is held against, is not there.
+    """
+    if len(password) < LENGTH:
+        return f"has fewer than {LENGTH} characters"
+    lacking = _lacking(password)
+    if lacking:
+        return f"has no {lacking}"
+    import cracklib
+
+    # It knows what is put before and behind a word, but not every letter that looks like another.
+    for spelling in (password, password.lower().translate(_MEANT)):
+        try:
+            cracklib.FascistCheck(spelling)
+        except ValueError:
+            # Its own words are left out: they are another program's, and could quote.
+            return "is in a word list, or nearly so"
+    return ""
+
+
+def _lacking(password: str) -> str:
+    """The first kind of character that a password has none of."""
+    for name, letters in _CLASSES.items():
+        if not set(password) & set(letters):
+            return name
+    known = set("".join(_CLASSES.values()))
+    return "" if set(password) - known else "special character"
+
+
+def objection(xml: bytes, rules: Rules) -> HostError | None:
+    """What the policy has against the passwords that stand in a domain's XML for ever.
+
+    None where it has nothing, or where they are empty, which lets nobody in. Raises HostError where
+    they cannot be looked at.
+    """
+    root = parse(xml)
+    displays = root.findall("devices/graphics[@passwd]")
+    standing = [word for word in (display.get("passwd") for display in displays) if word]
+    if not standing or rules.mode is Mode.DISABLED:
+        return None
+    name = shown(from_tree(root).name)
+    if rules.static_passwords == "deny":
+        return HostError(
+            "its display has a password that stands for ever",
+            where=rules.where("console.static_passwords"),
+            fix=f"virsh edit {name}, take passwd= out; virt-warden console {name} gives one",
+        )
+    weak = "".join(list(filter(None, map(_weakness_by_list, standing)))[:1])
+    if not weak:
+        return None
+    return HostError(
+        f"the password of its display {weak}",
+        fix=f"virsh edit {name}: 8 characters by chance, of all four kinds, or none at all",
+    )
+
+
+def _weakness_by_list(password: str) -> str:
+    try:
+        return weakness(password)
+    except ImportError:
+        raise HostError(
+            "its display's password cannot be held against a word list",
+            fix="apt install python3-cracklib",
+        ) from None

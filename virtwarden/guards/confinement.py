@@ -1,0 +1,132 @@
+"""What of the host a domain's QEMU needs to reach: the wrapper holds it to that, by Landlock.
+
+landlock(7). This is where sVirt is missing: under AppArmor or SELinux libvirt confines QEMU itself,
+and widens that as disks are plugged in, which no Landlock ruleset can be. A permissive SELinux
+labels, and confines nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from virtwarden.domain.model import Display, Domain, Label
+from virtwarden.domain.uses import granted_paths, uses
+from virtwarden.system.mac import selinux_type
+
+if TYPE_CHECKING:
+    from virtwarden.guards.base import Case
+
+# The dynamic loader, which the kernel executes together with the emulator; ld.so(8).
+_LOADERS = ("lib64/ld-linux*.so.*", "lib/ld-linux*.so.*")
+# Read by QEMU and its libraries, and no secret: code, firmware, key maps, time zone, resolver.
+_READ = (
+    *("/usr", "/etc/ld.so.cache", "/etc/localtime", "/etc/qemu", "/etc/gnutls", "/etc/sasl2"),
+    *("/etc/ssl/openssl.cnf", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/hosts"),
+    *("/etc/services", "/etc/host.conf", "/etc/gai.conf", "/etc/passwd"),
+    *("/etc/pki/qemu", "/etc/pki/libvirt-vnc", "/etc/pki/libvirt-spice"),
+    *("/sys/devices/system", "/sys/kernel/mm", "/sys/module/kvm"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/sys"),
+)
+_DEVICES = (
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/ptmx"),
+    *("/dev/pts", "/dev/kvm", "/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock"),
+    *("/dev/userfaultfd", "/dev/sev", "/dev/sgx_vepc"),
+)
+_ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/sys/class")
+# Threads are named by files there.
+_OWN_PROCESS = "/proc/self"
+
+
+def has_label_of_its_own(case: Case) -> bool:
+    """Whether the domain has a label of sVirt's, which libvirt made up for it, or the admin did."""
+    return any(_is_of_one_vm(case, label) for label in case.domain.labels)
+
+
+def _is_of_one_vm(case: Case, label: Label) -> bool:
+    """The XML may name any label. SELinux confines those of a VM's type, and tells one from another
+    by the categories at the end: user:role:type:s0:c1,c2.
+    """
+    if label.model == "selinux":
+        has_categories = label.label.count(":") > 3
+        return has_categories and selinux_type(label.label) in case.facts.selinux_vm_types()
+    return label.model == "apparmor" and bool(label.label)
+
+
+def is_confined_by_its_label(case: Case) -> bool:
+    """Whether it has one, and the kernel holds it to that."""
+    return has_label_of_its_own(case) and not case.facts.mac_is_permissive()
+
+
+def is_sandboxed(case: Case) -> bool:
+    """Whether a running domain is: the wrapper becomes QEMU only as its ticket says.
+
+    Of a process's ruleset, proc(5) tells nothing.
+    """
+    from virtwarden.system import landlock
+
+    if "emulator" in case.rules.exceptions or landlock.abi() < 1:
+        return False
+    try:
+        ticket = json.loads((Path(case.cell) / "ticket.json").read_bytes())
+    except FileNotFoundError:
+        return False
+    return ticket.get("landlock") is not None
+
+
+def of(case: Case, emulator: str) -> dict[str, Any] | None:
+    """What the ticket says of the sandbox; None where there is to be none."""
+    wanted = case.rules.sandbox
+    if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):
+        return None
+    domain = case.domain
+    granted = granted_paths(domain, case.rules)
+    only_read = granted & _only_read(domain) | {domain.emulator}
+    return {
+        "required": wanted == "required",
+        "execute": [emulator, *_loaders()],
+        "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
+        "write": [
+            *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
+            *sorted(granted - only_read),
+            *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
+        ],
+        "bind": _ports_to_listen_on(case),
+        "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),
+    }
+
+
+def _for_sasl(case: Case) -> list[str]:
+    if not case.rules.asks_by_sasl:
+        return []
+    keytab = [case.rules.keytab] if case.rules.sasl == "kerberos" else []
+    return [f"{case.cell}/sasl", "/etc/krb5.conf", *keytab]
+
+
+def _loaders() -> list[str]:
+    return sorted({str(path) for pattern in _LOADERS for path in Path("/").glob(pattern)})
+
+
+def _only_read(domain: Domain) -> frozenset[str]:
+    bases = {use.path for use in uses(domain) if not use.write}
+    return frozenset(bases.union(domain.common_files))
+
+
+def _sockets(domain: Domain) -> list[str]:
+    """The directories in which QEMU makes the consoles' sockets."""
+    named = [socket for display in domain.displays for socket in _sockets_of(display) if socket]
+    return sorted({str(Path(socket).parent) for socket in named})
+
+
+def _sockets_of(display: Display) -> tuple[str, ...]:
+    return (display.socket, *(listen.socket for listen in display.listens))
+
+
+def _ports_to_listen_on(case: Case) -> list[int] | None:
+    """The TCP ports of the consoles and those of the policy; None where any will do."""
+    displays = case.domain.displays
+    if case.domain.speaks_tcp or any(display.kind == "spice" for display in displays):
+        return None
+    ports = [int(port) for d in displays for port in (d.port, d.websocket) if port.isdecimal()]
+    return [*(port for port in ports if port), *case.rules.tcp_bind]

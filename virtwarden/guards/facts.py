@@ -1,0 +1,262 @@
+"""What guards may ask of the host: questions only, each answered as the host is now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from virtwarden import gate
+from virtwarden.changes.claims import Claim, claims_on
+from virtwarden.paths import Paths
+from virtwarden.system import (
+    bridges,
+    files,
+    mac,
+    mapper,
+    netfilter,
+    nft,
+    portfilter,
+    sasl,
+    taps,
+    users,
+    vnc,
+)
+from virtwarden.system.files import Found
+from virtwarden.system.users import Account
+
+_PORT_TOOLS = {"nftables": Path(nft.NFT), "iptables": Path(portfilter.IPTABLES)}
+# cgroups(7): there wherever the unified hierarchy is mounted.
+_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
+_TOOLS = {"nftables": Path(nft.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
+
+
+class Facts(Protocol):
+    """The host, as a guard sees it; tests give their own."""
+
+    def account(self, name: str) -> Account | None:
+        """The user of this name."""
+
+    def groups_of(self, account: Account) -> tuple[int, ...]:
+        """The gids of all groups that a user is in."""
+
+    def group_id(self, name: str) -> int | None:
+        """The gid of the group of this name."""
+
+    def look(self, path: str) -> Found:
+        """A path, walked without following symlinks. Raises HostError."""
+
+    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
+        """The running domains' claims on one file."""
+
+    def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
+        """The disks of a domain that are on their way into a LUKS container, by their targets."""
+
+    def maps(self) -> tuple[mapper.Map, ...]:
+        """What the device mapper has open, LUKS containers among it."""
+
+    def backend_works(self, name: str) -> bool:
+        """Whether this way of filtering works here."""
+
+    def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """What of a promise this way of filtering cannot keep; empty where it keeps all."""
+
+    def is_tap(self, device: str) -> bool:
+        """Whether a network interface is a tap, whose frames can be filtered."""
+
+    def filtered_by(self, tap: str) -> str:
+        """By which backend this very tap's filter was put in; empty where none was."""
+
+    def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """What the kernel does not do of a filter's promise; empty where all is."""
+
+    def lacking_for_sasl(self, kind: str) -> str:
+        """The packages without which QEMU cannot ask viewers so; empty where none lacks."""
+
+    def port_backend_works(self, name: str) -> bool:
+        """Whether this way of limiting who reaches a TCP port works here."""
+
+    def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
+        """What the kernel does not do of such a promise; empty where all is."""
+
+    def has_cgroups(self) -> bool:
+        """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
+
+    def mac_model(self) -> str:
+        """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
+
+    def mac_is_permissive(self) -> bool:
+        """Whether it only logs what it would refuse, as SELinux can; then it confines nobody."""
+
+    def selinux_vm_types(self) -> frozenset[str]:
+        """The types that the SELinux policy has for the processes of VMs."""
+
+    def selinux_label(self, path: str) -> str:
+        """The label of a file, or an empty string."""
+
+    def bridge_of(self, interface: str) -> str:
+        """The bridge that an interface is a port of; empty where it is none's."""
+
+    def is_vlan_aware(self, bridge: str) -> bool:
+        """Whether a bridge keeps VLANs apart."""
+
+    def port(self, interface: str) -> bridges.Port:
+        """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
+        """What is not as it should be with the gate, and which of these taps it shuts out."""
+
+    def host_names(self) -> tuple[str, ...]:
+        """The names under which viewers may reach this host."""
+
+    def vnc_offers(self, host: str, port: int) -> vnc.Offer:
+        """What a VNC server offers a viewer before any password. Raises HostError.
+
+        A host with a slash is a Unix socket, which has no port.
+        """
+
+    def vnc_takes_anyone(self, host: str, port: int) -> bool:
+        """Whether a VNC server with TLS goes on with a viewer who shows no certificate."""
+
+    def takes_plain_websocket(self, host: str, port: int) -> bool:
+        """Whether a VNC server speaks WebSocket with a viewer who does not speak TLS."""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """Facts of this very host."""
+
+    paths: Paths
+
+    def account(self, name: str) -> Account | None:
+        """See Facts."""
+        return users.account(name)
+
+    def groups_of(self, account: Account) -> tuple[int, ...]:
+        """See Facts."""
+        return users.groups_of(account)
+
+    def group_id(self, name: str) -> int | None:
+        """See Facts."""
+        return users.group_id(name)
+
+    def look(self, path: str) -> Found:
+        """See Facts."""
+        return files.look(path)
+
+    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
+        """See Facts."""
+        return claims_on(self.paths, device, number)
+
+    def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
+        """See Facts."""
+        if not (self.paths.state / "adoptions").exists():
+            return ()
+        # Imported here: hardly any start needs it.
+        from virtwarden.luks import adoption
+
+        found = adoption.unfinished(self.paths, domain)
+        return tuple(state.target for state in found if state.phase is not adoption.Phase.DONE)
+
+    def maps(self) -> tuple[mapper.Map, ...]:
+        """See Facts."""
+        return mapper.maps(self.paths.block_devices)
+
+    def backend_works(self, name: str) -> bool:
+        """See Facts."""
+        return self._believed(f"{name}-works", _TOOLS[name], netfilter.BACKENDS[name].works)
+
+    def _believed(self, name: str, program: Path, works: Callable[[], bool]) -> bool:
+        """Whether it works; a yes is believed until the next boot: asking takes 10 ms."""
+        tool = files.version_of(program)
+        note = self.paths.run / name
+        if tool and files.read_if_there(note) == tool:
+            return True
+        if not works():
+            return False
+        files.passable_directory(self.paths.run)
+        files.write_atomically(note, tool.encode(), 0o600)
+        return True
+
+    def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """See Facts."""
+        return netfilter.BACKENDS[backend].cannot(promise)
+
+    def is_tap(self, device: str) -> bool:
+        """See Facts."""
+        return taps.find(device) is not None
+
+    def filtered_by(self, tap: str) -> str:
+        """See Facts."""
+        return gate.backend_of(self.paths, tap)
+
+    def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
+        """See Facts."""
+        return netfilter.BACKENDS[backend].missing(promise)
+
+    def lacking_for_sasl(self, kind: str) -> str:
+        """See Facts."""
+        return sasl.lacking(kind)
+
+    def port_backend_works(self, name: str) -> bool:
+        """See Facts."""
+        backend = portfilter.BACKENDS[name]
+        return self._believed(f"{name}-limits-ports", _PORT_TOOLS[name], backend.works)
+
+    def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
+        """See Facts."""
+        return portfilter.BACKENDS[backend].missing(promise)
+
+    def has_cgroups(self) -> bool:
+        """See Facts."""
+        return _CGROUPS.exists()
+
+    def mac_model(self) -> str:
+        """See Facts."""
+        return mac.model()
+
+    def mac_is_permissive(self) -> bool:
+        """See Facts."""
+        return mac.is_permissive()
+
+    def selinux_vm_types(self) -> frozenset[str]:
+        """See Facts."""
+        return mac.vm_types()
+
+    def selinux_label(self, path: str) -> str:
+        """See Facts."""
+        return mac.selinux_label(path)
+
+    def bridge_of(self, interface: str) -> str:
+        """See Facts."""
+        return bridges.bridge_of(interface)
+
+    def is_vlan_aware(self, bridge: str) -> bool:
+        """See Facts."""
+        return bridges.is_vlan_aware(bridge)
+
+    def port(self, interface: str) -> bridges.Port:
+        """See Facts."""
+        return bridges.port(interface)
+
+    def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
+        """See Facts."""
+        return gate.missing(self.paths, names)
+
+    def host_names(self) -> tuple[str, ...]:
+        """See Facts."""
+        return (os.uname().nodename, "localhost")
+
+    def vnc_offers(self, host: str, port: int) -> vnc.Offer:
+        """See Facts."""
+        return vnc.offer(host, port)
+
+    def vnc_takes_anyone(self, host: str, port: int) -> bool:
+        """See Facts."""
+        return vnc.takes_anyone(host, port)
+
+    def takes_plain_websocket(self, host: str, port: int) -> bool:
+        """See Facts."""
+        return vnc.takes_plain_websocket(host, port)

@@ -1,0 +1,4 @@
+"""libvirt, asked and told: for the commands and the service.
+
+No hook comes here: libvirt waits for it, and would not answer.
+"""

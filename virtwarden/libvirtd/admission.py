@@ -1,0 +1,29 @@
+"""Lets NICs in that were plugged into a running domain, of which libvirt told no hook."""
+
+from __future__ import annotations
+
+import libvirt
+
+from virtwarden import gate
+from virtwarden.changes import journal
+from virtwarden.libvirtd.cases import running_case
+from virtwarden.paths import Paths
+from virtwarden.policy import Policy
+
+
+def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
+    """Let in what may be; the names of the taps that are let in by this.
+
+    Raises WardenError where the policy, or the host, has something against it.
+    """
+    if not domain.isActive() or not gate.is_up(paths):
+        return []
+    case = running_case(paths, policy, domain)
+    if policy.manages(domain.name()):
+        from virtwarden import lifecycle
+
+        with journal.locked(paths, case.domain.uuid):
+            return lifecycle.plugged(case)
+    taps = gate.shut_out(paths, [nic.tap for nic in case.domain.nics if nic.tap])
+    gate.admit(paths, [tap.name for tap in taps])
+    return [tap.name for tap in taps]

@@ -1,0 +1,102 @@
+"""A domain, the rules that hold for it and the host, put together for a command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import libvirt
+
+from virtwarden import lifecycle
+from virtwarden.changes import CreateUser
+from virtwarden.domain.model import Domain, read
+from virtwarden.errors import JournalError
+from virtwarden.guards.base import Case, Op
+from virtwarden.guards.facts import HostFacts
+from virtwarden.libvirtd.connection import inactive_xml
+from virtwarden.paths import Paths
+from virtwarden.policy import Policy
+from virtwarden.system.users import Account
+
+
+def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
+    """The domain as it runs."""
+    xml = str(domain.XMLDesc(0)).encode()
+    return _case(HostFacts(paths), policy, read(xml), Op.STARTED)
+
+
+def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
+    """The domain as it would be at its next start."""
+    found = read(inactive_xml(domain))
+    return _case(_FactsBeforeStart(paths, found.uuid), policy, found, Op.PREPARE)
+
+
+def at_start(case: Case) -> Case:
+    """The same domain when libvirt has made its taps and chosen its ports, under stand-in names.
+
+    Its user is there by then, and so are its taps: both are taken for granted.
+    """
+    domain = replace(
+        case.domain,
+        nics=tuple(
+            replace(nic, tap=nic.tap or _stand_in(place))
+            for place, nic in enumerate(case.domain.nics)
+        ),
+        displays=tuple(
+            replace(display, port="0" if display.port in ("", "-1") else display.port)
+            for display in case.domain.displays
+        ),
+    )
+    bridges = {nic.tap: nic.bridge for nic in domain.nics}
+    facts = _FactsAtStart(case.paths, case.domain.uuid, bridges)
+    return replace(case, op=Op.START, domain=domain, facts=facts)
+
+
+def _stand_in(place: int) -> str:
+    return f"its-tap-{place}" if place else "its-tap"
+
+
+@dataclass(frozen=True)
+class _FactsBeforeStart(HostFacts):
+    """This host without what a start undoes first: the group of a user that was only begun."""
+
+    domain: str
+
+    def group_id(self, name: str) -> int | None:
+        """See Facts."""
+        found = super().group_id(name)
+        return None if found is not None and self._is_undone(name, found) else found
+
+    def _is_undone(self, name: str, gid: int) -> bool:
+        with suppress(JournalError):  # else the start undoes nothing
+            return any(
+                isinstance(record.change, CreateUser)
+                and (record.change.name, record.before["uid"]) == (name, gid)
+                for record in lifecycle.half_made(self.paths, self.domain)
+            )
+        return False
+
+
+@dataclass(frozen=True)
+class _FactsAtStart(HostFacts):
+    """This host, with what `prepare` and libvirt will have made by then."""
+
+    domain: str
+    bridges: Mapping[str, str]
+
+    def account(self, name: str) -> Account | None:
+        """See Facts."""
+        return super().account(name) or Account(name, uid=0, gid=0, domain=self.domain)
+
+    def is_tap(self, device: str) -> bool:
+        """See Facts."""
+        return bool(device)
+
+    def bridge_of(self, interface: str) -> str:
+        """See Facts."""
+        return self.bridges.get(interface, "")
+
+
+def _case(facts: HostFacts, policy: Policy, domain: Domain, op: Op) -> Case:
+    return Case(op, domain, policy.rules_for(domain.name), facts, facts.paths)

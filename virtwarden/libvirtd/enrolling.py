@@ -1,0 +1,73 @@
+"""Domains are enrolled, as an admin asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import libvirt
+
+from virtwarden.domain.model import read
+from virtwarden.enrolment import passwords
+from virtwarden.enrolment.enrol import enrol_xml
+from virtwarden.errors import HostError
+from virtwarden.libvirtd.connection import define, inactive_xml
+from virtwarden.paths import Paths
+from virtwarden.policy import Mode, Policy
+
+Warn = Callable[[str], None]
+
+
+def enrol(
+    paths: Paths,
+    policy: Policy,
+    warn: Warn,
+    connection: libvirt.virConnect,
+    domain: libvirt.virDomain,
+) -> str:
+    """Have libvirt keep the domain enrolled; how it went, in words that follow its name.
+
+    Raises HostError where the policy does not manage it, or has something against a password in
+    its XML and is enforced.
+    """
+    _must_be_managed(policy, domain.name())
+    former = inactive_xml(domain)
+    _must_have_no_weak_password(policy, warn, former)
+    xml = enrol_xml(former, policy.rules_for(domain.name()).user_prefix, paths)
+    if read(xml) == read(former):
+        return "is enrolled already"
+    define(connection, xml)
+    when = "from its next start on" if domain.isActive() else "it can be started"
+    based = "".join(
+        f"; disk {disk.target} is based on {', '.join(layer.path for layer in disk.layers)}"
+        for disk in read(xml).disks
+        if disk.layers
+    )
+    return f"is enrolled: {when}{based}"
+
+
+def enrolled(paths: Paths, policy: Policy, warn: Warn, xml: bytes) -> bytes:
+    """The XML of a domain that libvirt need not know, enrolled. Raises as `enrol` does."""
+    made = enrol_xml(xml, policy.rules_for("").user_prefix, paths)
+    _must_be_managed(policy, read(made).name)
+    _must_have_no_weak_password(policy, warn, made)
+    return made
+
+
+def _must_be_managed(policy: Policy, name: str) -> None:
+    if not policy.manages(name):
+        raise HostError(
+            f"the policy does not manage {name}",
+            fix="add it to `managed` in /etc/virt-warden/policy.toml",
+        )
+
+
+def _must_have_no_weak_password(policy: Policy, warn: Warn, xml: bytes) -> None:
+    """It is refused where the mode is enforcing, else only said."""
+    name = read(xml).name
+    rules = policy.rules_for(name)
+    error = passwords.objection(xml, rules)
+    if error is None:
+        return
+    if rules.mode is Mode.ENFORCING:
+        raise error
+    warn(f"{name}: {error}")

@@ -1,0 +1,89 @@
+"""What libvirt keeps of a domain: its XML, which managed saves, snapshots and checkpoints hold too.
+
+libvirt starts a domain out of a managed save and of snapshots, with the wrapper and the user that
+stand there; and it forgets snapshots and checkpoints whose emulator is gone when it starts itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import libvirt
+
+from virtwarden.enrolment.enrol import unenrolled
+from virtwarden.libvirtd.connection import define, inactive_xml
+from virtwarden.paths import Paths
+
+
+def restore(
+    connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
+) -> tuple[bool, list[str]]:
+    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
+
+    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
+    where libvirt does not take the domain itself.
+    """
+    xml = unenrolled(inactive_xml(domain), paths)
+    if xml is not None:
+        define(connection, xml)
+    return xml is not None, unenrol_kept(domain, paths)
+
+
+def unenrol_kept(domain: libvirt.virDomain, paths: Paths) -> list[str]:
+    """Make the domain in all of these again what it was.
+
+    Gives a sentence for each in which libvirt would not have it, with the command that mends it.
+    """
+    reports = []
+    for what, fix, rewrite in _kept(domain, paths):
+        try:
+            rewrite()
+        except libvirt.libvirtError as error:
+            reports.append(f"{what} of {domain.name()} stays enrolled: {error}; to mend: {fix}")
+    return reports
+
+
+def _kept(domain: libvirt.virDomain, paths: Paths) -> Iterator[tuple[str, str, Callable[[], None]]]:
+    """Each by its name, the command to edit it with, and the act."""
+    of = domain.name()
+    if domain.hasManagedSaveImage():
+        yield (
+            "the managed save",
+            f"virsh managedsave-edit {of}",
+            partial(_managed_save, domain, paths),
+        )
+    for snapshot in domain.listAllSnapshots():
+        name = snapshot.getName()
+        act = partial(_snapshot, domain, snapshot, paths)
+        yield f"snapshot {name}", f"virsh snapshot-edit {of} {name}", act
+    for checkpoint in domain.listAllCheckpoints():
+        name = checkpoint.getName()
+        act = partial(_checkpoint, domain, checkpoint, paths)
+        yield f"checkpoint {name}", f"virsh checkpoint-edit {of} {name}", act
+
+
+def _managed_save(domain: libvirt.virDomain, paths: Paths) -> None:
+    secure = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    xml = unenrolled(str(domain.managedSaveGetXMLDesc(secure)).encode(), paths)
+    if xml is not None:
+        domain.managedSaveDefineXML(xml.decode())
+
+
+def _snapshot(domain: libvirt.virDomain, snapshot: libvirt.virDomainSnapshot, paths: Paths) -> None:
+    secure = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
+    xml = unenrolled(str(snapshot.getXMLDesc(secure)).encode(), paths)
+    if xml is not None:
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+        if snapshot.isCurrent():
+            flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT
+        domain.snapshotCreateXML(xml.decode(), flags)
+
+
+def _checkpoint(
+    domain: libvirt.virDomain, checkpoint: libvirt.virDomainCheckpoint, paths: Paths
+) -> None:
+    secure = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SECURE
+    xml = unenrolled(str(checkpoint.getXMLDesc(secure)).encode(), paths)
+    if xml is not None:
+        domain.checkpointCreateXML(xml.decode(), libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)

@@ -1,0 +1,24 @@
+"""What installation does to a host, beyond placing files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from virtwarden.package import apparmor, daemon, farewell, hookfile, selinux
+from virtwarden.paths import Paths
+
+Say = Callable[[str], None]
+"""What is done with a line for the admin."""
+
+
+def configure(paths: Paths, say: Say, warn: Say) -> None:
+    """After installation, upgrade, or when somebody took the hook's place. Needs no libvirt."""
+    found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in hookfile.KINDS]
+    for where, is_new in found:
+        if is_new:
+            say(f"libvirt's hook is {where}")
+    for report in (*apparmor.permit(paths), *selinux.permit(paths)):
+        warn(report)
+    farewell.withdraw(paths)
+    if any(is_new for _, is_new in found):
+        daemon.reload(paths)
