@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # /etc/libvirt/hooks/qemu, and hooks/network: the door. virt-warden.service answers libvirt's call,
-# or else by_itself.py does the same; virtwarden/wire.py tells how hook and service speak.
+# or else by_itself.py does the same; virtwarden/service/wire.py tells how hook and service speak.
 #
 # Perl, which every Debian has: libvirt waits for this three times in each start, and it is done
 # before Python would have begun. A module of Perl's takes longer to load than all of this to run, and

@@ -22,9 +22,10 @@ from tests.host.service import Service
 from tests.host.syslog import Syslog
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import Warden
-from virtwarden import journal, wire
+from virtwarden import journal
 from virtwarden.changes import CreateUser
 from virtwarden.paths import Paths
+from virtwarden.service import wire
 from virtwarden.system import files, users
 
 PATHS = Paths()

@@ -17,9 +17,10 @@ from doors import BY_ITSELF, CALL, XML, Answer, door
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtwarden import hook, wire
+from virtwarden import hook
 from virtwarden.domain import XML_LIMIT_BYTES
 from virtwarden.paths import Paths
+from virtwarden.service import wire
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
 

@@ -1,4 +1,4 @@
-"""One call of the hook, answered; the protocol is in virtwarden/wire.py."""
+"""One call of the hook, answered; the protocol is in virtwarden/service/wire.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import socket
 from contextlib import suppress
 
-from virtwarden import hook, wire
+from virtwarden import hook
 from virtwarden.paths import Paths
+from virtwarden.service import wire
 from virtwarden.service.turns import Turns
 
 # For each part; a hook that was stopped in the middle is not waited for for ever.

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from virtwarden import log, wire
+from virtwarden import log
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
+from virtwarden.service import wire
 from virtwarden.service.answer import answer
 from virtwarden.service.notify import notify
 from virtwarden.service.turns import Turns
