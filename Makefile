@@ -77,13 +77,12 @@ test-appliance: deb ## a whole Debian host, booted, with the .deb on it; ALL=1 f
 appliance: deb ## what test-appliance boots from, where it is not there yet
 	$(PYTHON) -B -m tests.appliance --images $(if $(DEBIAN),--debian $(DEBIAN))
 
-lint: tools ## ruff, mypy, shellcheck and perl's own checks
+lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/ruff check .
 	$(TOOLS)/ruff format --check .
-	$(TOOLS)/mypy virtwarden hooks/by_itself.py wrapper/*.py packaging/man/keys.py
+	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/*.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
 	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
-	perl -Mstrict -wc hooks/qemu.pl
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/* tests/debian/enter
 	shellcheck packaging/debian/virt-warden.p*

@@ -16,10 +16,6 @@ doc=$DESTDIR/usr/share/doc/virt-warden
     echo "not installed: a Python module is missing; to mend: make needs" >&2
     exit 1
 }
-[ -n "$DESTDIR" ] || [ -x /usr/bin/perl ] || {
-    echo "not installed: the hook needs /usr/bin/perl; to mend: install perl (Debian: perl-base)" >&2
-    exit 1
-}
 
 # An admin may edit these: what is there stays.
 config() {
@@ -28,8 +24,8 @@ config() {
 
 rm -rf "$share" "$doc"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
-install -m 644 policy/*schema.json packaging/purge.sh hooks/by_itself.py hooks/farewell.py "$share"
-install -D -m 755 hooks/qemu.pl "$share/hooks/qemu"
+install -m 644 policy/*schema.json packaging/purge.sh hooks/farewell.py "$share"
+install -D -m 755 hooks/qemu.py "$share/hooks/qemu"
 install -D -m 755 hooks/farewell.sh "$share/hooks/farewell"
 for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
     install -D -m 644 "packaging/apparmor/$lines" "$share/apparmor/$lines"

@@ -120,13 +120,14 @@ def test_the_hook_does_its_work_without_the_service_and_a_vm_survives_its_end(
     assert vm.is_well()
     guarded.run("systemctl restart libvirtd && virsh iothreadinfo alone")
     assert vm.is_well()
-    work = "/usr/share/virt-warden/by_itself.py"
+    work = "/usr/share/virt-warden/virtwarden/hook.py"
     guarded.run(f"mv {work} /root && echo 'import os; os.kill(os.getpid(), 9)' >{work}")
     guarded.run("systemctl restart libvirtd && virsh iothreadinfo alone")
-    guarded.run(f"mv /root/by_itself.py {work}")
+    guarded.run(f"mv /root/hook.py {work}")
     assert vm.is_well()
     said = guarded.run("journalctl -t virt-warden --no-pager").stdout
-    assert f"event=failed domain='alone' op=reconnect reason='{work}: wait status 9'" in said
+    failed = "event=failed domain='alone' op=reconnect reason='/etc/libvirt/hooks/qemu: "
+    assert f"{failed}ChildProcessError: wait status 9'" in said
     vm.virsh("destroy")
     vm.virsh("undefine")
     guarded.run("systemctl start virt-warden")

@@ -16,7 +16,7 @@ from tests.host.libvirt import Libvirt
 from tests.host.service import service
 from tests.libvirt.warden import ENFORCING, PATHS, set_policy
 
-_HOOK = {b"/etc/libvirt/hooks/qemu", b"/usr/share/virt-warden/by_itself.py"}
+_HOOK = b"/etc/libvirt/hooks/qemu"
 _BROKEN = ("managed = [", 'mode = "enforced"\n', "\0")
 _GOOD = (ENFORCING, f'{ENFORCING}[network]\nbackend = "ebtables"\n', f"{ENFORCING}# edited\n")
 
@@ -83,7 +83,7 @@ def _hooks() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if _HOOK & {*(entry / "cmdline").read_bytes().split(b"\0")}:
+                if _HOOK in (entry / "cmdline").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
 

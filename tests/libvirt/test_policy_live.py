@@ -27,7 +27,7 @@ from tests.libvirt.wire import plain, wire
 from virtwarden.system import users
 
 BROKEN = 'managed = ["*"]\nmode = "enforcing"\n[network]\nbackend = "iptables"\n'
-BY_ITSELF = "/usr/share/virt-warden/by_itself.py"
+HOOK = "/etc/libvirt/hooks/qemu"
 MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
 
@@ -134,7 +134,7 @@ class TestUnmanaged:
                 "-I",
                 "-X",
                 "importtime",
-                BY_ITSELF,
+                HOOK,
                 "theirs",
                 "prepare",
                 "begin",

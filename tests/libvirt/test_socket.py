@@ -31,7 +31,6 @@ PATHS = Paths()
 MAC = "52:54:00:00:00:01"
 UUID = str(uuid5(NAMESPACE_DNS, "web01"))
 ROOM = Path("/usr/share/virt-warden/virtwarden/hook.py")
-BY_ITSELF = Path("/usr/share/virt-warden/by_itself.py")
 SECONDS = 30
 
 
@@ -268,12 +267,12 @@ def test_a_vm_runs_on_when_who_looks_at_it_dies(warden: Warden, web01: str, deat
     """libvirtd comes back before the service does, and memory is short: no VM ends of that."""
     warden.libvirt.start(web01)
     pid = warden.libvirt.pid(web01)
-    whole = BY_ITSELF.read_text()
-    BY_ITSELF.write_text(f"import os, sys; open('/run/looked', 'w'); {death}")
+    whole = ROOM.read_text()
+    ROOM.write_text(f"import os, sys; open('/run/looked', 'w'); {death}")
     try:
         warden.libvirt.restart()
     finally:
-        BY_ITSELF.write_text(whole)
+        ROOM.write_text(whole)
     assert Path("/run/looked").exists()
     Path("/run/looked").unlink()
     assert warden.libvirt.pid(web01) == pid

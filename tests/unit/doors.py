@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCE = (REPOSITORY / "hooks" / "qemu.pl").read_text()
+DOOR = (REPOSITORY / "hooks" / "qemu.py").read_text()
+ASK = (REPOSITORY / "virtwarden" / "service" / "ask.py").read_text()
+BEHIND = ("virtwarden/__init__.py", "virtwarden/service/__init__.py", "virtwarden/service/wire.py")
+"""What the hook imports beside ask.py."""
 CALL = ["web01", "prepare", "begin", "-"]
 XML = b"<domain/>"
 
@@ -28,12 +32,6 @@ BY_ITSELF = Answer(7, b"by itself", b"")
 WORK = "import sys; sys.stdout.write('by itself'); sys.stdin.buffer.read(); sys.exit(7)"
 
 
-def constant(name: str) -> str:
-    """What the hook knows under this name, as it stands there."""
-    (value,) = re.findall(rf"^my \${name} = (.*?);", SOURCE, re.M)
-    return str(value)
-
-
 def door(
     socket: Path,
     xml: bytes = XML,
@@ -43,28 +41,47 @@ def door(
 ) -> Answer:
     """Call the hook, which has this socket for the service's, from where it is installed."""
     script = _installed(socket, called, constants)
-    command = ["/usr/bin/perl", "-Mstrict", "-w", script, *arguments]
-    done = subprocess.run(command, input=xml, capture_output=True, check=False)
+    done = subprocess.run([script, *arguments], input=xml, capture_output=True, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def share(socket: Path) -> Path:
-    """Where the hook finds what it does by itself."""
+    """Where the hook finds what is behind it."""
     return socket.parent / "share"
 
 
 def does(socket: Path, work: str) -> None:
     """Have the hook do this where the service gives no answer."""
-    share(socket).mkdir(exist_ok=True)
-    (share(socket) / "by_itself.py").write_text(work)
+    for name in BEHIND:
+        copy = share(socket) / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, copy)
+    (share(socket) / "virtwarden" / "service" / "ask.py").touch()
+    (share(socket) / "virtwarden" / "hook.py").write_text(f"{work}\nmain = lambda *_: 0\n")
 
 
 def _installed(socket: Path, called: str, constants: dict[str, object]) -> Path:
-    values = {"SERVICE": f"'{socket}'", "SHARE": f"'{share(socket)}'", "SERVICE_UID": os.getuid()}
-    text = SOURCE
-    for name, value in (values | constants).items():
-        text = text.replace(f"my ${name} = {constant(name)};", f"my ${name} = {value};")
+    """The door, and what is behind it where that is there, with the test's own constants."""
+    values = {
+        "SERVICE": str(socket),
+        "SERVICE_UID": os.getuid(),
+        "SHARE": str(share(socket)),
+        "LOGGER": "/bin/true",
+        **constants,
+    }
+    ask = share(socket) / "virtwarden" / "service" / "ask.py"
+    if ask.exists():
+        ask.write_text(_with(values, ASK))
     script = socket.parent / "hooks" / called
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(text)
+    script.write_text(_with(values, DOOR))
+    script.chmod(0o755)
     return script
+
+
+def _with(constants: dict[str, object], text: str) -> str:
+    def line(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"{name} = {constants[name]!r}" if name in constants else found[0]
+
+    return re.sub(r"^([A-Z_]+) = .*$", line, text, flags=re.M)

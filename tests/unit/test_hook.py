@@ -236,7 +236,7 @@ def test_saved_memory_that_libvirt_would_delete_is_never_refused_before_prepare(
         case "policy":
             called.write(BROKEN)
         case "bug":
-            monkeypatch.setattr(enrolment, "enrol_xml", lambda *_: 1 / 0)
+            monkeypatch.setattr(enrol, "enrol_xml", lambda *_: 1 / 0)
         case "required":
             called.write('[storage]\nencryption = "required"\n')
     assert called.call("restore", b"no xml" if trouble == "xml" else None) == 0

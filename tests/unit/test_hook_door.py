@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import ast
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import doors
 import pytest
 from doors import Answer, does, door
+
+from virtwarden.service import wire
 
 pytestmark = pytest.mark.process  # it is a program of its own
 
@@ -22,7 +26,7 @@ REFUSED = ["prepare", "start"]
 def path(tmp_path: Path) -> Path:
     """The socket of a service that is not there; what the hook does by itself is."""
     socket = tmp_path / "hook.sock"
-    doors.share(socket).mkdir()
+    does(socket, doors.WORK)
     return socket
 
 
@@ -50,9 +54,11 @@ def test_xml_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where who writes is stopped, and goes on."""
-    some = doors.SOURCE.replace("syswrite STDOUT, $xml", "syswrite STDOUT, $xml, 50_000")
-    assert some != doors.SOURCE
-    monkeypatch.setattr(doors, "SOURCE", some)
+    some = doors.ASK.replace(
+        "posix.write(descriptor, content)", "posix.write(descriptor, content[:50_000])"
+    )
+    assert some != doors.ASK
+    monkeypatch.setattr(doors, "ASK", some)
     does(path, "import sys; print(len(sys.stdin.read()))")
     assert door(path, b"x" * 1_000_000) == Answer(0, b"1000000\n", b"")
 
@@ -72,7 +78,7 @@ def test_nothing_is_said_of_xml_that_nobody_took(path: Path, length: int) -> Non
     """It would stand beside the refusal, or in its place."""
     does(path, "import os, sys, time; os.close(0); time.sleep(0.2); sys.exit('refused')")
     assert door(path, b"x" * length) == Answer(1, b"", b"refused\n")
-    answer = door(path, b"x" * length, PYTHON="'/nonexistent/python3'")
+    answer = door(path, b"x" * length, PYTHON="/nonexistent/python3")
     assert b"Broken pipe" not in answer.stderr
 
 
@@ -94,7 +100,7 @@ def test_no_running_vm_ends_because_who_looks_at_it_died(
     logger = path.with_name("logger")
     logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
     logger.chmod(0o755)
-    places = {"PYTHON": f"'{python}'", "LOGGER": f"'{logger}'"}
+    places = {"PYTHON": python, "LOGGER": str(logger)}
     arguments = ["web'\n01", "reconnect", "begin", "-"]
     answer = door(path, b"x" * length, arguments, **places)
     assert (answer.code, answer.stdout) == (0, b"")
@@ -112,8 +118,13 @@ def test_who_is_killed_at_its_work_has_not_done_it(path: Path, step: str) -> Non
 
 def test_who_looks_at_a_running_vm_and_finds_no_fault_is_not_told_of(path: Path) -> None:
     does(path, "import sys; sys.stdin.read()")
-    logger = f"'{path.with_name('none')}'"
-    assert door(path, arguments=["web01", "reconnect"], LOGGER=logger) == Answer(0, b"", b"")
+    logged = path.with_name("logged")
+    logger = path.with_name("logger")
+    logger.write_text(f"#!/bin/sh\ntouch {logged}\n")
+    logger.chmod(0o755)
+    answer = door(path, arguments=["web01", "reconnect"], LOGGER=str(logger))
+    assert answer == Answer(0, b"", b"")
+    assert not logged.exists()
 
 
 def test_nothing_that_the_hook_opened_is_left_to_who_does_the_work(path: Path) -> None:
@@ -133,7 +144,7 @@ def test_no_alarm_is_left_that_would_end_who_does_the_work(path: Path) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_hook_that_a_removal_left_lets_every_domain_pass(path: Path, step: str) -> None:
-    doors.share(path).rmdir()
+    shutil.rmtree(doors.share(path))
     assert door(path, arguments=["web01", step, "begin", "-"]) == Answer(0, b"", b"")
 
 
@@ -141,41 +152,60 @@ def test_a_hook_that_a_removal_left_lets_every_domain_pass(path: Path, step: str
 def test_without_what_does_the_work_starts_are_refused_and_nothing_else(
     path: Path, step: str
 ) -> None:
+    shutil.rmtree(doors.share(path) / "virtwarden")
     answer = door(path, arguments=["web\x1b01", step, "begin", "-"])
     if step not in REFUSED:
         assert answer == Answer(0, b"", b"")
         return
     assert (answer.code, answer.stdout) == (1, b"")
-    assert answer.stderr.startswith(b"virt-warden refuses web?01: its hook cannot run ")
-    assert b"by_itself.py (No such file or directory); to mend: install " in answer.stderr
+    assert answer.stderr.startswith(b"virt-warden refuses web?01: its files are not all there (")
+    assert b"ModuleNotFoundError: No module named 'virtwarden'" in answer.stderr
+    assert b"; to mend: install virt-warden and python3 again, or remove " in answer.stderr
     assert answer.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_without_python_starts_are_refused_and_nothing_else(path: Path, step: str) -> None:
-    does(path, doors.WORK)
-    answer = door(path, arguments=["web01", step], PYTHON="'/nonexistent/python3'")
+    answer = door(path, arguments=["web01", step], PYTHON="/nonexistent/python3")
     assert answer.code == (1 if step in REFUSED else 0)
     assert (b"install virt-warden and python3 again" in answer.stderr) == (step in REFUSED)
+    assert (b"directory: '/nonexistent/python3'" in answer.stderr) == (step in REFUSED)
+    assert answer.stderr.count(b"\n") == (1 if step in REFUSED else 0)
 
 
-@pytest.mark.parametrize("half", ["", "def", "raise OSError(5, 'I/O\\nerror')"])
+@pytest.mark.parametrize("file", ["hook.py", "service/wire.py", "service/__init__.py"])
+@pytest.mark.parametrize("half", ["", "def", "raise OSError(5, 'I/O\\nerror')", "\0"])
 @pytest.mark.parametrize("step", STEPS)
 def test_with_half_its_files_starts_are_refused_and_nothing_else(
-    tmp_path: Path, step: str, half: str
+    path: Path, step: str, half: str, file: str
 ) -> None:
-    source = (doors.REPOSITORY / "hooks" / "by_itself.py").read_text()
-    copy = tmp_path / "by_itself.py"
-    copy.write_text(source.replace("/usr/share/virt-warden", str(tmp_path)))
-    (tmp_path / "virtwarden").mkdir()
+    broken = doors.share(path) / "virtwarden" / file
     if half:
-        (tmp_path / "virtwarden" / "hook.py").write_text(half)
-    done = subprocess.run(
-        [sys.executable, "-I", copy, "web01", step], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == (1 if step in REFUSED else 0)
-    assert ("its files are not all there" in done.stderr) == (step in REFUSED)
-    assert done.stderr.count("\n") == (1 if step in REFUSED else 0)
+        broken.write_text(half)
+    elif file != "service/__init__.py":  # a package does without
+        broken.unlink()
+    else:
+        shutil.rmtree(broken.parent)
+    logger = path.with_name("logger")
+    logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
+    logger.chmod(0o755)
+    answer = door(path, arguments=["web01", step], LOGGER=str(logger))
+    assert (answer.code, answer.stdout) == (1 if step in REFUSED else 0, b"")
+    assert (b"its files are not all there" in answer.stderr) == (step in REFUSED)
+    assert answer.stderr.count(b"\n") == (1 if step in REFUSED else 0)
+    assert ("event=failed" in _read(f"{path}.log")) == (step not in REFUSED)
+
+
+def _read(file: str) -> str:
+    return Path(file).read_text() if Path(file).exists() else ""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_where_nothing_can_be_logged_no_step_fails_for_that(path: Path, step: str) -> None:
+    does(path, "def")
+    answer = door(path, arguments=["web01", step], LOGGER="/nonexistent/logger")
+    assert answer.code == (1 if step in REFUSED else 0)
+    assert step in REFUSED or b"refuses" not in answer.stderr
 
 
 @pytest.mark.parametrize("op", ["start", "started", "stopped", "port-deleted", "updated"])
@@ -184,10 +214,92 @@ def test_what_else_befalls_a_network_is_none_of_a_domains_steps(
     path: Path, op: str, place: str
 ) -> None:
     """libvirt says `start` of networks as well, with XML that is no domain's."""
-    does(path, doors.WORK)
     assert door(path, arguments=["dmz", op, "begin", "-"], called=place) == Answer(0, b"", b"")
     assert door(path, arguments=["dmz", "port-created"], called=place) == doors.BY_ITSELF
 
 
-def test_it_loads_no_module_of_perls_which_might_be_anybodys() -> None:
-    assert not re.search(r"^\s*(use|require|no)\b", doors.SOURCE, re.M)
+IN_ITSELF = {"_socket", "posix", "sys", "time"}
+"""What every Python has in itself, Debian's of 12 and 13 too."""
+
+
+def test_it_imports_nothing_but_its_own_and_what_python_has_in_itself() -> None:
+    """A start waits for each import three times; and a module of others might be anybody's."""
+    ours = {"virtwarden.service.ask", "virtwarden.service"}
+    for text in (doors.DOOR, doors.ASK, *map(_text, doors.BEHIND)):
+        assert _imports(ast.parse(text).body) <= IN_ITSELF | ours
+    assert {*sys.builtin_module_names} >= IN_ITSELF
+
+
+def _text(name: str) -> str:
+    return (doors.REPOSITORY / name).read_text()
+
+
+def _imports(statements: list[ast.stmt]) -> set[str]:
+    """What is imported whatever happens: not in a function, nor for who checks types alone."""
+    found: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            found.add(str(statement.module))
+        elif isinstance(statement, ast.Try):
+            found |= _imports(statement.body)
+    return found
+
+
+def test_it_starts_without_what_python_loads_from_files(path: Path) -> None:
+    """What was loaded when the service answered is what a bare Python has, and ours."""
+    told = path.with_name("told")
+    end = "    posix._exit(code)"
+    assert end in doors.ASK
+    tell = f"    open({str(told)!r}, 'w').write(' '.join(sys.modules))"
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as listener:
+        patch.setattr(doors, "ASK", doors.ASK.replace(end, f"{tell}\n{end}"))
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=_answer_one, args=[listener])
+        thread.start()
+        assert door(path) == Answer(0, b"", b"")
+        thread.join()
+    bare = subprocess.run(
+        ["/usr/bin/python3", "-ISB", "-c", "import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {*told.read_text().split()} - {*bare.stdout.split()}
+    ours = {"virtwarden", "virtwarden.service", "virtwarden.service.ask", "virtwarden.service.wire"}
+    assert loaded == ours | {"_socket"}
+
+
+def _answer_one(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        for _ in range(3):
+            wire.receive(connection)
+        wire.send(connection, wire.OFFER)
+        wire.receive(connection)
+        wire.send(connection, b"0", b"", b"")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_neither_environment_nor_directory_nor_locale_says_what_it_imports(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for name in ("posix", "_socket", "time", "virtwarden", "site", "sitecustomize", "encodings"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    (tmp_path / "hooks").mkdir()
+    for name in ("posix", "_socket", "time", "virtwarden"):
+        (tmp_path / "hooks" / f"{name}.py").write_text("raise SystemExit(3)")
+    for name, value in {
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONHOME": str(tmp_path),
+        "PYTHONSTARTUP": str(tmp_path / "site.py"),
+        "PYTHONINSPECT": "1",
+        "LC_ALL": "nowhere.KOI8-R",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    does(path, "import os, sys; print(*map(os.fsencode, sys.argv[1:])); sys.exit()")
+    said = b"b'caf\\xe9' b'%s'\n" % step.encode()
+    assert door(path, arguments=[b"caf\xe9", step]) == Answer(0, said, b"")

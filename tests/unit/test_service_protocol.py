@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from virtwarden import hook
 from virtwarden.domain.model import XML_LIMIT_BYTES
 from virtwarden.paths import Paths
+from virtwarden.service import ask as hooks_side
 from virtwarden.service import wire
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
@@ -118,9 +120,10 @@ def test_a_call_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
     path: Path, acted: Acted, turns: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the hook is stopped, and goes on."""
-    some = doors.SOURCE.replace("syswrite $socket, $left", "syswrite $socket, $left, 50_000")
-    assert some != doors.SOURCE
-    monkeypatch.setattr(doors, "SOURCE", some)
+    call = "connection.connect(SERVICE)"
+    small = f"{call}; connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 4096)"
+    assert call in doors.ASK
+    monkeypatch.setattr(doors, "ASK", doors.ASK.replace(call, small))
     ask(path, lambda connection: answer(connection, Paths(), turns), LONG)
     assert acted == [(CALL, LONG, True)]
 
@@ -145,6 +148,33 @@ def test_a_service_that_does_not_offer_in_time_is_left(path: Path, xml: bytes) -
         listener.bind(str(path))
         listener.listen()
         assert door(path, xml, OFFER_SECONDS=1) == BY_ITSELF
+
+
+def test_a_service_that_says_a_byte_at_a_time_is_left_in_time(path: Path) -> None:
+    """However little each byte is waited for."""
+    said = []
+
+    def serve(connection: socket.socket) -> None:
+        for _ in range(3):
+            wire.receive(connection)
+        with suppress(OSError):
+            for byte in b"\0\0\0\x20" + b"offer" * 6:
+                connection.sendall(bytes([byte]))
+                said.append(byte)
+                threading.Event().wait(0.3)
+
+    with served(path, serve):
+        assert door(path, OFFER_SECONDS=1) == BY_ITSELF
+    assert len(said) < 10
+
+
+def test_a_service_to_which_no_call_gets_through_is_left(path: Path) -> None:
+    """As where it hangs, and hooks that left it fill its queue."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting.connect(str(path))
+        assert door(path) == BY_ITSELF
 
 
 def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(
@@ -302,25 +332,39 @@ def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path)
     assert too_early == [False]
 
 
-@pytest.mark.parametrize("line", ["    return $socket;\n}", "    alarm 0;", "    $SIG{ALRM} = 'D"])
-def test_an_alarm_that_comes_late_is_not_the_hooks_end(
+@pytest.mark.parametrize(
+    "line",
+    [
+        "connection.settimeout(OFFER_SECONDS)",
+        "connection.connect(SERVICE)",
+        "if wire.peer_uid(connection)",
+        "wire.send(connection, wire.VERSION",
+        "return wire.receive(connection, until)",
+        "connection.settimeout(None)",
+        "wire.send(connection, wire.TAKE)",
+    ],
+)
+def test_a_hook_that_is_stopped_until_its_time_is_up_goes_on(
     path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    before, line, after = doors.SOURCE.partition(line)
-    late = "kill 'ALRM', $$ if ref $SIG{ALRM};"
-    monkeypatch.setattr(doors, "SOURCE", f"{before}{late}\n{line}{after}")
+    """It takes an offer that is there, or does its work by itself; it never ends of that."""
+    late = r"\1import time; time.sleep(1.1)\n\1\2"
+    text, found = re.subn(rf"^( *)({re.escape(line)})", late, doors.ASK, flags=re.M)
+    assert found == 1
+    monkeypatch.setattr(doors, "ASK", text)
     took = []
 
     def serve(connection: socket.socket) -> None:
-        with suppress(EOFError):
+        with suppress(EOFError, ConnectionResetError):
             offering()(connection)
             took.append(True)
             wire.send(connection, b"0", b"answered", b"")
 
-    answered = ask(path, serve)
+    with served(path, serve):
+        answered = door(path, OFFER_SECONDS=1)
     assert answered == (Answer(0, b"answered", b"") if took else BY_ITSELF)
     path.unlink()
-    assert door(path) == BY_ITSELF
+    assert door(path, OFFER_SECONDS=1) == BY_ITSELF
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 3])
@@ -343,6 +387,26 @@ def test_a_service_that_offers_something_else_is_not_taken(path: Path) -> None:
             wire.receive(connection)
 
     assert ask(path, serve) == BY_ITSELF
+
+
+@pytest.mark.parametrize("step", ["prepare", "reconnect"])
+def test_a_service_that_is_left_knows_it_before_the_hook_does_its_work(
+    path: Path, step: str
+) -> None:
+    """`reconnect` is done by a child, for which the hook waits."""
+    known = path.with_name("known")
+    doors.does(path, f"import os\nwhile not os.path.exists({str(known)!r}): pass\n")
+
+    def serve(connection: socket.socket) -> None:
+        for _ in range(3):
+            wire.receive(connection)
+        wire.send(connection, b"do it yourself")
+        with suppress(EOFError, ConnectionResetError):
+            wire.receive(connection)
+        known.touch()
+
+    with served(path, serve):
+        assert door(path, arguments=["web01", step]) == Answer(0, b"", b"")
 
 
 def test_a_socket_that_is_not_roots_is_told_nothing(path: Path) -> None:
@@ -391,8 +455,8 @@ def test_nothing_but_a_whole_call_makes_the_service_act(
     assert bool(acted) == (whole and garbage.startswith(TAKEN))
 
 
-def test_the_hook_speaks_as_the_service_does() -> None:
-    assert doors.constant("SERVICE") == f"'{Paths().hook_socket}'"
-    assert doors.constant("SERVICE_UID") == "0"
-    assert doors.constant("XML_LIMIT_BYTES") == f"{XML_LIMIT_BYTES >> 20} * 1024 * 1024"
-    assert doors.constant("LONGEST_PART_BYTES") == f"{wire._LONGEST_PART >> 20} * 1024 * 1024"
+def test_the_hook_knows_what_the_service_does() -> None:
+    assert Path(hooks_side.SERVICE) == Paths().hook_socket
+    assert hooks_side.SERVICE_UID == 0
+    assert hooks_side.OFFER_SECONDS == 2
+    assert hooks_side.XML_LIMIT_BYTES == XML_LIMIT_BYTES < wire._LONGEST_PART

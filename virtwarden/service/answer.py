@@ -1,4 +1,4 @@
-"""One call of the hook, answered; the protocol is in virtwarden/service/wire.py."""
+"""One call of the hook, answered; ask.py is the hook's side, wire.py how they speak."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""One call of libvirt's hook: asked of virt-warden.service, or else done without it.
+
+Behind the door, hooks/qemu.py. libvirt waits for this three times in each start, and for Python to
+start each time: so this imports what the interpreter has in itself, and wire.py, alone. os or
+socket would take as long as all else here together; not even `from __future__` is free.
+"""
+
+import _socket
+import posix
+import sys
+from time import monotonic
+
+from virtwarden.service import wire
+
+TYPE_CHECKING = False  # importing typing to learn the same costs milliseconds
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PYTHON = "/usr/bin/python3"
+SERVICE = "/run/virt-warden/hook.sock"
+SERVICE_UID = 0
+OFFER_SECONDS = 2  # the service needs some milliseconds, on a busy host
+XML_LIMIT_BYTES = 4 * 1024 * 1024
+CHUNK = 65536
+MFD_NOEXEC_SEAL = 8  # <linux/memfd.h>
+
+
+def main(argv: list[str]) -> "NoReturn":
+    """Answer the call `DOOR NAME OP SUBOP EXTRA`, with the XML on stdin; ends the process.
+
+    Raises whatever keeps it from that.
+    """
+    if not sys.flags.no_site:
+        do_the_work(argv)
+    untrusted_xml = read_xml()
+    answer = answer_of_the_service(argv, untrusted_xml)
+    if answer is None:
+        go_on_without_it(argv, untrusted_xml)
+    code, stdout, stderr = answer
+    write(1, stdout)
+    write(2, stderr)
+    posix._exit(code)  # nothing is left that Python would have to clean up
+
+
+def read_xml() -> bytes:
+    """What libvirt gave, to one byte more than is allowed: the answer says that it is too much."""
+    content = bytearray()
+    while more := posix.read(0, min(XML_LIMIT_BYTES + 1 - len(content), CHUNK)):
+        content += more
+    return bytes(content)
+
+
+def answer_of_the_service(argv: list[str], untrusted_xml: bytes) -> tuple[int, bytes, bytes] | None:
+    """Exit code, stdout and stderr; None where there is no answer.
+
+    Nobody acts in the service's name then: it was not told to, or is dead.
+    """
+    try:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            return take(connection) if is_offered(connection, argv, untrusted_xml) else None
+        finally:
+            connection.close()
+    except (OSError, EOFError, ValueError):
+        return None
+
+
+def is_offered(connection: _socket.socket, argv: list[str], untrusted_xml: bytes) -> bool:
+    """Whether the service, in time, has read the call and offers to act on it."""
+    until = monotonic() + OFFER_SECONDS
+    connection.settimeout(OFFER_SECONDS)
+    connection.connect(SERVICE)
+    if wire.peer_uid(connection) != SERVICE_UID:
+        return False
+    arguments = "\0".join(argv[1:]).encode(sys.getfilesystemencoding(), "surrogateescape")
+    wire.send(connection, wire.VERSION, arguments, untrusted_xml, until=until)
+    return wire.receive(connection, until) == wire.OFFER
+
+
+def take(connection: _socket.socket) -> tuple[int, bytes, bytes] | None:
+    """Have the service act, and wait for its answer however long it takes."""
+    connection.settimeout(None)
+    try:
+        wire.send(connection, wire.TAKE)
+        code, stdout, stderr = (wire.receive(connection) for _ in range(3))
+        if code in (b"0", b"1"):
+            return int(code), stdout, stderr
+    except (OSError, EOFError, ValueError):
+        pass
+    wait_for_end(connection)
+    return None
+
+
+def wait_for_end(connection: _socket.socket) -> None:
+    """Return once the service has hung up: until then it may act."""
+    try:
+        while connection.recv(CHUNK):
+            pass
+    except OSError:
+        pass
+
+
+def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
+    """Become a Python that finds the host's modules and does the work, with the same XML on stdin.
+
+    Executed, not imported here: AppArmor holds what libvirt executes, and nothing that this does.
+    """
+    stdin = memory_file()
+    if not write(stdin, untrusted_xml):
+        raise MemoryError("no room for the XML")
+    posix.lseek(stdin, 0, 0)
+    posix.dup2(stdin, 0)
+    command = [PYTHON, "-IB", *argv]
+    if argv[2:3] == ["reconnect"]:
+        look_again(command)
+    try:
+        posix.execv(PYTHON, command)
+    except OSError as error:
+        error.filename = PYTHON  # the refusal says which file
+        raise
+
+
+def memory_file() -> int:
+    """A file without a name, with the flag that a kernel may insist on, or before 6.3 not know."""
+    try:
+        return posix.memfd_create("xml", posix.MFD_CLOEXEC | MFD_NOEXEC_SEAL)
+    except OSError:
+        return posix.memfd_create("xml", posix.MFD_CLOEXEC)
+
+
+def look_again(command: list[str]) -> "NoReturn":
+    """Have the promises to a running VM checked.
+
+    By a child, since libvirt would end that VM if its hook failed here: what befalls who checks,
+    killed for want of memory for example, is for the log.
+    """
+    _, status = posix.waitpid(posix.posix_spawn(PYTHON, command, posix.environ), 0)
+    if status != 0:
+        raise ChildProcessError(f"wait status {status}")
+    posix._exit(0)
+
+
+def do_the_work(argv: list[str]) -> "NoReturn":
+    """What the service would have done, by the same code."""
+    from virtwarden import hook
+
+    sys.exit(hook.main(argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
+
+
+def write(descriptor: int, content: bytes) -> bool:
+    """Write all, and say whether it was taken."""
+    try:
+        while content:
+            content = content[posix.write(descriptor, content) :]
+    except OSError:
+        return False
+    return True
