@@ -14,7 +14,6 @@ import pytest
 from tests.appliance.build import Image
 from tests.appliance.hardware import Hardware
 from tests.appliance.machine import Host
-from tests.appliance.recipe import BOOKWORM
 from tests.appliance.vm import IMAGES, Vm, defined
 from tests.appliance.watched import watched
 from tests.host.domain import Disk, Vnc, domain_xml
@@ -32,8 +31,6 @@ _MODULE_SECONDS = 900
 @pytest.fixture(scope="module")
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A host on which every VM must have a label of its own."""
-    if request.config.getoption("debian") != BOOKWORM.codename:
-        pytest.skip("docs/selinux.md speaks of Debian 12's policy alone")
     selinux_image: Image = request.getfixturevalue("selinux_image")
     with watched(request, selinux_image, Hardware()) as host:
         host.put("/etc/virt-warden/policy.d/mac.toml", _POLICY)

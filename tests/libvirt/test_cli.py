@@ -475,3 +475,27 @@ class TestRecover:
         assert "runs: nothing to recover" in warden.command("recover", "web01").stdout
         assert disk.owner() == "vmw-web01"
         assert warden.status("web01")["breaches"] == []
+
+
+def test_a_domain_with_spice_on_a_host_without_it_is_told_which_package_has_it(
+    warden: Warden,
+) -> None:
+    modules = [*Path("/usr/lib").glob("*/qemu/*spice*.so")]
+    if not modules:
+        pytest.skip("before Debian 13, SPICE is a part of QEMU itself")
+    spice = "<graphics type='spice' autoport='yes'/>"
+    warden.libvirt.define(domain_xml("web01", extra_devices=spice))
+    aside = [module.rename(module.with_suffix(".aside")) for module in modules]
+    try:
+        warden.libvirt.restart()
+        # libvirt refuses it by itself, before any hook.
+        started = warden.libvirt.virsh("start", "web01", check=False)
+        assert "spice graphics are not supported" in started.stderr
+        said = warden.command("enrol", "web01", check=False).stderr
+        assert "spice graphics are not supported" in said
+        assert "apt install qemu-system-modules-spice" in said
+    finally:
+        for module in aside:
+            module.rename(module.with_suffix(".so"))
+        warden.libvirt.restart()
+    warden.command("enrol", "web01")

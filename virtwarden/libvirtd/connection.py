@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import libvirt
 
+from virtwarden.domain.model import read
 from virtwarden.errors import HostError, WardenError
+from virtwarden.words import shown
 
 _URI = "qemu:///system"
 
@@ -79,7 +81,15 @@ def define(connection: libvirt.virConnect, xml: bytes) -> None:
     try:
         connection.defineXML(xml.decode())
     except libvirt.libvirtError as error:
-        raise HostError(f"libvirt does not take the domain's XML: {error}") from None
+        raise HostError(
+            f"libvirt does not take the domain's XML: {error}", fix=_way_out(str(error), xml)
+        ) from None
+
+
+def _way_out(said: str, xml: bytes) -> str:
+    # From Debian 13 on, QEMU has SPICE in a package of its own.
+    module = "apt install qemu-system-modules-spice; or " if "spice" in said else ""
+    return f"{module}change what libvirt names: virsh edit {shown(read(xml).name)}"
 
 
 def each(
