@@ -13,6 +13,13 @@ from tests.appliance.watched import Boot
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 
 IMAGES = "/var/lib/libvirt/images"
+# nft 1.1 lists the rules for IPv6 in other words than they were laid in.
+_ADDRESSES = """
+[[domain]]
+match = "web01"
+[domain.nics.0]
+addresses = ["192.0.2.1", "2001:db8::1"]
+"""
 
 
 def defined(host: Host, name: str, **parts: Any) -> str:
@@ -42,6 +49,7 @@ def status(host: Host, name: str) -> dict[str, Any]:
 def cells(guarded: Host) -> dict[str, str]:
     """Two VMs, with the pids of their QEMUs."""
     guarded.run("ip link add br0 type bridge forward_delay 0 && ip link set br0 up")
+    guarded.put("/etc/virt-warden/policy.d/addresses.toml", _ADDRESSES)
     for number, name in enumerate(("web01", "db01"), start=1):
         defined(guarded, name, nics=[Nic(f"52:54:00:00:00:0{number}", "br0")])
     return {name: started(guarded, name) for name in ("web01", "db01")}
@@ -109,6 +117,7 @@ def test_a_qemu_that_was_taken_over_opens_no_device_of_the_host_even_as_root(
 def test_the_journal_tells_of_the_start(guarded: Host, cells: dict[str, str]) -> None:
     found = guarded.run("virt-warden log web01 --event verified").stdout
     assert "web01  verified" in found
+    assert guarded.run("virt-warden log web01 --event breach").stdout == ""
     guarded.run("runuser -u nobody -- logger -t virt-warden event=forged")
     assert "forged" not in guarded.run("virt-warden log").stdout
 
