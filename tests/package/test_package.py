@@ -309,7 +309,7 @@ class TestRemove:
         libvirt.destroy("web01")
         said = package.remove()
         assert "snapshot first of web01 stays enrolled" in said
-        assert "to mend: virsh snapshot-edit web01 first" in said
+        assert "fix: virsh snapshot-edit web01 first" in said
         libvirt.restart()
         assert libvirt.virsh("snapshot-list", "web01", "--name").stdout.split() == ["first"]
         plainly_started(libvirt, "web01")
@@ -356,7 +356,7 @@ class TestRemove:
             said = package.refusal_to_remove()
         finally:
             libvirt.send(signal.SIGCONT)
-        assert "to mend: systemctl stop libvirtd" in said
+        assert "fix: systemctl stop libvirtd" in said
         assert package.status() == "deinstall ok installed"
         assert run("dpkg", "--audit").stdout == ""
         assert warden.status("web01")["breaches"] == []
@@ -375,7 +375,7 @@ class TestRemove:
         libvirt.define(broken)
         said = package.refusal_to_remove()
         assert "web01: libvirt does not take the domain's XML" in said
-        assert "to mend: virsh edit web01, or: systemctl stop libvirtd" in said
+        assert "fix: virsh edit web01, or: systemctl stop libvirtd" in said
         libvirt.undefine("web01")
         package.remove()
         plainly_started(libvirt, "db01")

@@ -73,7 +73,7 @@ def _article(item: Item) -> Any:
         E.h3(E.span(word, {"class": "word"}), f"{item.subject}: {item.title}"),
         E.p(f"Seen: {item.seen}"),
         E.p(item.why),
-        *([E.p("To mend: ", E.code(item.fix))] if item.fix else []),
+        *([E.p("Fix: ", E.code(item.fix))] if item.fix else []),
         E.p(E.code(item.id)),
         {"class": item.severity.word if item.state is State.BAD else "unknown"},
     )
