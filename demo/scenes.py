@@ -149,7 +149,7 @@ def refusals(stage: Stage) -> None:
     stage.libvirt.define(domain_xml("copycat", disks=[Disk(image("db01"))]))
     stranger = stage.run("virsh start copycat")
     mend = "virt-warden enrol copycat"
-    told = stranger.returncode != 0 and f"to mend: {mend}" in stranger.stderr
+    told = stranger.returncode != 0 and f"fix: {mend}" in stranger.stderr
     stage.promise("what is not enrolled is refused, with the command that mends it", kept=told)
     mended = stage.run(mend).returncode == 0
     thief = stage.run("virsh start copycat")

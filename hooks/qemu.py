@@ -40,7 +40,7 @@ def is_removed() -> bool:
 
 
 def refusal(error: Exception) -> str:
-    line = f"virt-warden refuses {NAME}: its files are not all there ({told(error)}); to mend:"
+    line = f"virt-warden refuses {NAME}: its files are not all there ({told(error)}); fix:"
     line += " install virt-warden and python3 again, or remove /etc/libvirt/hooks/qemu"
     return printable(line)
 

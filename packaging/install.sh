@@ -13,7 +13,7 @@ doc=$DESTDIR/usr/share/doc/virt-warden
 
 # A hook that lacks one of these refuses every start.
 [ -n "$DESTDIR" ] || "$PYTHON" -c "import cryptography, jsonschema, libvirt, lxml, nftables, posix1e, sh" || {
-    echo "not installed: a Python module is missing; to mend: make needs" >&2
+    echo "not installed: a Python module is missing; fix: make needs" >&2
     exit 1
 }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from virtwarden.words import printable
 
+FIX = "; fix: "
+"""Stands in each message between what is wrong and the command or edit that removes its cause."""
+
 
 class WardenError(Exception):
-    """Something that an admin must know: what is wrong, where, and what mends it.
+    """Something that an admin must know: what is wrong, where, and the fix.
 
     `str()` gives a single line. `fix` is a command to paste or an edit to make.
     """
@@ -20,7 +23,7 @@ class WardenError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         if self.fix:
-            line = f"{line}; to mend: {self.fix}"
+            line = f"{line}{FIX}{self.fix}"
         return printable(" ".join(line.split()))
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import BinaryIO, TextIO
 
 from virtwarden import log
-from virtwarden.errors import DomainError, PolicyError, Refusal, WardenError
+from virtwarden.errors import FIX, DomainError, PolicyError, Refusal, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
@@ -85,9 +85,9 @@ def _may_fail(call: _Call) -> bool:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
-        return f"the host's disk does not take it: {error}; to mend: df -h /run /var; findmnt /var"
+        return f"the host's disk does not take it: {error}{FIX}df -h /run /var; findmnt /var"
     fix = "report this; meanwhile: virt-warden unenrol, and managed = [] in the policy"
-    return f"internal error: {error!r}; to mend: {fix}"
+    return f"internal error: {error!r}{FIX}{fix}"
 
 
 def _release(call: _Call) -> None:

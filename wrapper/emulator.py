@@ -14,7 +14,7 @@ try:
     from qemu_system import main
 except ImportError as error:
     sys.exit(
-        f"virt-warden refuses this start: its wrapper's files are not all there ({error}); to mend:"
+        f"virt-warden refuses this start: its wrapper's files are not all there ({error}); fix:"
         " install virt-warden again, or 'virt-warden unenrol' the domain to run it without"
     )
 main(sys.argv)

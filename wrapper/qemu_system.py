@@ -856,7 +856,7 @@ def capabilities() -> int:
 
 def say(name: str, verb: str, what: object, fix: str) -> None:
     """One line on stderr, which libvirt shows in the error of `virsh start`."""
-    line = f"virt-warden {verb} {name}: {str(what)[:400]}; to mend: {fix.format(name=name)}"
+    line = f"virt-warden {verb} {name}: {str(what)[:400]}; fix: {fix.format(name=name)}"
     printable = "".join(char if char.isprintable() else "?" for char in line)
     os.write(2, f"{printable}\n".encode(errors="backslashreplace"))
 

@@ -34,8 +34,8 @@ def audit(warden: Warden) -> dict[tuple[str, str], dict[str, Any]]:
 def test_a_vm_in_its_cell_is_good_in_every_item(warden: Warden, images: Path) -> None:
     warden.started("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
     found = {id_: item for (id_, subject), item in audit(warden).items() if subject == "web01"}
-    in_the_clear = found.pop("vm.encryption")
-    assert (in_the_clear["state"], in_the_clear["seen"]) == ("bad", "in the clear: vda")
+    unencrypted = found.pop("vm.encryption")
+    assert (unencrypted["state"], unencrypted["seen"]) == ("bad", "unencrypted: vda")
     assert {item["state"] for item in found.values()} == {"good"}
 
 
@@ -134,7 +134,7 @@ def test_certificates_that_ran_out_are_found_and_renewed_as_told(certified: Ward
     items = audit(certified)
     for each, file in files.items():
         assert (items[each]["state"], items[each]["severity"]) == ("bad", "high")
-        assert f"{file} ran out on" in items[each]["seen"]
+        assert f"{file} expired on" in items[each]["seen"]
     assert items["remote.tls.certificate", "host"]["fix"].startswith("virt-warden pki server")
     assert items["vm.certificate", "web01"]["fix"].startswith("virt-warden pki renew")
     certified.command("pki", "server", "localhost")

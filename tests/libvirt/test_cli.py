@@ -122,7 +122,7 @@ class TestStatus:
         done = warden.command("status", "ghost", check=False)
         assert (done.returncode, done.stdout) == (1, "")
         fix = "see which there are: virsh list --all"
-        assert done.stderr == f"virt-warden: there is no domain ghost; to mend: {fix}\n"
+        assert done.stderr == f"virt-warden: there is no domain ghost; fix: {fix}\n"
 
 
 class TestBrokenPromises:

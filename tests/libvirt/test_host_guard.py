@@ -181,7 +181,7 @@ def test_a_new_image_is_not_laid_upon_the_former_ones_base(warden: Warden, image
     warden.libvirt.define(edited.replace(f'of="{other}"', f'of="{overlay}"'))
     line = warden.refusal("web01")
     assert "it has another image" in line
-    assert line.endswith("to mend: virt-warden enrol web01")
+    assert line.endswith("fix: virt-warden enrol web01")
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
     assert str(new) in warden.libvirt.xml("web01")

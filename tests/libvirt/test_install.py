@@ -21,5 +21,5 @@ def test_what_the_hook_could_not_run_with_is_not_installed(
     before = snapshot(PLACES)
     done = run("make", "-C", str(CHECKOUT), "install", f"PYTHON={bare}", check=False)
     assert done.returncode != 0
-    assert "to mend: make needs" in done.stderr
+    assert "fix: make needs" in done.stderr
     assert snapshot(PLACES) == before

@@ -159,7 +159,7 @@ class TestSnapshots:
         warden.started("web01", disks=[Disk(disk)])
         self.snapshot(warden, overlay)
         warden.libvirt.destroy("web01")
-        assert "to mend: virt-warden enrol web01" in warden.refusal("web01")
+        assert "fix: virt-warden enrol web01" in warden.refusal("web01")
         assert f"is based on {disk}" in warden.command("enrol", "web01").stdout
         warden.libvirt.start("web01")
         assert is_guarded(warden, "web01")
@@ -264,7 +264,7 @@ class TestHotPlug:
         warden.libvirt.virsh(*change, "--eject", "--force")
         assert is_guarded(warden, "web01")
         warden.enrolled("db01", disks=[replace(drive, path=second)])
-        assert f"to mend: virt-warden recover; if it still does: chown root: {second}" in (
+        assert f"fix: virt-warden recover; if it still does: chown root: {second}" in (
             warden.refusal("db01")
         )
         run("chown", "root:", str(second))

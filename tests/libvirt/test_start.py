@@ -150,7 +150,7 @@ def test_a_domain_that_is_not_enrolled_is_refused_with_the_command_that_mends_it
     warden: Warden,
 ) -> None:
     warden.libvirt.define(domain_xml("web01"))
-    assert "to mend: virt-warden enrol web01" in warden.refusal("web01")
+    assert "fix: virt-warden enrol web01" in warden.refusal("web01")
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
 

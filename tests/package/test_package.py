@@ -328,7 +328,7 @@ class TestRemove:
         of_it = libvirt.virsh("snapshot-dumpxml", "web01", "first").stdout
         if "virt-warden" in of_it:
             assert "snapshot first of web01 stays enrolled" in said
-            assert "to mend: virsh snapshot-edit web01 first" in said
+            assert "fix: virsh snapshot-edit web01 first" in said
         else:  # libvirt 11 rewrites it
             assert PLAIN_QEMU in of_it
             assert "stays enrolled" not in said
@@ -378,7 +378,7 @@ class TestRemove:
             said = package.refusal_to_remove()
         finally:
             libvirt.send(signal.SIGCONT)
-        assert "to mend: systemctl stop libvirtd" in said
+        assert "fix: systemctl stop libvirtd" in said
         assert package.status() == "deinstall ok installed"
         assert run("dpkg", "--audit").stdout == ""
         assert warden.status("web01")["breaches"] == []
@@ -397,7 +397,7 @@ class TestRemove:
         libvirt.define(broken)
         said = package.refusal_to_remove()
         assert "web01: libvirt does not take the domain's XML" in said
-        assert "to mend: virsh edit web01, or: systemctl stop libvirtd" in said
+        assert "fix: virsh edit web01, or: systemctl stop libvirtd" in said
         libvirt.undefine("web01")
         package.remove()
         plainly_started(libvirt, "db01")

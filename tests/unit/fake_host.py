@@ -269,7 +269,7 @@ def refusals(guard: Guard, case: Case) -> list[str]:
     """What a guard has against a domain: of each refusal, the line that an admin would read."""
     lines = [str(refusal) for refusal in guard.review(case)]
     for line in lines:
-        what, separator, fix = line.partition("; to mend: ")
+        what, separator, fix = line.partition("; fix: ")
         assert what, line
         assert separator, line
         assert fix, line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -293,7 +294,7 @@ def test_each_thing_that_does_not_come_true_is_an_item_with_its_line(
 # Waivers
 
 TODAY = datetime.date(2026, 6, 1)
-CHECK = Check("vm.exceptions", Severity.MEDIUM, "It has no exceptions", "why", "fix")
+CHECK = Check("vm.exceptions", Severity.MEDIUM, "It has none", "It has some", "why", "fix")
 
 
 def waiver(**fields: str) -> dict[str, Waiver]:
@@ -313,7 +314,7 @@ def test_a_waiver_of_another_item_waives_nothing() -> None:
     assert found.state is State.BAD
 
 
-def test_a_waiver_that_ran_out_is_itself_an_item() -> None:
+def test_a_waiver_that_expired_is_itself_an_item() -> None:
     later = TODAY + datetime.timedelta(days=1)
     found = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(), later)
     assert [item.state for item in found] == [State.BAD, State.BAD]
@@ -330,8 +331,8 @@ def report(*items: Item) -> Report:
 
 
 def every_state() -> Report:
-    low = Check("host.a", Severity.LOW, "A", "why a", "mend a")
-    high = Check("host.b", Severity.HIGH, "B", "why b", "mend b")
+    low = Check("host.a", Severity.LOW, "A good", "A bad", "why a", "fix a")
+    high = Check("host.b", Severity.HIGH, "B good", "B bad", "why b", "fix b")
     waived = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(), TODAY)
     return report(
         low.bad("seen a"), high.bad(HOSTILE), high.good("fine"), low.unknown("?"), *waived
@@ -345,7 +346,7 @@ def every_state() -> Report:
         ([CHECK.good("x")], 0),
         ([CHECK.unknown("x")], 1),
         ([CHECK.bad("x")], 2),
-        ([CHECK.bad("x"), Check("c", Severity.CRITICAL, "C", "w", "f").bad("y")], 4),
+        ([CHECK.bad("x"), Check("c", Severity.CRITICAL, "C", "D", "w", "f").bad("y")], 4),
     ],
 )
 def test_the_exit_code_is_the_worst_that_is_amiss(items: list[Item], code: int) -> None:
@@ -362,8 +363,8 @@ def test_the_json_is_what_its_schema_says() -> None:
 
 def test_the_text_begins_with_the_worst_and_shows_every_fix() -> None:
     shown = text.render(every_state())
-    assert shown.startswith("HIGH  host: B  [host.b]")
-    for word in ("mend a", "mend b", "WAIVED  lab-1", "old (until 2026-06-01)", "2 bad"):
+    assert shown.startswith("HIGH  host: B bad  [host.b]")
+    for word in ("fix a", "fix b", "WAIVED  lab-1", "old (until 2026-06-01)", "2 bad"):
         assert word in shown
     assert "\x1b" not in shown
 
@@ -377,6 +378,18 @@ def test_the_page_shows_all_and_runs_nothing_of_what_was_seen() -> None:
     assert "<script>alert(1)</script>" in etree.tostring(tree, method="text", encoding="unicode")
 
 
+@pytest.mark.parametrize(
+    "render", [text.render, json_report.render, html.render, prometheus.render]
+)
+def test_a_bad_item_is_reported_by_what_is_so(render: Callable[[Report], str]) -> None:
+    waived = waivers.waive([CHECK.bad("spice", "lab-1")], waiver(), TODAY)
+    low = Check("host.a", Severity.LOW, "It is locked", "It is open", "why", "fix")
+    shown = render(report(low.bad("?"), *waived))
+    assert "It is open" in shown
+    assert "It is locked" not in shown
+    assert "It has none" not in shown
+
+
 def test_prometheus_gets_one_line_for_each_sample() -> None:
     lines = prometheus.render(every_state()).splitlines()
     assert "virt_warden_audit_exit_code 3" in lines
@@ -387,7 +400,9 @@ def test_prometheus_gets_one_line_for_each_sample() -> None:
 
 def test_prometheus_gets_no_sample_twice_and_of_two_the_worst() -> None:
     """Else the node exporter throws the whole file away."""
-    worse = Check(CHECK.id, Severity.HIGH, "It has none", "why", "fix")
+    worse = Check(CHECK.id, Severity.HIGH, "It has none", "It has some", "why", "fix")
     lines = prometheus.render(report(CHECK.bad("a"), worse.bad("b"), CHECK.bad("c"))).splitlines()
-    label = 'virt_warden_audit_amiss{id="vm.exceptions",subject="host",state="bad"}'
+    label = (
+        'virt_warden_audit_amiss{id="vm.exceptions",subject="host",state="bad",title="It has some"}'
+    )
     assert [line for line in lines if line.startswith(label)] == [f"{label} 3"]

@@ -101,9 +101,9 @@ def test_a_certificate_that_holds_is_good_and_says_until_when(
 @pytest.mark.parametrize(
     ("life", "state", "severity", "words"),
     [
-        (datetime.timedelta(hours=-1), State.BAD, Severity.HIGH, "ran out on"),
+        (datetime.timedelta(hours=-1), State.BAD, Severity.HIGH, "expired on"),
         (29 * DAY, State.GOOD, Severity.HIGH, "until"),
-        (datetime.timedelta(hours=4), State.BAD, Severity.MEDIUM, "runs out on"),
+        (datetime.timedelta(hours=4), State.BAD, Severity.MEDIUM, "expires on"),
     ],
     ids=["past", "made for a month", "made for hours, a day ago"],
 )

@@ -139,8 +139,7 @@ def test_only_root_gets_an_answer(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert cli.main(words.split()) == 1
     assert (
-        capsys.readouterr().err
-        == "virt-warden: only root may do that; to mend: sudo virt-warden …\n"
+        capsys.readouterr().err == "virt-warden: only root may do that; fix: sudo virt-warden …\n"
     )
     assert asked == []
 
@@ -151,7 +150,7 @@ def test_an_error_is_one_line_and_1(
     fails(HostError("libvirt\nis away", fix="systemctl start libvirtd"), monkeypatch)
     assert cli.main(["status"]) == 1
     assert capsys.readouterr().err == (
-        "virt-warden: libvirt is away; to mend: systemctl start libvirtd\n"
+        "virt-warden: libvirt is away; fix: systemctl start libvirtd\n"
     )
 
 

@@ -159,7 +159,7 @@ def test_a_name_that_is_a_groups_is_passed_over(monkeypatch: pytest.MonkeyPatch)
 
 def test_where_every_name_is_anothers_the_admin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment.users, "account", lambda name: account_of(name, xmls.OTHER))
-    with pytest.raises(DomainError, match="to mend: see whose it is: getent passwd vmw-"):
+    with pytest.raises(DomainError, match="fix: see whose it is: getent passwd vmw-"):
         enrol(plain())
 
 

@@ -17,7 +17,7 @@ from virtwarden.guards.base import Case, Op
 from virtwarden.guards.identity import candidates
 from virtwarden.system.users import Account
 
-ENROL = "to mend: virt-warden enrol web01"
+ENROL = "fix: virt-warden enrol web01"
 OR_INSTALL = f"{ENROL} (for one that is just being made: virt-warden virt-install)"
 
 

@@ -70,7 +70,7 @@ def test_a_name_with_a_blank_is_another_file(host: FakeHost, blank: str) -> None
 def test_a_symlink_as_an_image_is_refused_with_where_it_leads(host: FakeHost) -> None:
     host.symlink(f"{IMAGES}/link.img", DISK)
     line = refusal(storage, case(host, xmls.disk(f"{IMAGES}/link.img")))
-    assert f"{IMAGES}/link.img is a symlink; to mend: name {DISK}" in line
+    assert f"{IMAGES}/link.img is a symlink; fix: name {DISK}" in line
 
 
 def test_a_symlink_on_the_way_is_refused(host: FakeHost) -> None:

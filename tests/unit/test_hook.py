@@ -197,7 +197,7 @@ def test_a_bug_of_ours_refuses_a_start_in_one_line(
         f"virt-warden refuses web01: internal error: {type(error).__name__}"
     )
     assert called.err.count("\n") == 1
-    assert "to mend: report this; meanwhile: virt-warden unenrol" in called.err
+    assert "fix: report this; meanwhile: virt-warden unenrol" in called.err
 
 
 @pytest.mark.parametrize("op", [*AFTERWARDS, "release"])
@@ -255,7 +255,7 @@ def test_and_does_nothing_to_a_running_or_stopped_one(called: Hook, op: str, xml
 
 def test_a_call_without_xml_is_told_for_what_it_is(called: Hook) -> None:
     called.call("prepare", b"")
-    assert "libvirt gave no XML on stdin; to mend: do not call the hook by hand" in called.err
+    assert "libvirt gave no XML on stdin; fix: do not call the hook by hand" in called.err
 
 
 def test_no_more_of_stdin_is_read_than_a_domain_may_be_large(called: Hook) -> None:
@@ -297,7 +297,7 @@ def test_a_broken_policy_refuses_a_managed_start_with_its_line(called: Hook, op:
     called.write(BROKEN)
     assert called.call(op) == 1
     assert f"{called.paths.policy}:2" in called.err
-    assert "to mend: edit" in called.err
+    assert "fix: edit" in called.err
     assert called.calls == ["prepare"]
 
 
@@ -357,7 +357,7 @@ def test_a_missing_schema_refuses_in_one_line(called: Hook) -> None:
     called.paths = Paths(**{**vars(called.paths), "schema": called.paths.run / "no-such.json"})
     assert called.call("prepare") == 1
     assert called.err.count("\n") == 1
-    assert "to mend: " in called.err
+    assert "fix: " in called.err
 
 
 # From end to end, on values
@@ -371,7 +371,7 @@ def test_a_start_that_a_guard_refuses_says_which_and_why(
     monkeypatch.setattr(facts, "HostFacts", lambda paths: host)
     assert called.call("prepare", xmls.domain(xmls.disk(f"{xmls.DISK}x"))) == 1
     assert called.err == (
-        f"virt-warden refuses web01: disk vda ({xmls.DISK}x): it is not there; to mend: make it,"
+        f"virt-warden refuses web01: disk vda ({xmls.DISK}x): it is not there; fix: make it,"
         " or virsh edit web01\n"
     )
 

@@ -160,7 +160,7 @@ def test_without_what_does_the_work_starts_are_refused_and_nothing_else(
     assert (answer.code, answer.stdout) == (1, b"")
     assert answer.stderr.startswith(b"virt-warden refuses web?01: its files are not all there (")
     assert b"ModuleNotFoundError: No module named 'virtwarden'" in answer.stderr
-    assert b"; to mend: install virt-warden and python3 again, or remove " in answer.stderr
+    assert b"; fix: install virt-warden and python3 again, or remove " in answer.stderr
     assert answer.stderr.count(b"\n") == 1
 
 

@@ -121,7 +121,7 @@ def test_a_short_write_stops_before_the_act_and_is_mended_by_the_next(
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda handle, content: write(handle, content[:10]))
-        with pytest.raises(JournalError, match="disk is full; to mend: df"):
+        with pytest.raises(JournalError, match="disk is full; fix: df"):
             perform(paths, "b")
     assert "apply b" not in world.done
     assert names(paths) == ["do a"]
@@ -137,7 +137,7 @@ def test_an_error_of_the_disk_stops_before_the_act(
 
     perform(paths, "a")
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(JournalError, match="No space left on device; to mend: df"):
+    with pytest.raises(JournalError, match="No space left on device; fix: df"):
         perform(paths, "b")
     assert "apply b" not in world.done
 
@@ -183,7 +183,7 @@ def test_an_undo_that_fails_keeps_its_record_and_no_other_from_its_turn(
     assert names(paths) == ["do b"]
     line = str(failed.value)
     assert line.startswith("1 changes could not be undone, the first: do b: ")
-    assert line.endswith(f"to mend: virt-warden recover {DOMAIN}")
+    assert line.endswith(f"fix: virt-warden recover {DOMAIN}")
     world.fails.clear()
     world.done.clear()
     journal.undo(paths, DOMAIN)
@@ -281,7 +281,7 @@ def test_a_journal_that_cannot_be_understood_is_not_guessed_at(
 
 def test_a_journal_of_another_version_is_left_to_it(paths: Paths, world: World) -> None:
     file_of(paths).write_text('{"format": 2, "domain": "x"}\n')
-    with pytest.raises(JournalError, match="has format 2, this virt-warden knows 1; to mend: "):
+    with pytest.raises(JournalError, match="has format 2, this virt-warden knows 1; fix: "):
         journal.records(paths, DOMAIN)
 
 

@@ -181,7 +181,7 @@ def test_enforcing_one_refusal_stops_all(
     refuse(monkeypatch, guard)
     with pytest.raises(Refusal) as refused:
         lifecycle.prepare(case)
-    assert str(refused.value) == f"policy.toml:3: {guard.NAME} minds; to mend: mend it"
+    assert str(refused.value) == f"policy.toml:3: {guard.NAME} minds; fix: mend it"
     assert world.done == []
     assert left(case) == []
 
@@ -193,7 +193,7 @@ def test_the_first_of_several_refusals_is_told_with_where_to_find_the_others(
     with pytest.raises(Refusal) as refused:
         lifecycle.prepare(case)
     assert str(refused.value) == (
-        "policy.toml:3: storage minds; to mend: mend it (and 2 more: virt-warden explain web01)"
+        "policy.toml:3: storage minds; fix: mend it (and 2 more: virt-warden explain web01)"
     )
 
 
@@ -304,7 +304,7 @@ def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
     assert applied(world) == [name for name in ORDER if name not in ("storage", "host")]
     told = [line for line in logged if "event=would-refuse" in line]
     assert len(told) == 2
-    assert all("domain=web01" in line and "to mend: mend it" in line for line in told)
+    assert all("domain=web01" in line and "fix: mend it" in line for line in told)
 
 
 @pytest.mark.parametrize("guard", [network, console, sandbox], ids=lambda guard: guard.NAME)

@@ -25,10 +25,10 @@ quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_error_says_what_is_wrong_where_and_what_mends_it() -> None:
     assert str(WardenError("it is open")) == "it is open"
     assert str(WardenError("it is open", where="disk vda")) == "disk vda: it is open"
-    assert str(WardenError("it is open", fix="close it")) == "it is open; to mend: close it"
+    assert str(WardenError("it is open", fix="close it")) == "it is open; fix: close it"
     assert (
         str(WardenError("it is open", where="disk vda", fix="close it"))
-        == "disk vda: it is open; to mend: close it"
+        == "disk vda: it is open; fix: close it"
     )
 
 

@@ -88,7 +88,7 @@ def test_no_console_gets_a_certificate_of_a_key_and_a_signer_that_are_not_of_one
             consoles.issue(paths, "web01", ())
         assert str(told.value) == (
             "the signer of the authority consoles must be made anew, which takes its passphrase;"
-            " to mend: as an admin who knows it: virt-warden pki renew --signer"
+            " fix: as an admin who knows it: virt-warden pki renew --signer"
         )
         consoles.renew_signer(paths, lambda _: rest.passphrase)
     issued = consoles.issue(paths, "web01", ())

@@ -279,7 +279,7 @@ def test_a_refusal_is_one_line_with_every_mistake_and_what_mends_it(paths: Paths
     assert "\n" not in str(error)
     assert str(error).count("; also ") == 2
     assert str(error).endswith(
-        f"to mend: edit {paths.policy} {paths.policy_dir}/a.toml, then: virt-warden policy check"
+        f"fix: edit {paths.policy} {paths.policy_dir}/a.toml, then: virt-warden policy check"
     )
 
 
@@ -287,7 +287,7 @@ def test_a_refusal_of_a_thousand_mistakes_is_still_a_line_one_can_read(paths: Pa
     with pytest.raises(InvalidPolicy) as caught:
         compiled(paths, "".join(f"a{number} = 1\n" for number in range(1000)))
     assert len(caught.value.problems) == 1000
-    assert "; also 980 more; to mend:" in str(caught.value)
+    assert "; also 980 more; fix:" in str(caught.value)
 
 
 def test_keys_of_many_dots_are_refused_before_they_cost_time(paths: Paths) -> None:

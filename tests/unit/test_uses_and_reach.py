@@ -213,9 +213,7 @@ def test_the_fake_host_finds_what_the_real_one_finds(names: list[str], start: st
 
 
 def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        HostError, match="cannot be looked at: File name too long; to mend: as root"
-    ):
+    with pytest.raises(HostError, match="cannot be looked at: File name too long; fix: as root"):
         files.look(f"{tmp_path}/{'n' * 300}")
 
 

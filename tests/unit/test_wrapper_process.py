@@ -116,7 +116,7 @@ def test_a_violation_is_one_line_and_nothing_runs(run: Run) -> None:
     done = run(ticket, [*argv, "-device", "e1000,mac=52:54:00:00:00:66", "-gdb", "tcp::1"])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "virt-warden refuses plain: the NIC with MAC 52:54:00:00:00:66 was not reviewed; to mend: "
+        "virt-warden refuses plain: the NIC with MAC 52:54:00:00:00:66 was not reviewed; fix: "
         "'virsh edit plain', take it out of <qemu:commandline>; or allow it in the policy, by "
         'exceptions = ["qemu-commandline"] under a [[domain]] for plain\n'
     )
@@ -249,4 +249,4 @@ def test_a_long_line_still_ends_in_what_mends_it(run: Run) -> None:
     ticket, argv = case("plain")
     said = run(ticket, [*argv, "-gdb", "x" * 10_000]).stderr
     assert len(said) < 1000
-    assert "; to mend: 'virsh edit plain'" in said
+    assert "; fix: 'virsh edit plain'" in said

@@ -1,10 +1,10 @@
-"""How this host's certificates stand: there, strong, not about to run out, their keys closed."""
+"""This host's certificates: do they exist, are they strong and valid, who can read their keys."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virtwarden.audit.item import HOST, Check, Item, Severity
@@ -15,51 +15,71 @@ from virtwarden.pki.authority import CERTIFICATE
 from virtwarden.system import certificates
 from virtwarden.system.conf import Settings
 
-SERVER = Check(
+
+@dataclass(frozen=True)
+class CertificateCheck(Check):
+    """A check of a certificate; it has a third title, for one that is valid and expires soon."""
+
+    title_of_soon: str
+
+
+SERVER = CertificateCheck(
     "remote.tls.certificate",
     Severity.HIGH,
-    "The host's certificate holds, and its key is closed",
-    "Without it clients cannot know the host; who has its key can be the host.",
+    "The host's certificate is valid, and only root can read its key",
+    "The host's certificate or its key has a fault",
+    "Clients cannot recognise the host without it. Who has its key can pose as the host.",
     "virt-warden pki server NAME, then: systemctl try-restart virtproxyd libvirtd",
+    title_of_soon="The host's certificate expires soon",
 )
-CLIENTS = Check(
+CLIENTS = CertificateCheck(
     "remote.tls.authority",
     Severity.HIGH,
-    "The authority by which libvirt knows its clients holds",
-    "Without it nobody is let in; whoever can forge its certificates, or write the file, manages"
-    " the host.",
-    "a new one, of which host and clients need new certificates: move"
+    "The CA that libvirt checks its clients by is valid",
+    "The CA that libvirt checks its clients by has a fault",
+    "Without it no client can connect. Who can forge its certificates, or write the file, can"
+    " manage the host.",
+    "make a new one, and new certificates for host and clients: move"
     " /var/lib/virt-warden/remote-ca away if it is there, virt-warden pki init remote, virt-warden"
     " pki server NAME",
+    title_of_soon="The CA that libvirt checks its clients by expires soon",
 )
-CLIENT = Check(
+CLIENT = CertificateCheck(
     "remote.tls.client",
     Severity.HIGH,
-    "The certificate by which this host manages others holds, and its key is closed",
-    "Without it this host cannot migrate VMs to others by TLS; who has its key manages them.",
-    "virt-warden pki client remote NAME --out DIRECTORY where the authority is, and carry it here",
+    "This host's client certificate is valid, and only root can read its key",
+    "This host's client certificate or its key has a fault",
+    "This host cannot migrate VMs to others by TLS without it. Who has its key can manage them.",
+    "virt-warden pki client remote NAME --out DIRECTORY on the host of the remote CA; copy it here",
+    title_of_soon="This host's client certificate expires soon",
 )
-AUTHORITY = Check(
+AUTHORITY = CertificateCheck(
     "host.console.authority",
     Severity.HIGH,
-    "The consoles' authority holds, and its key is closed",
-    "Once it has run out no viewer believes a console; who has its key can be any console.",
-    "move /var/lib/virt-warden/console-ca away: the next start makes a new one, which viewers need:"
+    "The console CA is valid, and only root can read its key",
+    "The console CA or its key has a fault",
+    "Once it has expired, no viewer trusts a console. Who has its key can pose as any console.",
+    "move /var/lib/virt-warden/console-ca away: the next start makes a new one; give it to viewers:"
     " virt-warden pki export consoles --out FILE",
+    title_of_soon="The console CA expires soon",
 )
-SIGNER = Check(
+SIGNER = CertificateCheck(
     "host.console.signer",
     Severity.HIGH,
-    "The signer of the consoles' certificates holds, and its keys are closed",
-    "Once it has run out no VM with a console starts; who has its key can be any console.",
+    "The console CA's signer is valid, and only root can read its keys",
+    "The console CA's signer or one of its keys has a fault",
+    "Once it has expired, no VM with a console starts. Who has its key can pose as any console.",
     "virt-warden pki renew --signer",
+    title_of_soon="The console CA's signer expires soon",
 )
-CONSOLE = Check(
+CONSOLE = CertificateCheck(
     "vm.certificate",
     Severity.HIGH,
-    "Its console's certificate holds, and its key is its own",
-    "Viewers refuse a console whose certificate has run out; who has its key can be the console.",
+    "Its console's certificate is valid, and only its user can read its key",
+    "Its console's certificate or its key has a fault",
+    "Viewers refuse an expired certificate. Who has its key can pose as the console.",
     "virt-warden pki renew; systemctl enable --now virt-warden-renew.timer does so each day",
+    title_of_soon="Its console's certificate expires soon",
 )
 _ROOT = 0
 
@@ -80,7 +100,7 @@ def libvirt(settings: Settings, *, listens: bool) -> Iterator[Item]:
 
 
 def authority(paths: Paths) -> Iterator[Item]:
-    """The consoles' authority, once it is there."""
+    """The console CA, once it exists."""
     directory = paths.console_ca
     if directory.exists():
         yield judged(AUTHORITY, directory / CERTIFICATE, keys.at_rest(directory))
@@ -96,7 +116,7 @@ def console(directory: Path, domain: str) -> Iterator[Item]:
 
 
 def judged(
-    check: Check,
+    check: CertificateCheck,
     file: Path,
     its_keys: Iterable[Path] = (),
     subject: str = HOST,
@@ -114,7 +134,8 @@ def judged(
     found = min(certificates.load_all(file.read_bytes(), str(file)), key=certificates.expiry)
     until = certificates.expiry(found).date()
     if certificates.runs_out_soon(found):
-        return replace(check, severity=Severity.MEDIUM).bad(f"{file} runs out on {until}", subject)
+        soon = replace(check, severity=Severity.MEDIUM, bad_title=check.title_of_soon)
+        return soon.bad(f"{file} expires on {until}", subject)
     return check.good(f"{file}: {certificates.key_in_words(found)}, until {until}", subject)
 
 
@@ -132,7 +153,7 @@ def _faults(file: Path) -> Iterator[str]:
         return
     for each in found:
         if certificates.has_run_out(each):
-            yield f"{file} ran out on {certificates.expiry(each).date()}"
+            yield f"{file} expired on {certificates.expiry(each).date()}"
         elif certificates.is_to_come(each):
             yield f"{file} is not valid yet"
     yield from (f"{file}: {each}" for each in weak if each)
@@ -143,7 +164,7 @@ def _faults(file: Path) -> Iterator[str]:
 
 
 def _opened(key: Path, others: int, check: Check) -> Iterator[tuple[str, str]]:
-    """What is wrong with who may read a key, and what mends it."""
+    """Who else may read a key, and the fix."""
     try:
         found = key.stat()
     except OSError as error:
@@ -153,5 +174,5 @@ def _opened(key: Path, others: int, check: Check) -> Iterator[tuple[str, str]]:
         yield f"its key {key} belongs to uid {found.st_uid}", f"chown root {key}"
     if found.st_mode & others:
         whom = "o=" if others == stat.S_IRWXO else "go="
-        fix = f"chmod {whom} {key}, and a new one if somebody may have read it: {check.fix}"
+        fix = f"chmod {whom} {key}, and make a new one if somebody may have read it: {check.fix}"
         yield f"its key {key} has mode {stat.S_IMODE(found.st_mode):04o}", fix

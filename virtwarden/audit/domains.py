@@ -26,92 +26,106 @@ from virtwarden.words import shown
 MANAGED = Check(
     "vm.managed",
     Severity.HIGH,
-    "virt-warden manages it",
-    "It runs as the user that all unmanaged VMs share: one of them that breaks out holds them all.",
+    "It is managed",
+    "It is unmanaged",
+    "It runs as the user that all unmanaged VMs share: one escaped guest controls them all.",
     "add its name to `managed` in /etc/virt-warden/policy.toml",
 )
 ENFORCING = Check(
     "vm.mode",
     Severity.HIGH,
-    "Its rules are enforced",
-    "In permissive mode what would be refused is only logged; disabled, nothing is looked at.",
+    "It is in enforcing mode",
+    "It is in permissive or disabled mode",
+    "permissive only logs what enforcing would refuse. disabled checks nothing.",
     'mode = "enforcing" for it, once the log has no would-refuse: journalctl -t virt-warden',
 )
 ENROLLED = Check(
     "vm.enrolled",
     Severity.HIGH,
-    "Its XML names its user and the wrapper",
-    "Without them libvirt runs it as it runs every VM.",
+    "It is enrolled",
+    "It is not enrolled",
+    "Without its own user and the wrapper in its XML, libvirt runs it unguarded.",
     "virt-warden enrol",
 )
 PROMISES = Check(
     "vm.promises",
     Severity.CRITICAL,
-    "The running VM is held to what was promised",
-    "A promise that is broken is a protection that is not there.",
-    "virt-warden status; a stop and a start raise the guards anew",
+    "The running VM keeps every promise",
+    "The running VM has a breach",
+    "A breach is a protection that does not work.",
+    "virt-warden status; a stop and a start raise the guards again",
 )
 STARTABLE = Check(
     "vm.startable",
     Severity.MEDIUM,
     "Its next start will not be refused",
-    "A refusal at the next boot of the host is found out at the worst time.",
+    "Its next start will be refused",
+    "You would learn of the refusal when the host boots: the worst time.",
     "virt-warden explain",
 )
 EXCEPTIONS = Check(
     "vm.exceptions",
     Severity.MEDIUM,
     "It has no exceptions",
+    "It has exceptions",
     "Each exception takes a protection away.",
-    "take them out of its [[domain]], where it can do without",
+    "remove from its [[domain]] those that it does not need",
 )
 FILES = Check(
     "vm.files",
     Severity.HIGH,
-    "Its disks are closed to all users while it is off",
-    "Whoever may read an image has the VM's data; whoever may write it, the VM.",
+    "Other users cannot open its disks while it is off",
+    "Other users can open its disks while it is off",
+    "Who can read an image has the VM's data. Who can write it controls the VM.",
     "chown root on each, and chmod go-rwx",
 )
 DIRECTORIES = Check(
     "vm.directories",
     Severity.MEDIUM,
     "No person owns a directory on the way to its files",
-    "Who does can put another file there while it starts: libvirt gives the VM whatever it finds.",
+    "A person owns a directory on the way to its files",
+    "The owner can put another file there during a start, and libvirt gives it to the VM.",
     "move them into a directory that root owns, such as /var/lib/libvirt/images, and virsh edit",
 )
 CONSOLE = Check(
     "vm.console",
     Severity.HIGH,
-    "Its console asks for TLS and a password",
-    "Who is on the way sees the screen and each key; who reaches the port sits at the keyboard.",
+    "Its console needs TLS and a password",
+    "Its console does not need both TLS and a password",
+    "Without TLS, who is on the network path sees the screen and each key. Without a password, who"
+    " reaches the port sits at the keyboard.",
     'tls = "required" and password = "required" under [console] for it',
 )
 WORKSTATIONS = Check(
     "vm.workstations",
     Severity.MEDIUM,
-    "Its console is for its operators' machines alone",
-    "Whoever reaches the port may guess at the password, and meets QEMU's VNC server before it.",
+    "Only listed machines reach its console",
+    "Any machine can reach its console",
+    "Who reaches the port can guess the password, and attack QEMU's VNC server before that.",
     "admin_workstations, a list of addresses and networks, under [console] for it",
 )
 CONFINED = Check(
     "vm.confined",
     Severity.MEDIUM,
-    "sVirt or the sandbox holds its QEMU to what is its own",
-    "Else nothing but its user keeps it from what everyone on this host may read, run, connect to.",
+    "sVirt or the sandbox confines its QEMU",
+    "Neither sVirt nor the sandbox confines its QEMU",
+    "Only its user confines it: it can read, run and connect to what every user of the host can.",
     'sandbox = "auto" for it, then a stop and a start; or AppArmor: see host.kernel.mac',
 )
 SPOOFING = Check(
     "vm.spoofing",
     Severity.MEDIUM,
-    "It cannot send in another's name",
-    "A VM that may forge its address draws its neighbours' traffic.",
+    "It cannot forge addresses",
+    "It can forge addresses",
+    "A VM that forges its address receives its neighbours' traffic.",
     '"deny" for these under [network] for it',
 )
 ENCRYPTION = Check(
     "vm.encryption",
     Severity.LOW,
-    "Its disks are encrypted at rest",
-    "A disk that is stolen, sent in for repair or copied by a backup can be read.",
+    "Its disks are encrypted",
+    "Some of its disks are not encrypted",
+    "Who steals, repairs or backs up the disk can read it.",
     "name a container for each in the policy, then: virt-warden luks adopt (docs/luks.md)",
 )
 _DENIABLE = ("mac_spoofing", "arp_spoofing", "vlan_tags", "untapped")
@@ -146,7 +160,7 @@ def _promises(case: Case) -> Item:
     breaches = lifecycle.verify(case)
     if breaches:
         return PROMISES.bad("; ".join(breaches), case.domain.name)
-    return PROMISES.good("every guard finds what it promised", case.domain.name)
+    return PROMISES.good("every guard finds its promises kept", case.domain.name)
 
 
 def _startable(case: Case) -> Item:
@@ -158,7 +172,7 @@ def _startable(case: Case) -> Item:
             name,
             fix=f"virt-warden explain {shown(name)}",
         )
-    return STARTABLE.good("no guard has anything against it", name)
+    return STARTABLE.good("no guard refuses it", name)
 
 
 def _files(case: Case) -> Item:
@@ -189,7 +203,7 @@ def _walked(case: Case) -> Iterator[Found]:
 
 
 def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
-    """What lets others than root and its own user at a file, and what mends it."""
+    """What lets others than root and its own user at a file, and the fix."""
     own, path = case.account, shown(leaf.path)
     if leaf.uid != 0 and not (own and leaf.uid == own.uid):
         yield f"{leaf.path} belongs to uid {leaf.uid}", f"chown root {path}"
@@ -212,7 +226,7 @@ def _allowed(case: Case) -> Iterator[Item]:
     allowed = [key for key in _DENIABLE if getattr(rules, key) == "allow"]
     yield SPOOFING.judged(not allowed, f"allowed: {', '.join(allowed) or 'nothing'}", name)
     clear = ", ".join(disk.target for disk in in_the_clear(case))
-    yield ENCRYPTION.judged(not clear, f"in the clear: {clear or 'none'}", name)
+    yield ENCRYPTION.judged(not clear, f"unencrypted: {clear or 'none'}", name)
     if any(display.kind == "vnc" for display in case.domain.displays):
         off = [key for key in ("tls", "password") if getattr(rules, key) != "required"]
         yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)

@@ -14,15 +14,17 @@ HOOKS = {
     "qemu": Check(
         "host.hook.qemu",
         Severity.CRITICAL,
-        "libvirt asks virt-warden when a domain starts",
-        "Else no guard is raised: enrolled domains do not start, and all others do, unguarded.",
+        "libvirt calls virt-warden's hook when a domain starts",
+        "libvirt does not call virt-warden's hook when a domain starts",
+        "No guard is raised: enrolled domains do not start, and all others start unguarded.",
         _FIX,
     ),
     "network": Check(
         "host.hook.network",
         Severity.MEDIUM,
-        "libvirt asks virt-warden when a NIC comes onto one of its networks",
-        "Else one that is plugged into another zone's network is found out afterwards alone.",
+        "libvirt calls virt-warden's hook when a NIC joins a network",
+        "libvirt does not call virt-warden's hook when a NIC joins a network",
+        "A NIC that joins another zone's network is not refused, only reported afterwards.",
         _FIX,
     ),
 }

@@ -58,31 +58,35 @@ HOST = "host"
 
 @dataclass(frozen=True)
 class Check:
-    """What an item is about, before anybody looked."""
+    """What an item is about, before anybody looked.
+
+    The titles say what is so: one in a good item, the other in a bad one.
+    """
 
     id: str
     severity: Severity
-    title: str
+    good_title: str
+    bad_title: str
     why: str
     fix: str
 
     def good(self, seen: str, subject: str = HOST) -> Item:
         """It is as it should be."""
-        return self._item(subject, State.GOOD, seen, "")
+        return self._item(subject, State.GOOD, self.good_title, seen, "")
 
     def bad(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
         """It is not; `fix` where it differs from the check's own."""
-        return self._item(subject, State.BAD, seen, fix or self.fix)
+        return self._item(subject, State.BAD, self.bad_title, seen, fix or self.fix)
 
     def unknown(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
         """It could not be looked at."""
-        return self._item(subject, State.UNKNOWN, seen, fix)
+        return self._item(subject, State.UNKNOWN, f"Not checked: {self.good_title}", seen, fix)
 
     def judged(self, good: bool, seen: str, subject: str = HOST) -> Item:
         """Good or bad."""
         return self.good(seen, subject) if good else self.bad(seen, subject)
 
-    def _item(self, subject: str, state: State, seen: str, fix: str) -> Item:
+    def _item(self, subject: str, state: State, title: str, seen: str, fix: str) -> Item:
         # What was seen is words from outside: names, paths, what a tool said.
         words = [printable(text) for text in (seen, fix)]
         return Item(
@@ -90,7 +94,7 @@ class Check:
             subject=printable(subject),
             severity=self.severity,
             state=state,
-            title=self.title,
+            title=title,
             seen=words[0],
             why=self.why,
             fix=words[1],

@@ -34,7 +34,7 @@ def _of_host(policy: Policy) -> Iterator[str]:
     if not works["nftables"]:
         yield (
             "the gate is ebtables': it keeps out taps that libvirt names, and no others; a NIC that"
-            " is plugged in as `--target NAME` sends unfiltered (to mend: apt install nftables)"
+            " is plugged in as `--target NAME` sends unfiltered (fix: apt install nftables)"
         )
     if _OPEN_VSWITCH.exists():
         yield (

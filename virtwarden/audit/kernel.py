@@ -1,4 +1,4 @@
-"""The host's kernel: mitigations, mandatory access control, what it tells and what it nests."""
+"""The host's kernel: mitigations, mandatory access control, and what users can see and do."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ MITIGATIONS = Check(
     "host.kernel.mitigations",
     Severity.HIGH,
     "CPU flaws are mitigated",
-    "Through a flaw that is not mitigated a guest reads the memory of its neighbours and of the"
-    " host, past every other protection.",
-    "apt install intel-microcode amd64-microcode, take mitigations=off out of the kernel's command"
-    " line, reboot; see: grep . /sys/devices/system/cpu/vulnerabilities/*",
+    "CPU flaws are not mitigated",
+    "Through such a flaw a guest reads the memory of other VMs and of the host, past every other"
+    " protection.",
+    "apt install intel-microcode amd64-microcode, remove mitigations=off from the kernel's"
+    " command line, reboot; see: grep . /sys/devices/system/cpu/vulnerabilities/*",
 )
 NESTED = Check(
     "host.kernel.nested",
     Severity.MEDIUM,
-    "Guests cannot use nested virtualisation",
+    "Nested virtualisation is off",
+    "Nested virtualisation is on",
     "Nested virtualisation opens the part of KVM in which most of its escapes were found.",
     "echo 'options kvm_intel nested=0' > /etc/modprobe.d/kvm-nested.conf (kvm_amd on AMD); with no"
     " VM running: modprobe -r kvm_intel && modprobe kvm_intel",
@@ -30,62 +32,69 @@ NESTED = Check(
 LSM = Check(
     "host.kernel.mac",
     Severity.HIGH,
-    "AppArmor or SELinux confines processes",
-    "Under them libvirt's sVirt gives each VM a label of its own: a second wall behind the VM's"
-    " user.",
+    "AppArmor or SELinux is on",
+    "Neither AppArmor nor SELinux is enforcing",
+    "With either, libvirt's sVirt gives each VM its own label: a second wall behind the VM's user.",
     "apt install apparmor apparmor-utils; boot with apparmor=1 security=apparmor",
 )
 LANDLOCK = Check(
     "host.kernel.landlock",
     Severity.LOW,
     "The kernel has Landlock",
-    "Where sVirt is off, virt-warden holds QEMU to its own files by it.",
+    "The kernel has no Landlock",
+    "Where sVirt is off, virt-warden confines QEMU to its own files with Landlock.",
     "boot a kernel of 5.13 or later with CONFIG_SECURITY_LANDLOCK and landlock in lsm=",
 )
 KSM = Check(
     "host.kernel.ksm",
     Severity.MEDIUM,
-    "Memory is not merged between VMs",
-    "Merged pages tell, by how long a write takes, what is in another VM's memory, and flip with"
-    " it (rowhammer).",
+    "KSM is off",
+    "KSM is on",
+    "KSM merges equal memory pages of VMs. The time of a write then tells what is in another VM's"
+    " memory, and rowhammer flips its bits.",
     "echo 2 > /sys/kernel/mm/ksm/run; systemctl disable --now ksm ksmtuned",
 )
 HIDEPID = Check(
     "host.kernel.hidepid",
     Severity.LOW,
-    "Users do not see each other's processes",
-    "A QEMU that was taken over reads in /proc which VMs there are, with their command lines.",
+    "/proc hides other users' processes",
+    "Users see each other's processes",
+    "An escaped guest reads in /proc which VMs there are, with their command lines.",
     "mount -o remount,hidepid=invisible,gid=adm /proc, and the same in /etc/fstab",
 )
 PTRACE = Check(
     "host.kernel.ptrace",
     Severity.LOW,
-    "Processes are not traced by their neighbours",
-    "Within one user, a process that was taken over reads all others' memory.",
+    "ptrace is restricted",
+    "ptrace is not restricted",
+    "A process can read the memory of every other process of the same user.",
     "echo 'kernel.yama.ptrace_scope = 1' > /etc/sysctl.d/60-ptrace.conf; sysctl --system",
 )
 LINKS = Check(
     "host.kernel.links",
     Severity.MEDIUM,
-    "Links in shared directories are not followed",
-    "Hard and symbolic links to others' files are how a user makes root open the wrong file.",
+    "Links in shared directories are protected",
+    "Links in shared directories are not protected",
+    "With a hard or symbolic link a user makes root open the wrong file.",
     "sysctl -w fs.protected_hardlinks=1 fs.protected_symlinks=1, and the same in /etc/sysctl.d",
 )
 SMT = Check(
     "host.kernel.smt",
     Severity.MEDIUM,
-    "VMs do not share a core's threads where that leaks",
-    "By flaws that no kernel closes while two threads share a core, one VM reads what another does"
-    " on the same core.",
+    "SMT is off, or leaks nothing",
+    "SMT is on and leaks between VMs",
+    "While two threads share a core, one VM can learn what another does on it. No kernel"
+    " prevents that.",
     "put mitigations=auto,nosmt on the kernel's command line and reboot, or pin VMs that must not"
-    " learn of each other to cores of their own (<vcpupin>)",
+    " learn of each other to separate cores (<vcpupin>)",
 )
 SWAP = Check(
     "host.kernel.swap",
     Severity.LOW,
     "Swap is encrypted, or there is none",
-    "Guests' memory goes there, keys and passwords too, and stays when the power is off.",
-    "swapoff -a, or have /etc/crypttab encrypt it with a key of each boot's own: crypttab(5), swap",
+    "Swap is not encrypted",
+    "Guests' memory, with keys and passwords, is written there and stays when the power is off.",
+    "swapoff -a, or encrypt it with a new key at each boot: crypttab(5), swap",
 )
 _ENFORCE = (
     "load virt-warden's modules for SELinux (/usr/share/doc/virt-warden/selinux.md); setenforce 1,"
@@ -112,14 +121,14 @@ def checks(root: Path = Path("/")) -> Iterator[Item]:
 def _flaws(directory: Path) -> Iterator[Item]:
     """Documentation/admin-guide/hw-vuln in the kernel's source has what the files say."""
     if not directory.is_dir():
-        yield MITIGATIONS.unknown("this kernel does not tell of its CPU's flaws")
+        yield MITIGATIONS.unknown("this kernel does not report its CPU's flaws")
         return
     flaws = {entry.name: entry.read_text().strip() for entry in sorted(directory.iterdir())}
     open_ones = [f"{name}: {said}" for name, said in flaws.items() if _VULNERABLE.search(said)]
     good = f"{len(flaws)} flaws, all mitigated or not this CPU's"
     yield MITIGATIONS.judged(not open_ones, "; ".join(open_ones) or good)
     leaking = [f"{name}: {said}" for name, said in flaws.items() if "SMT vulnerable" in said]
-    yield SMT.judged(not leaking, "; ".join(leaking) or "no flaw is told of that needs them")
+    yield SMT.judged(not leaking, "; ".join(leaking) or "no flaw needs SMT off")
 
 
 def _nested(modules: Path) -> Iterator[Item]:
@@ -161,7 +170,7 @@ def _swap(root: Path) -> Item:
     places = {place: kind for place, kind, *_ in map(str.split, lines)}
     plain = [p for p, kind in places.items() if not _is_encrypted(root, _device(root, p, kind))]
     if plain:
-        return SWAP.bad(f"in the clear: {', '.join(plain)}")
+        return SWAP.bad(f"unencrypted: {', '.join(plain)}")
     return SWAP.good(f"encrypted: {', '.join(places)}" if places else "there is none")
 
 

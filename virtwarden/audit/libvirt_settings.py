@@ -27,7 +27,8 @@ class Rule:
     default: str
     harmful: set[str]
     severity: Severity
-    title: str
+    good_title: str
+    bad_title: str
     why: str
     better: str
     needed: str = ""
@@ -38,7 +39,8 @@ class Rule:
         return Check(
             f"host.libvirt.{self.setting}",
             self.severity,
-            self.title,
+            self.good_title,
+            self.bad_title,
             self.why,
             f"in /etc/libvirt/{self.file}: {self.setting} = {self.better}; {_RESTART}",
         )
@@ -48,14 +50,15 @@ _qemu = partial(Rule, "qemu.conf", conf.QEMU)
 _libvirtd = partial(Rule, "libvirtd.conf", conf.LIBVIRTD)
 
 
-def _listen(setting: str, title: str) -> Rule:
+def _listen(setting: str, displays: str) -> Rule:
     return _qemu(
         setting,
         "127.0.0.1",
         {"0.0.0.0", "::"},  # noqa: S104 - what is looked for
         Severity.MEDIUM,
-        title=title,
-        why="Domains that virt-warden does not manage show their screen to every network.",
+        good_title=f"{displays} do not listen everywhere by default",
+        bad_title=f"{displays} listen everywhere by default",
+        why="Unmanaged domains show their screen to every network.",
         better='"127.0.0.1"',
     )
 
@@ -66,8 +69,9 @@ RULES = (
         "libvirt-qemu",
         {"root", "+0", "0"},
         Severity.CRITICAL,
-        title="VMs without a user of their own do not run as root",
-        why="A domain that virt-warden does not manage runs as this user.",
+        good_title="VMs without their own user do not run as root",
+        bad_title="VMs without their own user run as root",
+        why="An unmanaged domain runs as this user.",
         better='"libvirt-qemu"',
     ),
     _qemu(
@@ -75,8 +79,9 @@ RULES = (
         "libvirt-qemu",
         {"root", "+0", "0"},
         Severity.HIGH,
-        title="VMs without a user of their own are not in root's group",
-        why="A domain that virt-warden does not manage runs in this group.",
+        good_title="VMs without their own user are not in root's group",
+        bad_title="VMs without their own user are in root's group",
+        why="An unmanaged domain runs in this group.",
         better='"libvirt-qemu"',
     ),
     _qemu(
@@ -84,17 +89,19 @@ RULES = (
         "",
         {"none"},
         Severity.HIGH,
-        title="sVirt is on",
-        why="libvirt labels no VM: AppArmor and SELinux do not tell one from the other.",
-        better='"apparmor" (or "selinux"), or take the line out',
+        good_title="sVirt is on",
+        bad_title="sVirt is off",
+        why="libvirt labels no VM, so AppArmor and SELinux cannot tell one from the other.",
+        better='"apparmor" (or "selinux"), or remove the line',
     ),
     _qemu(
         "security_default_confined",
         "1",
         {"0"},
         Severity.HIGH,
-        title="VMs are confined unless they ask not to be",
-        why="A domain whose XML says nothing of a label gets none.",
+        good_title="VMs get an sVirt label by default",
+        bad_title="VMs get no sVirt label by default",
+        why="A domain whose XML names no label gets none.",
         better="1",
     ),
     _qemu(
@@ -102,8 +109,9 @@ RULES = (
         "1",
         {"0"},
         Severity.HIGH,
-        title="QEMU's system calls are filtered",
-        why="A QEMU that was taken over may make any system call of the kernel.",
+        good_title="QEMU's system calls are filtered",
+        bad_title="QEMU's system calls are not filtered",
+        why="An escaped guest can make every system call of the kernel.",
         better="1",
     ),
     _qemu(
@@ -111,7 +119,8 @@ RULES = (
         "1",
         {"0"},
         Severity.HIGH,
-        title="QEMU keeps no capability",
+        good_title="QEMU has no capabilities",
+        bad_title="QEMU can have capabilities",
         why="A QEMU with capabilities is root in all but name.",
         better="1",
     ),
@@ -120,9 +129,10 @@ RULES = (
         "1",
         {"0"},
         Severity.HIGH,
-        title="libvirt gives each VM its own files",
-        why="Disks that are plugged in while a VM runs stay whose they were: open to others, or"
-        " closed to the VM.",
+        good_title="libvirt gives each VM its own files",
+        bad_title="libvirt does not give each VM its own files",
+        why="A disk that is attached to a running VM keeps its owner: others can open it, or the VM"
+        " cannot.",
         better="1",
     ),
     _qemu(
@@ -130,8 +140,9 @@ RULES = (
         "mount",
         set(),
         Severity.MEDIUM,
-        title="QEMU has a /dev of its own",
-        why="It finds all the host's device nodes, of which their modes alone keep it away.",
+        good_title="QEMU has its own /dev",
+        bad_title="QEMU has the host's /dev",
+        why="QEMU sees all device nodes of the host: only their modes protect them.",
         better='[ "mount" ]',
         needed="mount",
     ),
@@ -140,9 +151,10 @@ RULES = (
         "all that there are",
         set(),
         Severity.MEDIUM,
-        title="Cgroups keep QEMU from devices that are not its own",
-        why="A QEMU that was taken over opens any device node that its user may, or can make.",
-        better='as it is by default: take the line out, or put "devices" into it',
+        good_title="Cgroups limit the devices that QEMU can open",
+        bad_title="Cgroups do not limit the devices that QEMU can open",
+        why="An escaped guest can open every device node that its user may open or make.",
+        better='remove the line, or add "devices" to it',
         needed="devices",
     ),
     _qemu(
@@ -150,8 +162,9 @@ RULES = (
         "logd",
         {"file"},
         Severity.LOW,
-        title="What VMs write to logs has an end",
-        why="QEMU writes its log, and its guest's serial log, itself: both until the disk is full.",
+        good_title="The logs of VMs have a size limit",
+        bad_title="The logs of VMs have no size limit",
+        why="QEMU writes its log and its guest's serial log itself, until the disk is full.",
         better='"logd"',
     ),
     _qemu(
@@ -159,19 +172,21 @@ RULES = (
         "0",
         {"1"},
         Severity.MEDIUM,
-        title="Assigned PCI devices are kept apart",
+        good_title="Assigned PCI devices are separated",
+        bad_title="Assigned PCI devices are not separated",
         why="Devices behind one switch reach each other's memory.",
         better="0",
     ),
-    _listen("vnc_listen", "Consoles do not listen everywhere by default"),
-    _listen("spice_listen", "SPICE displays do not listen everywhere by default"),
+    _listen("vnc_listen", "Consoles"),
+    _listen("spice_listen", "SPICE displays"),
     _libvirtd(
         "auth_unix_rw",
         "polkit",
         {"none"},
         Severity.MEDIUM,
-        title="libvirt asks who wants to manage it",
-        why="Whoever can open its socket is as good as root.",
+        good_title="libvirt asks who wants to manage it",
+        bad_title="libvirt does not ask who wants to manage it",
+        why="Who can open libvirt's socket is as good as root.",
         better='"polkit"',
     ),
     _libvirtd(
@@ -179,8 +194,9 @@ RULES = (
         "0770",
         {"0777", "0666", "777", "666"},
         Severity.HIGH,
-        title="libvirt's socket is not open to all users",
-        why="Whoever can open its socket is as good as root.",
+        good_title="libvirt's socket is not open to all users",
+        bad_title="libvirt's socket is open to all users",
+        why="Who can open libvirt's socket is as good as root.",
         better='"0770"',
     ),
 )

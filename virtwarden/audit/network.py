@@ -17,51 +17,137 @@ from virtwarden.policy import Policy
 ZONES = Check(
     "host.network.zones",
     Severity.LOW,
-    "The policy keeps domains in zones",
-    "Without zones a domain may be put on any network of the host, beside others of quite another"
-    " purpose.",
+    "The policy has zones",
+    "The policy has no zones",
+    "Without zones a domain may be on any network of the host, next to any other domain.",
     "write [zones.NAME] with bridges and vlan, and zone for its domains: man virt-warden.toml",
 )
 PLAN = Check(
     "host.network.plan",
     Severity.LOW,
-    "The policy says what the host's network is to be",
-    "Without an active-backup bond of two cards for the zones' VLANs one cable takes all of them"
-    " down; without a card for the management alone VMs reach the host. Nobody compares what is"
-    " there with what is not written.",
+    "The policy describes the host's network",
+    "The policy does not describe the host's network",
+    "Then nothing checks it. Without an active-backup bond of two cards, one broken cable cuts all"
+    " zones off; without a separate management card, VMs can reach the host.",
     "write bond, slaves and management under [host], then see: virt-warden network check",
 )
 
 
-def _of(item: str, severity: Severity, title: str, why: str) -> Check:
-    return Check(f"host.network.{item}", severity, title, why, f"see: {RENDER}")
+def _of(item: str, severity: Severity, good: str, bad: str, why: str) -> Check:
+    return Check(f"host.network.{item}", severity, good, bad, why, f"see: {RENDER}")
 
 
-_spare = partial(_of, why="When one interface, cable or switch fails, all zones go dark.")
+_spare = partial(_of, why="When one interface, cable or switch fails, all zones lose the network.")
 _apart = partial(_of, why="A zone's frames reach others, or do not reach their own.")
 _hidden = partial(_of, why="VMs reach the host, and by it other networks.")
 
 # By what a finding calls its item. Those of a group are not all looked at where one of it is bad.
 GROUPS: tuple[tuple[Check, ...], ...] = (
     (
-        _spare("bond", Severity.HIGH, "The zones' bond is there, and in no foreign bridge"),
-        _spare("bond-mode", Severity.MEDIUM, "The bond's mode is active-backup"),
-        _spare("bond-monitoring", Severity.MEDIUM, "The bond watches its links"),
-        _spare("bond-slaves", Severity.MEDIUM, "The bond has the planned slaves, two at least"),
-        _spare("link", Severity.MEDIUM, "The bond's links are up"),
+        _spare(
+            "bond",
+            Severity.HIGH,
+            "The zones' bond is there, and in no foreign bridge",
+            "The zones' bond is missing, or in a foreign bridge",
+        ),
+        _spare(
+            "bond-mode",
+            Severity.MEDIUM,
+            "The bond's mode is active-backup",
+            "The bond's mode is not active-backup",
+        ),
+        _spare(
+            "bond-monitoring",
+            Severity.MEDIUM,
+            "The bond watches its links",
+            "The bond does not watch its links",
+        ),
+        _spare(
+            "bond-slaves",
+            Severity.MEDIUM,
+            "The bond has the planned slaves, two at least",
+            "The bond's slaves are not as planned, or fewer than two",
+        ),
+        _spare("link", Severity.MEDIUM, "The bond's links are up", "A link of the bond is down"),
     ),
     (
-        _apart("zone-bridge", Severity.HIGH, "Each zone has its bridge to itself"),
-        _apart("zone-vlan", Severity.HIGH, "Each zone's VLAN comes out on its bridge alone"),
+        _apart(
+            "zone-bridge",
+            Severity.HIGH,
+            "Each zone has its bridge to itself",
+            "A zone's bridge is missing, down or shared",
+        ),
+        _apart(
+            "zone-vlan",
+            Severity.HIGH,
+            "Each zone's VLAN reaches just its own bridge",
+            "A zone's VLAN does not reach just its own bridge",
+        ),
     ),
-    (_hidden("management", Severity.HIGH, "The host has a card of its own for its management"),),
-    (_hidden("host-address", Severity.HIGH, "The host has no address where zones' frames pass"),),
-    (_hidden("host-ipv6", Severity.MEDIUM, "The host speaks no IPv6 where zones' frames pass"),),
-    (_hidden("reachable", Severity.HIGH, "The host is managed by its management interface alone"),),
-    (_hidden("rp-filter", Severity.MEDIUM, "Forged senders are dropped where zones' frames pass"),),
-    (_hidden("arp-ignore", Severity.MEDIUM, "The host tells no zone of its other addresses"),),
-    (_hidden("forwarding", Severity.HIGH, "The host routes nothing that comes from a zone"),),
-    (_apart("bridge-netfilter", Severity.MEDIUM, "Bridged frames pass no firewall of all zones"),),
+    (
+        _hidden(
+            "management",
+            Severity.HIGH,
+            "The host has a separate management card",
+            "The host's management card is missing, down or shared",
+        ),
+    ),
+    (
+        _hidden(
+            "host-address",
+            Severity.HIGH,
+            "The host has no address where zones' frames pass",
+            "The host has an address where zones' frames pass",
+        ),
+    ),
+    (
+        _hidden(
+            "host-ipv6",
+            Severity.MEDIUM,
+            "The host speaks no IPv6 where zones' frames pass",
+            "The host speaks IPv6 where zones' frames pass",
+        ),
+    ),
+    (
+        _hidden(
+            "reachable",
+            Severity.HIGH,
+            "The host can be managed only through its management interface",
+            "The host can be managed through other interfaces",
+        ),
+    ),
+    (
+        _hidden(
+            "rp-filter",
+            Severity.MEDIUM,
+            "Forged senders are dropped where zones' frames pass",
+            "Forged senders are not dropped where zones' frames pass",
+        ),
+    ),
+    (
+        _hidden(
+            "arp-ignore",
+            Severity.MEDIUM,
+            "The host tells no zone its other addresses",
+            "The host tells a zone its other addresses",
+        ),
+    ),
+    (
+        _hidden(
+            "forwarding",
+            Severity.HIGH,
+            "The host routes no packets that come from a zone",
+            "The host routes packets that come from a zone",
+        ),
+    ),
+    (
+        _apart(
+            "bridge-netfilter",
+            Severity.MEDIUM,
+            "Bridged frames do not pass the host's IP firewall",
+            "Bridged frames pass the host's IP firewall",
+        ),
+    ),
 )
 # Asked of the zones' interfaces: of those that are not there, nothing is found.
 _OF_INTERFACES = frozenset({"host-address", "host-ipv6", "rp-filter", "arp-ignore", "forwarding"})
@@ -69,7 +155,7 @@ CHECKS = {check.id.rpartition(".")[2]: check for group in GROUPS for check in gr
 
 
 def checks(policy: Policy, look: Callable[[], Network] = seen.look) -> Iterator[Item]:
-    """Compare the host's network with the policy's; a host without either is told of it."""
+    """Compare the host's network with the policy; say if the policy has no zones or no plan."""
     zones = ", ".join(policy.zones)
     yield ZONES.judged(bool(zones), zones or "the policy has no zones")
     try:

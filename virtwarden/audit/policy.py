@@ -12,10 +12,11 @@ from virtwarden.policy import Policy
 KEPT = Check(
     "host.policy.kept",
     Severity.MEDIUM,
-    "What the policy says comes true on this host",
-    "What this host cannot do keeps nobody out, and an entry that a slip in a name leaves without"
-    " its domain, disk or NIC leaves those as free as before.",
-    "mend the line, or what is said to be missing; then see: virt-warden check",
+    "This host can do what the policy says",
+    "This host cannot do all that the policy says",
+    "What the host cannot do protects nobody. An entry with a mistake in a name protects no domain,"
+    " disk or NIC.",
+    "correct the line, or add what is missing; then: virt-warden check",
 )
 
 

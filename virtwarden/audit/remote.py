@@ -1,4 +1,4 @@
-"""How remote administration stands, item by item."""
+"""Remote administration of libvirt, item by item."""
 
 from __future__ import annotations
 
@@ -19,65 +19,74 @@ from virtwarden.system.run import run
 PLAIN = Check(
     "remote.plain",
     Severity.CRITICAL,
-    "libvirt does not listen in the clear",
-    "Whoever is on the way takes the connection over, and with it the host.",
+    "libvirt does not listen unencrypted",
+    "libvirt listens unencrypted",
+    "Who is on the network path takes over the connection, and with it the host.",
     "systemctl disable --now libvirtd-tcp.socket virtproxyd-tcp.socket; listen_tcp = 0",
 )
 NAMES = Check(
     "remote.tls.names",
     Severity.HIGH,
-    "Clients are told by name",
-    "Without tls_allowed_dn_list every certificate of the authority manages the host, also one that"
-    " was made for something else.",
+    "Clients are checked by name",
+    "Any certificate of the CA may connect",
+    "Without tls_allowed_dn_list the owner of any certificate of the CA can manage the host, also"
+    " of one that was made for something else.",
     "virt-warden remote setup tls",
 )
 VERIFIES = Check(
     "remote.tls.verify",
     Severity.CRITICAL,
-    "Clients must show a certificate",
-    "Whoever reaches the port manages the host.",
+    "Clients need a certificate",
+    "Clients need no certificate",
+    "Who reaches the port can manage the host.",
     "tls_no_verify_certificate = 0, or virt-warden remote setup tls",
 )
 PRIORITY = Check(
     "remote.tls.priority",
     Severity.MEDIUM,
-    "TLS is of today",
-    "Older versions of TLS are broken in parts.",
+    "Only TLS 1.2 and later is allowed",
+    "Old TLS versions are allowed",
+    "Older versions of TLS have known weaknesses.",
     'tls_priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2", or virt-warden remote setup tls',
 )
 SASL = Check(
     "remote.sasl",
     Severity.HIGH,
-    "Passwords go over the net hashed, and lie closed",
-    "Who reads a password, on the way or in the database, manages the host.",
+    "SASL passwords are protected",
+    "SASL passwords are not protected",
+    "Who reads a password, on the network or in the database, can manage the host.",
     "virt-warden remote setup sasl",
 )
 SOCKET = Check(
     "remote.socket",
     Severity.HIGH,
-    "libvirt's socket on this host is root's and one group's",
-    "Whoever can open it is as good as root.",
+    "Other users cannot use libvirt's socket",
+    "Other users can use libvirt's socket",
+    "Who can use it is as good as root.",
     'unix_sock_group = "libvirt", unix_sock_rw_perms = "0770", auth_unix_rw = "polkit"',
 )
 GROUP = Check(
     "remote.group",
     Severity.LOW,
-    "Who is in group libvirt is meant to be",
-    "Polkit lets its members manage libvirt without a password: each is as good as root.",
-    "gpasswd -d USER libvirt, for each who need not be; a waiver for those who must",
+    "Group libvirt has no members",
+    "Group libvirt has members",
+    "polkit lets its members manage libvirt without a password: each is as good as root.",
+    "gpasswd -d USER libvirt, for each who need not be in it; else a waiver",
 )
 POLKIT = Check(
     "remote.polkit",
     Severity.HIGH,
-    "No rule of polkit lets everyone manage libvirt",
-    "Whoever has an account on this host is then as good as root.",
-    "look at the file, and have it ask for a group: polkit(8)",
+    "polkit does not open libvirt to everybody",
+    "polkit opens libvirt to everybody",
+    "Everybody with an account on this host is then as good as root.",
+    "edit the file so that it asks for a group: polkit(8)",
 )
 SSH = Check(
     "remote.ssh",
     Severity.MEDIUM,
-    "SSH asks for a key",
-    "qemu+ssh:// is as strong as SSH: a password that is guessed manages the host.",
+    "SSH needs a key",
+    "SSH accepts a password",
+    "qemu+ssh:// is as strong as SSH: who guesses a password can manage the host.",
     "virt-warden remote setup ssh",
 )
 _SASL_FILE = Path("/etc/sasl2/libvirt.conf")
@@ -85,7 +94,7 @@ _PASSWORDS = Path("/etc/libvirt/passwd.db")
 _SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 _RULES = (Path("/etc/polkit-1/rules.d"), Path("/usr/share/polkit-1/rules.d"))
 _SSHD = Path("/usr/sbin/sshd")
-# In the clear, or by a hash that is worth as much as the password.
+# Unencrypted, or by a hash that is worth as much as the password.
 _WEAK_MECHANISMS = ("plain", "login", "anonymous", "digest-md5", "cram-md5")
 _WEAK_PRIORITIES = frozenset({"LEGACY", "NONE", "+VERS-SSL3.0", "+VERS-TLS1.0", "+VERS-TLS1.1"})
 # Such a rule speaks of a group or of a user.
@@ -119,7 +128,9 @@ def _plain(daemon: Daemon, settings: Settings, ports: set[int]) -> Item:
     if PLAIN_PORT in ports:
         return PLAIN.bad(f"port {PLAIN_PORT} listens")
     if settings.get("listen_tcp") == "1":
-        return PLAIN.bad(f"listen_tcp = 1 in {daemon.file}, for the next time it is told to listen")
+        return PLAIN.bad(
+            f"listen_tcp = 1 in {daemon.file}, which takes effect when it is told to listen"
+        )
     return PLAIN.good(f"port {PLAIN_PORT} does not listen")
 
 
@@ -188,7 +199,7 @@ def _ssh(users: list[str]) -> Item:
         return SSH.unknown(str(error))
     if by_password:
         return SSH.bad(f"a password is enough for {', '.join(by_password)}")
-    return SSH.good(f"a key is asked of {', '.join(users)}")
+    return SSH.good(f"a key is needed by {', '.join(users)}")
 
 
 def _gets_in_by_password(user: str) -> bool:

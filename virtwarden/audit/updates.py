@@ -1,4 +1,4 @@
-"""Whether security updates of what the cells are made of wait to be installed."""
+"""Pending security updates of QEMU, libvirt, the kernel and virt-warden."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from virtwarden.system import packages
 UPDATES = Check(
     "host.updates.pending",
     Severity.HIGH,
-    "No update of QEMU, libvirt, the kernel or virt-warden waits",
-    "What an update closes is public from the day it comes out.",
-    "apt update && apt upgrade; what runs keeps its old QEMU until it is stopped and started",
+    "No update of QEMU, libvirt, the kernel or virt-warden is pending",
+    "Updates of QEMU, libvirt, the kernel or virt-warden are pending",
+    "The flaws that an update fixes are public from the day it comes out.",
+    "apt update && apt upgrade; a running VM keeps its old QEMU until a stop and a start",
 )
 FLAWS = Check(
     "host.updates.flaws",
     Severity.HIGH,
-    "No fixed flaw is left in QEMU, libvirt, the kernel or virt-warden",
-    "debsecan knows of flaws for which this release has a fix.",
+    "QEMU, libvirt, the kernel and virt-warden have no flaw with a fix",
+    "QEMU, libvirt, the kernel or virt-warden has a flaw with a fix",
+    "debsecan lists flaws for which this release has a fix.",
     "apt update && apt upgrade",
 )
 REBOOT = Check(
     "host.updates.reboot",
     Severity.MEDIUM,
-    "The running kernel is the newest that is installed",
-    "An update of the kernel holds from the next boot on.",
+    "The newest installed kernel runs",
+    "A newer kernel is installed than the one that runs",
+    "An update of the kernel works only after a reboot.",
     "migrate or stop the VMs, then: reboot",
 )
 

@@ -1,4 +1,4 @@
-"""Bad items that the policy lets be: each for a reason, and until a day."""
+"""Waivers: bad items that the policy accepts, each for a reason and until a day."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from virtwarden.policy import Waiver
 EXPIRED = Check(
     "host.audit.waiver",
     Severity.MEDIUM,
-    "No waiver has run out",
-    "What was let be for a time is no longer looked after.",
-    "mend what it was for, or give it another day, in /etc/virt-warden",
+    "No waiver has expired",
+    "A waiver has expired",
+    "Nobody has decided about its item since.",
+    "fix the item, or set a later day in the policy",
 )
 
 
 def waive(items: Iterable[Item], waivers: Mapping[str, Waiver], today: datetime.date) -> list[Item]:
-    """The items, waived where a waiver is for them; and one for each waiver that has run out."""
+    """The items, waived where a waiver is for them; and one for each expired waiver."""
     holding = {name: w for name, w in waivers.items() if _until(w) >= today}
     judged = [_waived(item, holding) for item in items]
     expired = [
-        EXPIRED.bad(f"[waivers.{name}] for {waiver.item} ran out on {waiver.until}")
+        EXPIRED.bad(f"[waivers.{name}] for {waiver.item} expired on {waiver.until}")
         for name, waiver in sorted(waivers.items())
         if name not in holding
     ]

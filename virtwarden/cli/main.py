@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from virtwarden import __version__
-from virtwarden.errors import WardenError
+from virtwarden.errors import FIX, WardenError
 from virtwarden.paths import Paths
 
 COMMANDS = {
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = _module(words)
     options = _parser(words, command).parse_args(words)
     if os.geteuid() != 0 and options.command not in _FOR_ALL:
-        print("virt-warden: only root may do that; to mend: sudo virt-warden …", file=sys.stderr)
+        print(f"virt-warden: only root may do that{FIX}sudo virt-warden …", file=sys.stderr)
         return 1
     try:
         return command.run(options, Paths())
@@ -68,8 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _INTERRUPTED
     except EOFError:
         print(
-            "virt-warden: there is nobody to ask; to mend: call it at a terminal, or see which"
-            f" option takes the answer out of a file: virt-warden {options.command} --help",
+            f"virt-warden: no terminal to ask at{FIX}run it in a terminal, or use an option that"
+            f" reads a file: virt-warden {options.command} --help",
             file=sys.stderr,
         )
         return 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from virtwarden.errors import FIX
+
 RENDER = "virt-warden network render"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: where, what, why it matters, and what mends it."""
+    """One thing that is wrong: where, what, why it matters, and the fix."""
 
     item: str
     subject: str
@@ -19,4 +21,4 @@ class Finding:
 
     def __str__(self) -> str:
         """The whole line."""
-        return f"{self.item}: {self.subject}: {self.what}: {self.why}; to mend: {self.fix}"
+        return f"{self.item}: {self.subject}: {self.what}: {self.why}{FIX}{self.fix}"

@@ -12,6 +12,7 @@ from functools import partial
 import libvirt
 
 from virtwarden.enrolment.enrol import unenrolled
+from virtwarden.errors import FIX
 from virtwarden.libvirtd.connection import define, inactive_xml
 from virtwarden.paths import Paths
 
@@ -40,7 +41,7 @@ def unenrol_kept(domain: libvirt.virDomain, paths: Paths) -> list[str]:
         try:
             rewrite()
         except libvirt.libvirtError as error:
-            reports.append(f"{what} of {domain.name()} stays enrolled: {error}; to mend: {fix}")
+            reports.append(f"{what} of {domain.name()} stays enrolled: {error}{FIX}{fix}")
     return reports
 
 

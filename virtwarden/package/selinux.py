@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from virtwarden.errors import CommandError
+from virtwarden.errors import FIX, CommandError
 from virtwarden.package import hookfile
 from virtwarden.paths import Paths
 from virtwarden.system import mac
@@ -26,7 +26,7 @@ def permit(paths: Paths) -> list[str]:
     if mac.model() == "selinux" and not _is_known(paths.selinux_modules):
         what = "SELinux is on, and knows nothing of virt-warden: once it enforces, no VM starts"
         fix = f"semodule -i {paths.share}/selinux/virt-warden.cil, and the rest of"
-        return [f"{what}; to mend: {fix} /usr/share/doc/virt-warden/selinux.md"]
+        return [f"{what}{FIX}{fix} /usr/share/doc/virt-warden/selinux.md"]
     return label_hooks(paths)
 
 

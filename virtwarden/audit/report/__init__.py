@@ -1,4 +1,4 @@
-"""One module for each way to tell of an audit; each is a function of a Report."""
+"""The audit's reports: one module a format, each with one function of a Report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Report:
 
     @property
     def amiss(self) -> tuple[Item, ...]:
-        """What is bad or could not be looked at, the worst first."""
+        """The bad and the unknown items, the worst first."""
         found = [item for item in self.items if item.state in (State.BAD, State.UNKNOWN)]
         return tuple(sorted(found, key=lambda item: (-_weight(item), item.id, item.subject)))
 
@@ -49,5 +49,5 @@ def report_on(items: Iterable[Item], policy: Policy) -> Report:
 
 
 def _weight(item: Item) -> int:
-    """What could not be looked at is not as bad as what was seen to be bad."""
+    """An unknown item counts less than a bad one."""
     return item.severity.value if item.state is State.BAD else 1

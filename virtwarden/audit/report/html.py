@@ -1,4 +1,4 @@
-"""For an auditor: one page that needs nothing else, not even a network."""
+"""The audit for an auditor: one HTML page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def render(report: Report) -> str:
             E.h1(title),
             E.p(f"{report.made_at}, virt-warden {report.version}", {"class": "when"}),
             _summary(report),
-            E.h2("What is amiss"),
+            E.h2("What is wrong"),
             *(_article(item) for item in report.amiss),
             *([] if report.amiss else [E.p("Nothing.")]),
             *_waived(report),
-            E.h2("All that was looked at"),
+            E.h2("All items"),
             _table(
-                ("State", "Item", "Of", "Seen"),
+                ("State", "Item", "Subject", "Seen"),
                 [(i.state.value, i.title, i.subject, i.seen) for i in report.items],
             ),
         ),
@@ -73,7 +73,7 @@ def _article(item: Item) -> Any:
         E.h3(E.span(word, {"class": "word"}), f"{item.subject}: {item.title}"),
         E.p(f"Seen: {item.seen}"),
         E.p(item.why),
-        *([E.p("To mend: ", E.code(item.fix))] if item.fix else []),
+        *([E.p("Fix: ", E.code(item.fix))] if item.fix else []),
         E.p(E.code(item.id)),
         {"class": item.severity.word if item.state is State.BAD else "unknown"},
     )
@@ -84,7 +84,7 @@ def _waived(report: Report) -> list[Any]:
     if not waived:
         return []
     rows = [(item.title, item.subject, item.seen, item.waiver) for item in waived]
-    return [E.h2("Waived"), _table(("Item", "Of", "Seen", "By"), rows)]
+    return [E.h2("Waived"), _table(("Item", "Subject", "Seen", "Waiver"), rows)]
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:

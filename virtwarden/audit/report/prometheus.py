@@ -10,7 +10,7 @@ from virtwarden.audit.report import Report
 
 
 def render(report: Report) -> str:
-    """Gauges: items by severity and state, each item that is amiss, and the exit code."""
+    """Gauges: items by severity and state, each bad or unknown item, and the exit code."""
     counts = Counter((item.severity, item.state) for item in report.items)
     lines = [
         "# HELP virt_warden_audit_items Items of the last audit, by severity and state.",
@@ -25,7 +25,7 @@ def render(report: Report) -> str:
         "# TYPE virt_warden_audit_amiss gauge",
         *(
             f'virt_warden_audit_amiss{{id="{_label(item.id)}",subject="{_label(item.subject)}",'
-            f'state="{item.state.value}"}} {item.severity.value}'
+            f'state="{item.state.value}",title="{_label(item.title)}"}} {item.severity.value}'
             for item in _once(report)
         ),
         "# HELP virt_warden_audit_exit_code What `virt-warden audit` exits with.",
@@ -36,8 +36,10 @@ def render(report: Report) -> str:
 
 
 def _once(report: Report) -> Iterable[Item]:
-    """What is amiss, of the items that labels do not tell apart the worst: a collector that finds
-    the same labels twice throws the whole file away."""
+    """The worst item of each id, subject and state.
+
+    A collector that finds the same labels twice rejects the whole file.
+    """
     worst: dict[tuple[str, str, State], Item] = {}
     for item in report.amiss:
         worst.setdefault((item.id, item.subject, item.state), item)

@@ -1,4 +1,4 @@
-"""For a terminal: what is amiss, the worst first, each with its fix."""
+"""The audit for a terminal: what is wrong, the worst first, each with its fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH = 80
 
 
 def render(report: Report) -> str:
-    """The report, a paragraph for each item that is amiss, and a last line that counts."""
+    """The report, a paragraph for each item that is bad or unknown, and a last line that counts."""
     return "\n".join([*_lines(report), _summary(report)]) + "\n"
 
 
