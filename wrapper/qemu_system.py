@@ -259,17 +259,6 @@ FORM = {
 }
 
 
-# What a ticket of an older hook leaves out.
-FORMER = {
-    "spice": False,
-    "landlock": None,
-    "display": True,
-    "sasl": None,
-    "client_certificates": False,
-    "static_passwords": True,
-}
-
-
 def fits(value: Any, form: Any) -> Any:
     """Whether a JSON value is a type, a word, a kind of text, one of a tuple, or holds such."""
     if form is None:  # there is no such key
@@ -289,9 +278,9 @@ def fits(value: Any, form: Any) -> Any:
 
 
 def parse_ticket(text: str, uuid: str) -> Ticket:
-    """The ticket of this uuid, in its one form; what FORMER has may be left out."""
+    """The ticket of this uuid, in its one form."""
     ticket = load_json(text)
-    ticket = FORMER | ticket if isinstance(ticket, dict) else {}
+    ticket = ticket if isinstance(ticket, dict) else {}
     wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
     if wrong or ticket["version"] != 1:
         raise Refusal(f"its ticket is malformed at {' '.join(wrong) or 'version'}", HOOK)

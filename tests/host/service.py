@@ -61,7 +61,8 @@ def service() -> Iterator[Service]:
             yield running
         finally:
             try:
-                running.stop()
+                if running.stop() == 0:
+                    assert systemd.recv(4096) == b"STOPPING=1"
             finally:
                 running.signal(signal.SIGKILL)
 

@@ -24,7 +24,6 @@ from virtwarden.changes import (
     CreateUser,
     EndProcesses,
     GrantAccess,
-    InstallFilter,
     InstallFilters,
     IssueCertificate,
     LockShared,
@@ -152,12 +151,6 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
     InstallFilters: lambda g: InstallFilters(
         DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),)
-    ),
-    InstallFilter: lambda g: InstallFilter(
-        *(DOMAIN, "nftables", g.tap, MAC),
-        deny_mac_spoofing=True,
-        deny_arp_spoofing=True,
-        deny_vlan_tags=True,
     ),
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")

@@ -186,7 +186,10 @@ class TestWhereEncryptionIsRequired:
     def test_where_it_is_optional_saved_memory_is(self, warden: Warden) -> None:
         warden.started("web01")
         warden.libvirt.virsh("managedsave", "web01")
+        assert warden.libvirt.has_saved_memory("web01")
         warden.libvirt.start("web01")
+        assert not warden.libvirt.has_saved_memory("web01")
+        assert "-incoming" in warden.qemu("web01").arguments
 
     def test_in_permissive_mode_it_is_only_told_and_containers_open(
         self, vault: Vault, images: Path, syslog: Syslog
@@ -212,7 +215,9 @@ def test_where_virt_warden_is_disabled_containers_open_all_the_same(vault: Vault
     set_policy(f'mode = "disabled"\n{text}')
     vault.enrol()
     vault.warden.libvirt.start("web01")
+    assert opened() == ["vmw-web01-vda"]
     vault.warden.libvirt.destroy("web01")
+    assert opened() == []
 
 
 def test_a_full_disk_is_a_refusal_that_leaves_nothing_open(vault: Vault, images: Path) -> None:

@@ -18,17 +18,6 @@ NFTABLES = BACKENDS["nftables"]
 TABLE = ("netdev", "virt-warden")
 TAPS = ("vnet1", "vnet11")
 DOMAIN = "11111111-2222-3333-4444-5555555555{:02}"
-FORMER = """
-table netdev vmw-{tap} {{
-  chain ingress {{
-    type filter hook ingress device "{tap}" priority -500; policy accept;
-    meta protocol arp jump unless-arp
-  }}
-  chain unless-arp {{
-    drop
-  }}
-}}
-"""
 
 
 def promise(tap: str, mac: str = "52:54:00:00:00:01") -> TapFilter:
@@ -114,23 +103,6 @@ def test_chains_that_are_bound_to_another_tap_are_missed() -> None:
     run("nft", "-f", "-", stdin=f"delete table {' '.join(TABLE)}\n{moved}")
     assert "is not bound to vnet1" in NFTABLES.missing(promise(TAPS[0]))
     NFTABLES.remove([TAPS[0]])
-
-
-def test_the_table_that_a_former_version_gave_a_tap_is_removed_with_it() -> None:
-    run("nft", "-f", "-", stdin=FORMER.format(tap=TAPS[0]))
-    NFTABLES.remove([TAPS[0]])
-    assert "vmw-" not in ruleset()
-
-
-def test_restore_moves_what_a_former_version_put_in_to_the_one_table() -> None:
-    gate.install(PATHS, DOMAIN.format(0), "nftables", "nftables", (), [promise(TAPS[0])])
-    run("nft", "delete", "table", *TABLE)
-    run("nft", "-f", "-", stdin=FORMER.format(tap=TAPS[0]))
-    assert NFTABLES.missing(promise(TAPS[0]))
-    gate.restore(PATHS)
-    assert NFTABLES.missing(promise(TAPS[0])) == ""
-    assert f"table netdev vmw-{TAPS[0]}" not in ruleset()
-    gate.uninstall(PATHS, DOMAIN.format(0), [TAPS[0]])
 
 
 def test_domains_that_come_and_go_at_once_leave_each_others_filters_alone() -> None:

@@ -106,11 +106,24 @@ def test_a_step_that_is_not_ours_is_passed_without_a_look(called: Hook, op: str)
     assert (called.out, called.err) == (b"", "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["web01"], ["", "", "", ""], ["a", "prepare"] * 9])
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ([], 0, ""),
+        (["web01"], 0, ""),
+        (["", "", "", ""], 0, ""),
+        (["a", "prepare"] * 9, 1, "virt-warden refuses a: libvirt gave no XML on stdin; to mend: "),
+    ],
+)
 def test_arguments_that_libvirt_does_not_give_do_not_trip_it(
-    called: Hook, arguments: list[str]
+    called: Hook, arguments: list[str], code: int, line: str
 ) -> None:
-    hook.main(arguments, io.BytesIO(), io.BytesIO(), io.StringIO(), called.paths)
+    out, err = io.BytesIO(), io.StringIO()
+    assert hook.main(arguments, io.BytesIO(), out, err, called.paths) == code
+    assert called.calls == []
+    assert out.getvalue() == b""
+    assert err.getvalue().startswith(line)
+    assert err.getvalue().count("\n") == bool(line)
 
 
 def test_release_undoes_where_there_is_something_to_undo(called: Hook) -> None:

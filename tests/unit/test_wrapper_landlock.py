@@ -92,8 +92,13 @@ def test_the_sandbox_says_how_much_the_kernel_gave(
     assert "Landlock 6" in capfd.readouterr().err
 
 
-def test_without_a_word_of_it_in_the_ticket_there_is_none() -> None:
+@pytest.mark.parametrize("kernel", [6], indirect=True)
+def test_without_a_word_of_it_in_the_ticket_there_is_none(
+    kernel: Kernel, capfd: pytest.CaptureFixture[str]
+) -> None:
     wrapper.confine(ticket_of(landlock=None), [])
+    assert kernel.calls == []
+    assert capfd.readouterr().err == ""
 
 
 def test_only_what_the_command_line_names_is_handed_on() -> None:

@@ -8,7 +8,7 @@ from virtwarden.changes.base import Before, Change, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
-from virtwarden.changes.filters import AdmitTaps, InstallFilter, InstallFilters
+from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.shared import LockShared, TakeBack
@@ -21,7 +21,6 @@ KINDS: dict[str, type[Change]] = {
         CreateUser,
         EndProcesses,
         GrantAccess,
-        InstallFilter,
         InstallFilters,
         IssueCertificate,
         LockShared,
@@ -45,7 +44,6 @@ __all__ = [
     "CreateUser",
     "EndProcesses",
     "GrantAccess",
-    "InstallFilter",
     "InstallFilters",
     "IssueCertificate",
     "LockShared",

@@ -10,7 +10,7 @@ from typing import ClassVar
 from virtwarden.changes.base import Before, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import files, users
+from virtwarden.system import acl, files, users
 
 _LETTERS = ((4, "r"), (2, "w"), (1, "x"))
 
@@ -45,7 +45,7 @@ class SetAccess:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             found = os.fstat(handle)
-            has_acl = files.has_acl(handle)
+            has_acl = acl.is_extended(handle)
         return {
             "acl": has_acl,
             "uid": found.st_uid,
@@ -77,9 +77,9 @@ class SetAccess:
             return f"{self.path} was given to uid {found.st_uid} meanwhile: left as it is"
         # In this order: whoever owned the file could set its mode and its ACL until now.
         os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
-        has_new_acl = not before["acl"] and files.has_acl(handle)
+        has_new_acl = not before["acl"] and acl.is_extended(handle)
         if has_new_acl:
-            files.remove_acl(handle)
+            acl.remove(handle)
         files.by_descriptor(handle).chmod(before["mode"])
         if has_new_acl:
             return f"{self.path} was given an ACL by {self.user}, which is taken off"
@@ -116,7 +116,7 @@ class GrantAccess:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             return {
-                "permissions": files.acl_permissions(handle, account.uid),
+                "permissions": acl.permissions(handle, account.uid),
                 "uid": account.uid,
                 "boot": files.boot_id(),
             }
@@ -128,7 +128,7 @@ class GrantAccess:
             files.held(self.path, self.device, self.number) as handle,
         ):
             try:
-                files.acl_grant(handle, before["uid"], self._granted(before))
+                acl.grant(handle, before["uid"], self._granted(before))
             except OSError as error:
                 raise HostError(
                     f"{self.path} cannot have an ACL: {error.strerror}",
@@ -148,15 +148,15 @@ class GrantAccess:
 
     def _take_back(self, handle: int, before: Before) -> str:
         uid, former = before["uid"], before["permissions"]
-        now = files.acl_permissions(handle, uid)
+        now = acl.permissions(handle, uid)
         if now is None or now == former:
             return ""
         if now != self._granted(before):
             return f"the ACL entry of uid {uid} on {self.path} was changed meanwhile: left so"
         if former is None:
-            files.acl_revoke(handle, uid)
+            acl.revoke(handle, uid)
         else:
-            files.acl_grant(handle, uid, former)
+            acl.grant(handle, uid, former)
         return ""
 
     def _granted(self, before: Before) -> int:

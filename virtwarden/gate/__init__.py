@@ -90,7 +90,7 @@ def _together(
 
 
 def _raise(paths: Paths, keeper: Gate, *, anew: bool = False) -> int:
-    """Lay all that is written down; `anew` where most of it may be there, or a former version's."""
+    """Lay all that is written down; `anew` where most of it may be there."""
     written = _written(paths)
     filters: dict[str, list[TapFilter]] = {}
     for each in written:

@@ -63,8 +63,6 @@ def _read(note: Path) -> Filtered | None:
         written = json.loads(note.read_text())
     except FileNotFoundError:
         return None
-    if "filter" not in written:  # a former version's, of which InstallFilter knows
-        return None
     return Filtered(**{**written, "filter": TapFilter(**written["filter"])})
 
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from systemd.daemon import notify
+
 from virtwarden import log
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.service import wire
 from virtwarden.service.answer import answer
-from virtwarden.service.notify import notify
 from virtwarden.service.turns import Turns
 from virtwarden.service.warm import warm_up
 from virtwarden.service.workers import Workers, fork

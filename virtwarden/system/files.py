@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -11,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from virtwarden.errors import HostError
+from virtwarden.system import acl
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _inode(handle: int, path: str) -> Inode:
         links=found.st_nlink,
         rdev=found.st_rdev,
         # An ACL grants nothing that the group bits, which are its mask then, do not (acl(5)).
-        writers=acl_writers(handle) if found.st_mode & stat.S_IWGRP else (),
+        writers=acl.writers(handle) if found.st_mode & stat.S_IWGRP else (),
     )
 
 
@@ -283,100 +282,3 @@ def discard_torn(directory: Path) -> None:
     for name in os.listdir(directory):  # noqa: PTH208 - as above
         if _TORN.fullmatch(name):
             (directory / name).unlink(missing_ok=True)
-
-
-def acl_writers(handle: int) -> tuple[int, ...]:
-    """The uids and gids that the access ACL of an open file lets write by name."""
-    import posix1e
-
-    if not has_acl(handle):
-        return ()
-    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    return tuple(e.qualifier for e in _acl(handle) if e.tag_type in named and e.permset.write)
-
-
-def _acl(handle: int) -> Any:
-    """The access ACL of an open file.
-
-    libacl asks for its size first, and gives up where another process makes it longer just then.
-    """
-    import posix1e
-
-    path = str(by_descriptor(handle))
-    for _ in range(99):  # whose file it is could make it longer for ever
-        try:
-            return posix1e.ACL(file=path)
-        except OSError as error:
-            if error.errno != errno.ERANGE:
-                raise
-    return posix1e.ACL(file=path)
-
-
-def has_acl(handle: int) -> bool:
-    """Whether an open file's access ACL says more than its mode does."""
-    import posix1e
-
-    try:
-        return bool(posix1e.has_extended(str(by_descriptor(handle))))
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        return False  # a file system without ACLs
-
-
-def remove_acl(handle: int) -> None:
-    """Leave of an open file's access ACL what its mode says."""
-    import posix1e
-
-    path = str(by_descriptor(handle))
-    posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(path)
-
-
-def acl_permissions(handle: int, uid: int) -> int | None:
-    """What the ACL of an open file grants this uid by name, as rwx bits, or None."""
-    import posix1e
-
-    for entry in _acl(handle):
-        if entry.tag_type == posix1e.ACL_USER and entry.qualifier == uid:
-            granted = entry.permset
-            return int(4 * granted.read + 2 * granted.write + granted.execute)
-    return None
-
-
-def acl_grant(handle: int, uid: int, permissions: int) -> None:
-    """Set what the ACL of an open file grants this uid, as rwx bits; other entries stay.
-
-    Raises OSError (EOPNOTSUPP) where the file system has no ACLs.
-    """
-    import posix1e
-
-    acl = _acl(handle)
-    _drop(acl, posix1e.ACL_USER, uid)
-    entry = acl.append()
-    entry.tag_type = posix1e.ACL_USER
-    entry.qualifier = uid
-    entry.permset.read = bool(permissions & 4)
-    entry.permset.write = bool(permissions & 2)
-    entry.permset.execute = bool(permissions & 1)
-    acl.calc_mask()
-    acl.applyto(str(by_descriptor(handle)))
-
-
-def acl_revoke(handle: int, uid: int) -> None:
-    """Take this uid's entry out; where it was the last of its kind, the plain mode is back."""
-    import posix1e
-
-    acl = _acl(handle)
-    _drop(acl, posix1e.ACL_USER, uid)
-    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    if any(entry.tag_type in named for entry in acl):
-        acl.calc_mask()
-    else:
-        _drop(acl, posix1e.ACL_MASK)
-    acl.applyto(str(by_descriptor(handle)))
-
-
-def _drop(acl: Any, tag: int, qualifier: int | None = None) -> None:
-    for entry in list(acl):
-        if entry.tag_type == tag and (qualifier is None or entry.qualifier == qualifier):
-            acl.delete_entry(entry)

@@ -30,7 +30,7 @@ class Backend(Protocol):
         """
 
     def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """Do as `install`, quicker where most have rules, and in place of a former version's."""
+        """Do as `install`, quicker where most have rules."""
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """Take the taps' rules away, and do what `install` says; harmless where there are none."""

@@ -56,7 +56,7 @@ class Nftables:
         there = _chains_by_table() if taps else {}
         text = _removal(taps, there)
         if _TABLE in there and len(_chains_of(taps, there)) == len(there[_TABLE]):
-            text += _deleted(_TABLE)
+            text += _table_deleted()
         if text + also:
             nft(text + also)
 
@@ -120,19 +120,18 @@ def _created(tap: str, chains: Chains, device: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _deleted(table: str) -> str:
+def _table_deleted() -> str:
     # Deleting needs that it is there: added first, one text does for both cases.
-    return f"add table netdev {table}\ndelete table netdev {table}\n"
+    return f"add table netdev {_TABLE}\ndelete table netdev {_TABLE}\n"
 
 
 def _removal(taps: Sequence[str], there: Chains) -> str:
-    """What takes these taps' chains away, and the table of its own that each had before 0.1.0."""
-    text = "".join(_deleted(chain_of(tap)) for tap in taps if chain_of(tap) in there)
+    """What takes these taps' chains away."""
     ours = _chains_of(taps, there)
-    # A kernel before 6.16 takes the base chain away with its tap, perhaps just now.
-    for verb in ("add", "flush", "delete"):
-        text += "".join(f"{verb} chain netdev {_TABLE} {chain}\n" for chain in ours)
-    return text
+    # A kernel before 6.16 takes the base chain away with its tap, perhaps just now: each is added
+    # first.
+    verbs = ("add", "flush", "delete")
+    return "".join(f"{verb} chain netdev {_TABLE} {chain}\n" for verb in verbs for chain in ours)
 
 
 def _chains_of(taps: Sequence[str], there: Chains) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from virtwarden.system import files
+from virtwarden.system import acl
 
 posix1e = pytest.importorskip("posix1e")
 
@@ -18,12 +18,12 @@ def failing_once(number: int) -> Callable[..., object]:
     """libacl's reading of an ACL, which goes wrong the first time."""
     read, errors = posix1e.ACL, [OSError(number, os.strerror(number))]
 
-    def acl(**what: object) -> object:
+    def fallible(**what: object) -> object:
         if errors and "file" in what:
             raise errors.pop()
         return read(**what)
 
-    return acl
+    return fallible
 
 
 def test_an_acl_that_grows_while_it_is_read_is_read_again(
@@ -32,8 +32,8 @@ def test_an_acl_that_grows_while_it_is_read_is_read_again(
     """As that of a directory of images does when many domains start at once."""
     handle = os.open(tmp_path, os.O_PATH)
     monkeypatch.setattr(posix1e, "ACL", failing_once(errno.ERANGE))
-    assert files.acl_permissions(handle, uid=70000) is None
+    assert acl.permissions(handle, uid=70000) is None
     monkeypatch.setattr(posix1e, "ACL", failing_once(errno.EACCES))
     with pytest.raises(PermissionError):
-        files.acl_permissions(handle, uid=70000)
+        acl.permissions(handle, uid=70000)
     os.close(handle)

@@ -1,0 +1,110 @@
+"""The POSIX access ACL of an open file, which may be open by O_PATH alone; acl(5)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any
+
+
+def writers(handle: int) -> tuple[int, ...]:
+    """The uids and gids that the access ACL of an open file lets write by name."""
+    import posix1e
+
+    if not is_extended(handle):
+        return ()
+    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
+    return tuple(e.qualifier for e in _acl(handle) if e.tag_type in named and e.permset.write)
+
+
+def _acl(handle: int) -> Any:
+    """The access ACL of an open file.
+
+    libacl asks for its size first, and gives up where another process makes it longer just then.
+    """
+    import posix1e
+
+    path = _path(handle)
+    for _ in range(99):  # whose file it is could make it longer for ever
+        try:
+            return posix1e.ACL(file=path)
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+    return posix1e.ACL(file=path)
+
+
+def is_extended(handle: int) -> bool:
+    """Whether an open file's access ACL says more than its mode does."""
+    import posix1e
+
+    try:
+        return bool(posix1e.has_extended(_path(handle)))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return False  # a file system without ACLs
+
+
+def remove(handle: int) -> None:
+    """Leave of an open file's access ACL what its mode says."""
+    import posix1e
+
+    path = _path(handle)
+    posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(path)
+
+
+def permissions(handle: int, uid: int) -> int | None:
+    """What the ACL of an open file grants this uid by name, as rwx bits, or None."""
+    import posix1e
+
+    for entry in _acl(handle):
+        if entry.tag_type == posix1e.ACL_USER and entry.qualifier == uid:
+            granted = entry.permset
+            return int(4 * granted.read + 2 * granted.write + granted.execute)
+    return None
+
+
+def grant(handle: int, uid: int, rwx: int) -> None:
+    """Set what the ACL of an open file grants this uid, as rwx bits; other entries stay.
+
+    Raises OSError (EOPNOTSUPP) where the file system has no ACLs.
+    """
+    import posix1e
+
+    entries = _acl(handle)
+    _drop(entries, posix1e.ACL_USER, uid)
+    entry = entries.append()
+    entry.tag_type = posix1e.ACL_USER
+    entry.qualifier = uid
+    entry.permset.read = bool(rwx & 4)
+    entry.permset.write = bool(rwx & 2)
+    entry.permset.execute = bool(rwx & 1)
+    entries.calc_mask()
+    entries.applyto(_path(handle))
+
+
+def revoke(handle: int, uid: int) -> None:
+    """Take this uid's entry out; where it was the last of its kind, the plain mode is back."""
+    import posix1e
+
+    entries = _acl(handle)
+    _drop(entries, posix1e.ACL_USER, uid)
+    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
+    if any(entry.tag_type in named for entry in entries):
+        entries.calc_mask()
+    else:
+        _drop(entries, posix1e.ACL_MASK)
+    entries.applyto(_path(handle))
+
+
+def _drop(acl: Any, tag: int, qualifier: int | None = None) -> None:
+    for entry in list(acl):
+        if entry.tag_type == tag and (qualifier is None or entry.qualifier == qualifier):
+            acl.delete_entry(entry)
+
+
+def _path(handle: int) -> str:
+    """What libacl takes, which knows no O_PATH; proc(5), /proc/PID/fd."""
+    return f"/proc/self/fd/{handle}"
