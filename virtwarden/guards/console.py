@@ -143,10 +143,11 @@ def _is_on(case: Case) -> bool:
 def _addresses(case: Case, display: Display) -> list[str]:
     """Where a VNC display listens, as far as it is known.
 
-    Between `prepare` and `start` libvirt fills in the address of one of its networks, and that of
-    qemu.conf where the XML names none.
+    Just before `start` libvirt fills in the address of one of its networks, and that of qemu.conf
+    where the XML names none.
     """
-    return [address for address in display.addresses if address or case.op is not Op.PREPARE]
+    is_early = case.op in (Op.PREPARE, Op.AHEAD)
+    return [address for address in display.addresses if address or not is_early]
 
 
 def _consoles(case: Case) -> list[Display]:
@@ -155,19 +156,11 @@ def _consoles(case: Case) -> list[Display]:
 
 def plan(case: Case) -> list[Change]:
     """See Guard."""
+    if case.op is Op.AHEAD:
+        return [*_certificates(case)]
     if case.op is not Op.START:
         return []
     return [*_certificates(case), *_sasl(case), *_restrictions(case)]
-
-
-def ahead(case: Case) -> list[Change]:
-    """What `plan` will have at `start`, as far as that is known at `prepare`."""
-    return [*_certificates(case)]
-
-
-def is_whole(change: Change) -> bool:
-    """Whether a change was done ahead, to its end."""
-    return isinstance(change, IssueCertificate) and change.is_whole
 
 
 def _sasl(case: Case) -> list[Change]:
