@@ -157,7 +157,7 @@ def _review_port(call: _Call) -> None:
 def _policy(paths: Paths, name: str) -> Policy:
     """The policy; where it is broken, the last good one, for a domain that that one lets pass."""
     try:
-        return load(paths)
+        return load(paths, store=True)
     except PolicyError as error:
         former = last_good(paths)
         if former is None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from virtwarden import gate, log
-from virtwarden.changes import Change, CreateUser, Scope, journal
+from virtwarden.changes import Change, Checkable, CreateUser, Scope, journal
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,
@@ -75,7 +75,8 @@ def prepare(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
 def _do_ahead(case: Case) -> None:
     """Where it fails, whatever it is, `start` does it, and says why it cannot."""
     with suppress(Exception):
-        journal.perform(case.paths, case.domain.uuid, console.ahead(case))
+        ahead = plan(replace(case, op=Op.AHEAD), GUARDS)
+        journal.perform(case.paths, case.domain.uuid, ahead)
 
 
 def start(case: Case) -> None:
@@ -251,11 +252,15 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
 
 
 def _left_to_do(case: Case, changes: list[Change]) -> list[Change]:
-    """Those that were not done ahead."""
+    """Those that were not done ahead, to their end."""
     if case.op is not Op.START:
         return changes
     done = {record.change for record in journal.records(case.paths, case.domain.uuid)}
-    return [change for change in changes if change not in done or not console.is_whole(change)]
+    return [change for change in changes if change not in done or not _is_whole(change)]
+
+
+def _is_whole(change: Change) -> bool:
+    return isinstance(change, Checkable) and change.is_whole
 
 
 def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None:

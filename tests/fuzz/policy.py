@@ -15,7 +15,8 @@ with atheris.instrument_imports(include=["virtwarden"]):
     from virtwarden.paths import Paths
     from virtwarden.policy import InvalidPolicy
     from virtwarden.policy.compile import compile_policy
-    from virtwarden.policy.plain import from_plain, to_plain
+    from virtwarden.policy.plain import from_plain, readers, to_plain
+    from virtwarden.policy.schema import read
 
 POLICY = Path(__file__).parents[2] / "policy"
 DIRECTORY = Path(tempfile.mkdtemp())
@@ -24,6 +25,7 @@ PATHS = Paths(
     policy_dir=DIRECTORY / "policy.d",
     schema=POLICY / "schema.json",
 )
+READERS = readers(read(PATHS.schema))
 
 
 def one(data: bytes) -> None:
@@ -38,7 +40,7 @@ def one(data: bytes) -> None:
             assert problem.isprintable(), repr(problem)
     else:
         kept = json.loads(json.dumps(to_plain(policy)))
-        assert from_plain(kept) == policy
+        assert from_plain(kept, READERS) == policy
         policy.rules_for("web01")
 
 

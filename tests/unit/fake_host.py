@@ -16,7 +16,7 @@ from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Origin, Policy, Rules, Setting
 from virtwarden.policy.compile import compile_policy
-from virtwarden.policy.plain import READERS
+from virtwarden.policy.plain import readers
 from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, portfilter, vnc
@@ -260,8 +260,9 @@ def process_of(account: Account, **more: Any) -> Process:
 
 def rules(**more: Any) -> Rules:
     """The built-in defaults, some of them altered."""
-    built_in = defaults(read_schema(REPOSITORY / "policy/schema.json"))
-    host = {key: Setting(READERS[key](value), Origin()) for key, value in built_in.items()}
+    schema = read_schema(REPOSITORY / "policy/schema.json")
+    by = readers(schema)
+    host = {key: Setting(by.always[key](v), Origin()) for key, v in defaults(schema).items()}
     return replace(Policy(host, (), ()).rules_for(""), **more)
 
 

@@ -20,6 +20,7 @@ class World:
     done: list[str] = field(default_factory=list)
     fails: dict[str, Exception] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
+    torn: set[str] = field(default_factory=set)
 
     def act(self, what: str) -> None:
         if what in self.fails:
@@ -65,9 +66,19 @@ class LastingStep(Step):
     durable: ClassVar[bool] = False
 
 
+@dataclass(frozen=True)
+class WholeStep(Step):
+    """One that can tell whether it was done to its end: see Checkable."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.name not in WORLD.torn
+
+
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The world of one test, which the journal knows the steps of."""
-    monkeypatch.setattr(journal, "KINDS", {**KINDS, "Step": Step, "LastingStep": LastingStep})
+    ours = {kind.__name__: kind for kind in (Step, LastingStep, WholeStep)}
+    monkeypatch.setattr(journal, "KINDS", {**KINDS, **ours})
     WORLD.__init__()  # type: ignore[misc]
     yield WORLD
     WORLD.__init__()  # type: ignore[misc]

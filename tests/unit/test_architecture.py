@@ -13,6 +13,7 @@ import pytest
 
 from virtwarden import hook
 from virtwarden.changes import KINDS
+from virtwarden.guards.base import Guard
 from virtwarden.lifecycle import GUARDS
 from virtwarden.paths import Paths
 from virtwarden.service import warm
@@ -251,6 +252,17 @@ def test_a_guard_knows_nothing_of_another(guard: object) -> None:
     module = Path(str(guard.__file__))  # type: ignore[attr-defined]
     others = {f"virtwarden.guards.{other.NAME}" for other in GUARDS if other is not guard}
     assert others & {*imports(module)} == set()
+
+
+def test_the_lifecycle_asks_a_guard_what_every_guard_can_be_asked() -> None:
+    guards = {guard.NAME for guard in GUARDS}
+    contract = {name for name in vars(Guard) if name[0] != "_"} | {*Guard.__annotations__}
+    asked = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse((PACKAGE / "lifecycle.py").read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in guards
+    }
+    assert {each for each in asked if each.partition(".")[2] not in contract} == set()
 
 
 @pytest.mark.parametrize(("name", "stranger"), STRANGERS)

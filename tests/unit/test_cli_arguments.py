@@ -184,7 +184,7 @@ def test_every_mistake_of_the_policy_is_a_line(
     module = importlib.import_module("virtwarden.cli.policy")
     problems = [Problem("policy.toml", 3, "mode: no"), Problem("d/a.toml", 1, "listen: no")]
 
-    def load(paths: Any) -> None:
+    def load(paths: Any, *, store: bool) -> None:
         raise InvalidPolicy(problems)
 
     monkeypatch.setattr(module, "load", load)

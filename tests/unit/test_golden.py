@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from conftest import GOLDEN
 from fake_host import IMAGES, FakeHost, account_of, case_of, policy
 
 from virtwarden import lifecycle
-from virtwarden.changes import Change, WriteFile
+from virtwarden.changes import Change, IssueCertificate, WriteFile
 from virtwarden.errors import WardenError
 from virtwarden.guards import confinement
 from virtwarden.guards.base import Case, Guard, Op
@@ -236,6 +236,14 @@ def test_the_plan_is_the_golden_one(
     for case in steps(scenario, rules):
         lines += told(case)
     golden(f"{name}.txt", "\n".join(lines).replace(str(tmp_path), "/etc/virt-warden") + "\n")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_guard_but_the_consoles_plans_anything_ahead(name: str, tmp_path: Path) -> None:
+    scenario = SCENARIOS[name]
+    prepared = next(steps(scenario, policy(scenario.policy, tmp_path)))
+    ahead = lifecycle.plan(replace(prepared, op=Op.AHEAD), lifecycle.GUARDS)
+    assert all(isinstance(change, IssueCertificate) for change in ahead)
 
 
 def test_every_golden_file_and_every_xml_is_some_scenarios() -> None:

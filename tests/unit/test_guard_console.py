@@ -183,6 +183,14 @@ def test_a_console_gets_a_certificate_for_all_its_names() -> None:
     )
 
 
+def test_a_certificate_for_names_that_are_known_is_planned_ahead() -> None:
+    devices = xmls.vnc("::1")
+    assert console.plan(case(devices, Op.AHEAD)) == console.plan(case(devices, Op.START))
+    (without_address,) = console.plan(case("<graphics type='vnc'/>", Op.AHEAD))
+    assert isinstance(without_address, IssueCertificate)
+    assert without_address.names == ("kvm1", "localhost")
+
+
 @pytest.mark.parametrize("devices", [SOCKET, NOWHERE])
 def test_a_console_without_an_address_gets_one_too(devices: str) -> None:
     """The wrapper gives every -vnc the same credentials."""

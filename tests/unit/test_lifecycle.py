@@ -13,7 +13,7 @@ import pytest
 import steps
 import xmls
 from fake_host import FakeHost, account_of, case_of, process_of, rules
-from steps import LastingStep, Step, World
+from steps import LastingStep, Step, WholeStep, World
 
 from virtwarden import lifecycle
 from virtwarden.changes import Scope, journal
@@ -37,10 +37,24 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for guard in lifecycle.GUARDS:
         name = guard.NAME
         monkeypatch.setattr(guard, "review", lambda case: [])
-        monkeypatch.setattr(guard, "plan", lambda case, name=name: [Step(name)])
+        plan = [Step(name)]
+        monkeypatch.setattr(guard, "plan", lambda case, plan=plan: planned(case, plan))
         monkeypatch.setattr(guard, "verify", lambda case, process: [])
     monkeypatch.setattr(os, "fchown", lambda *_: None)  # to root, who a developer need not be
     yield from steps.made(monkeypatch)
+
+
+def planned(case: Case, plan: list[Step], ahead: tuple[Step, ...] = ()) -> list[Step]:
+    """What a guard plans, and what of it, or else, ahead."""
+    return [*ahead] if case.op is Op.AHEAD else plan
+
+
+def plan_ahead(
+    monkeypatch: pytest.MonkeyPatch, *ahead: str, then: tuple[Step, ...] = (Step("console"),)
+) -> None:
+    """Have the console's guard know by `prepare` what it plans at `start`."""
+    steps_ahead = tuple(map(WholeStep, ahead))
+    monkeypatch.setattr(console, "plan", lambda case: planned(case, [*then], steps_ahead))
 
 
 @pytest.fixture
@@ -96,7 +110,8 @@ def test_the_user_is_made_first_and_the_ticket_written_last(case: Case, world: W
 def test_a_change_that_two_guards_need_is_done_once(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "plan", lambda case: [Step("identity"), Step("storage")])
+    both = [Step("identity"), Step("storage")]
+    monkeypatch.setattr(storage, "plan", lambda case: planned(case, both))
     lifecycle.prepare(case)
     assert applied(world) == ORDER
 
@@ -123,7 +138,7 @@ def test_start_goes_on_with_what_prepare_did(case: Case, world: World) -> None:
 def test_what_start_will_need_is_done_when_nobody_waits_for_prepare_any_more(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "ahead", lambda case: [Step("ahead")])
+    plan_ahead(monkeypatch, "ahead")
     lifecycle.prepare(case, lambda: world.done.append("dismiss"))
     assert world.done[-3:] == ["dismiss", "capture ahead", "apply ahead"]
     assert left(case)[-1] == "do ahead"  # to be undone with all the rest
@@ -133,12 +148,9 @@ def test_what_start_will_need_is_done_when_nobody_waits_for_prepare_any_more(
 def test_start_does_what_was_not_done_to_its_end_ahead(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, is_whole: bool
 ) -> None:
-    monkeypatch.setattr(console, "ahead", lambda case: [Step("certificate")])
+    plan_ahead(monkeypatch, "certificate", then=(WholeStep("certificate"), Step("other")))
     lifecycle.prepare(case)
-    monkeypatch.setattr(console, "plan", lambda case: [Step("certificate"), Step("other")])
-    monkeypatch.setattr(
-        console, "is_whole", lambda change: is_whole and change == Step("certificate")
-    )
+    world.torn = set() if is_whole else {"certificate"}
     world.done.clear()
     lifecycle.start(replace(case, op=Op.START))
     assert ("certificate" in applied(world)) is not is_whole
@@ -149,14 +161,15 @@ def test_start_does_what_was_not_done_to_its_end_ahead(
 def test_what_cannot_be_done_ahead_keeps_nobody_from_the_start_that_does_it(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(console, "ahead", lambda case: [Step("console")])
+    plan_ahead(monkeypatch, "console", then=())
     prepared = [*ORDER]
     world.fails["apply console"] = error
-    monkeypatch.setattr(console, "plan", lambda case: [])
     lifecycle.prepare(case)
     prepared.remove("console")
     assert applied(world) == prepared
-    monkeypatch.setattr(console, "plan", lambda case: [Step("console")])
+    assert "do console" in left(case)  # it was begun, and is to be undone
+    plan_ahead(monkeypatch, then=(WholeStep("console"),))
+    world.torn = {"console"}
     with pytest.raises(type(error)):
         lifecycle.start(replace(case, op=Op.START))
     assert left(case) == []
@@ -166,7 +179,7 @@ def test_what_cannot_be_done_ahead_keeps_nobody_from_the_start_that_does_it(
 def test_nothing_is_done_ahead_where_guards_may_have_been_left_out(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    monkeypatch.setattr(console, "ahead", lambda case: [Step("ahead")])
+    plan_ahead(monkeypatch, "ahead")
     lifecycle.prepare(under(case, mode))
     assert "ahead" not in applied(world)
 

@@ -59,7 +59,7 @@ def settle() -> None:
 def cached(paths: Paths) -> Paths:
     """Paths whose policy is compiled and kept."""
     settle()
-    load(paths, ME)
+    load(paths, ME, store=True)
     return paths
 
 
@@ -74,7 +74,7 @@ def compiles(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> bool:
     original = compiling.compile_policy
     with monkeypatch.context() as patch:
         patch.setattr(compiling, "compile_policy", spy)
-        assert load(paths, ME).rules_for("a").mode is Mode.PERMISSIVE
+        assert load(paths, ME, store=True).rules_for("a").mode is Mode.PERMISSIVE
     return bool(called)
 
 
@@ -92,8 +92,13 @@ def test_a_second_load_believes_the_cache(cached: Paths, monkeypatch: pytest.Mon
     assert not compiles(cached, monkeypatch)
 
 
+def test_who_does_not_ask_for_it_stores_nothing(paths: Paths) -> None:
+    load(paths, ME)
+    assert not paths.policy_cache.exists()
+
+
 def test_what_the_cache_gives_is_what_was_compiled(cached: Paths) -> None:
-    assert load(cached, ME) == compiling.compile_policy(cached, ME)
+    assert load(cached, ME, store=True) == compiling.compile_policy(cached, ME)
 
 
 @pytest.mark.process
@@ -102,7 +107,7 @@ def test_a_cache_hit_imports_neither_tomllib_nor_jsonschema(cached: Paths) -> No
         "import sys; from pathlib import Path; from virtwarden.paths import Paths\n"
         "from virtwarden.policy import load\n"
         "p = [Path(a) for a in sys.argv[1:]]\n"
-        f"load(Paths(policy=p[0], policy_dir=p[1], schema=p[2], run=p[3]), {ME})\n"
+        f"load(Paths(policy=p[0], policy_dir=p[1], schema=p[2], run=p[3]), {ME}, store=True)\n"
         "print([m for m in ('tomllib', 'jsonschema', 'lxml', 'subprocess') if m in sys.modules])"
     )
     places = map(str, (cached.policy, cached.policy_dir, cached.schema, cached.run))
@@ -145,32 +150,32 @@ def test_an_edited_or_removed_drop_in_makes_the_cache_stale(paths: Paths) -> Non
     drop_in = paths.policy_dir / "a.toml"
     write(drop_in, 'mode = "disabled"')
     settle()
-    assert load(paths, ME).rules_for("a").mode is Mode.DISABLED
+    assert load(paths, ME, store=True).rules_for("a").mode is Mode.DISABLED
     write(drop_in, 'mode = "enforcing"')
     settle()
-    assert load(paths, ME).rules_for("a").mode is Mode.ENFORCING
+    assert load(paths, ME, store=True).rules_for("a").mode is Mode.ENFORCING
     drop_in.unlink()
-    assert load(paths, ME).rules_for("a").mode is Mode.PERMISSIVE
+    assert load(paths, ME, store=True).rules_for("a").mode is Mode.PERMISSIVE
 
 
 def test_a_policy_file_that_goes_leaves_the_defaults(cached: Paths) -> None:
     cached.policy.unlink()
-    assert load(cached, ME).rules_for("a").where("mode") == "built-in default"
+    assert load(cached, ME, store=True).rules_for("a").where("mode") == "built-in default"
 
 
 def test_an_edit_of_the_same_size_within_a_tick_of_the_clock_is_not_missed(paths: Paths) -> None:
     for _ in range(5):
         write(paths.policy, 'mode = "disabled"\n')
-        assert load(paths, ME).rules_for("a").mode is Mode.DISABLED
+        assert load(paths, ME, store=True).rules_for("a").mode is Mode.DISABLED
         write(paths.policy, 'mode = "enforcing"')
-        assert load(paths, ME).rules_for("a").mode is Mode.ENFORCING
+        assert load(paths, ME, store=True).rules_for("a").mode is Mode.ENFORCING
 
 
 def test_permissions_that_are_loosened_later_are_refused_all_the_same(cached: Paths) -> None:
     for path, mode in ((cached.policy, 0o666), (cached.policy_dir, 0o777)):
         path.chmod(mode)
         with pytest.raises(PolicyError, match="others than"):
-            load(cached, ME)
+            load(cached, ME, store=True)
         path.chmod(0o700)
 
 
@@ -199,7 +204,7 @@ def test_a_cache_in_a_directory_that_others_may_write_is_neither_believed_nor_ma
     assert last_good(cached, ME) is None
     assert compiles(cached, monkeypatch)
     cached.policy_cache.unlink()
-    load(cached, ME)
+    load(cached, ME, store=True)
     assert not cached.policy_cache.exists()
 
 
@@ -332,7 +337,7 @@ def test_a_cache_whose_key_is_not_one_is_stale(
 def test_the_last_good_policy_outlives_the_breaking_of_the_files(cached: Paths) -> None:
     write(cached.policy, "broken")
     with pytest.raises(PolicyError):
-        load(cached, ME)
+        load(cached, ME, store=True)
     former = last_good(cached, ME)
     assert former is not None
     assert former.rules_for("a").mode is Mode.PERMISSIVE
@@ -344,7 +349,7 @@ def test_without_a_cache_there_is_no_last_good_policy(paths: Paths) -> None:
 
 def test_after_a_boot_the_first_load_makes_the_caches_directory(paths: Paths) -> None:
     paths.run.rmdir()
-    load(paths, ME)
+    load(paths, ME, store=True)
     assert paths.policy_cache.exists()
     assert paths.run.stat().st_mode & 0o077 == 0o011 & ~umask()
 
@@ -358,7 +363,7 @@ def umask() -> int:
 def test_where_that_directory_cannot_be_made_the_policy_loads_all_the_same(paths: Paths) -> None:
     paths.run.rmdir()
     nowhere = replace(paths, run=paths.run / "missing" / "run")
-    assert load(nowhere, ME).rules_for("a").mode is Mode.PERMISSIVE
+    assert load(nowhere, ME, store=True).rules_for("a").mode is Mode.PERMISSIVE
     assert not nowhere.run.exists()
 
 
@@ -372,6 +377,6 @@ def test_where_run_is_full_the_policy_loads_and_no_half_file_stays(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "rename", full)
-    assert load(cached, ME).rules_for("a").mode is Mode.DISABLED
+    assert load(cached, ME, store=True).rules_for("a").mode is Mode.DISABLED
     assert [path.name for path in cached.run.iterdir()] == ["policy.json"]
     assert cached.policy_cache.read_bytes() == before

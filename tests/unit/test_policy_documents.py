@@ -6,9 +6,12 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from enum import EnumMeta
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
@@ -20,22 +23,27 @@ from virtwarden.policy import (
     Encryption,
     Exemption,
     KeyKind,
+    KeySource,
     Mode,
     Need,
+    Rules,
     Sandbox,
     Svirt,
     Switch,
 )
 from virtwarden.policy.compile import compile_policy
-from virtwarden.policy.plain import NAMED_READERS, READERS
-from virtwarden.policy.schema import defaults, entry, named, read
+from virtwarden.policy.plain import readers
+from virtwarden.policy.rules import NAMED
+from virtwarden.policy.schema import defaults, entry, keys, named, read, resolved
 
 REPOSITORY = Path(__file__).parents[2]
 POLICY = REPOSITORY / "policy"
 SCHEMA = read(POLICY / "schema.json")
 SHIPPED = (POLICY / "policy.toml").read_text()
 REFERENCE = (REPOSITORY / "docs" / "policy.md").read_text()
-NAMED_KEYS = {f"{table}.NAME.{key}" for table, keys in NAMED_READERS.items() for key in keys}
+READERS = readers(SCHEMA).always
+BELOW_NAMES = readers(SCHEMA).below_names
+NAMED_KEYS = {f"{table}.NAME.{key}" for table, keys in BELOW_NAMES.items() for key in keys}
 EXAMPLES = sorted((POLICY / "examples").glob("*.toml"))
 
 
@@ -79,7 +87,7 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
 def test_no_table_of_the_schema_takes_keys_that_it_does_not_know() -> None:
     tables = [node for node in nodes(SCHEMA) if node.get("type") == "object"]
     names = [table for table in tables if "propertyNames" in table]
-    assert len(names) == len(NAMED_READERS)
+    assert len(names) == len(BELOW_NAMES)
     assert all("$ref" in table["additionalProperties"] for table in names)
     others = [table for table in tables if table not in names]
     assert len(others) > 6
@@ -102,11 +110,54 @@ def test_every_key_of_the_schema_is_described() -> None:
             assert "description" in node or "description" in target, name
 
 
-def test_the_schema_declares_just_the_keys_that_the_code_reads() -> None:
-    assert defaults(SCHEMA).keys() == READERS.keys()
-    assert {name: set(below["properties"]) for name, below in named(SCHEMA).items()} == {
-        name: set(keys) for name, keys in NAMED_READERS.items()
-    }
+def declared_fields() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Each key: its dotted name, the type of its field in the code, what the schema declares."""
+    for key, declared in keys(SCHEMA).items():
+        if key != "managed":
+            yield key, get_type_hints(Rules)[key.rpartition(".")[2]], dict(declared)
+    for table, below in named(SCHEMA).items():
+        for key, declared in below["properties"].items():
+            yield f"{table}.NAME.{key}", get_type_hints(NAMED[table])[key], declared
+
+
+@pytest.mark.parametrize(
+    ("hint", "declared"),
+    [pytest.param(hint, node, id=key) for key, hint, node in declared_fields()],
+)
+def test_a_key_of_some_words_has_a_field_of_just_these(hint: Any, declared: dict[str, Any]) -> None:
+    words = resolved(SCHEMA, declared).get("enum")
+    of_the_field = [*hint] if isinstance(hint, EnumMeta) else [*get_args(hint)]
+    if words or get_origin(hint) is Literal:
+        assert words == of_the_field
+
+
+def is_of(hint: Any, value: Any) -> bool:
+    """Whether a value is what a field of this type may hold."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is Union or kind is UnionType:
+        return any(is_of(each, value) for each in inner)
+    if kind is Mapping:
+        return all(is_of(inner[1], each) for each in value.values())
+    if kind in (tuple, frozenset):
+        items = inner if kind is tuple and ... not in inner else inner[:1] * len(value)
+        return type(value) is kind and all(map(is_of, items, value)) and len(items) == len(value)
+    if is_dataclass(hint):
+        fields = get_type_hints(hint).items()
+        return type(value) is hint and all(is_of(of, getattr(value, name)) for name, of in fields)
+    return type(value) is hint
+
+
+DISK = '[domain.disks.vda]\nluks = "/dev/vg0/a"\nmapper = "vmw-a"\nkey.ask = 60\n'
+
+
+def test_every_value_is_of_the_type_that_its_field_declares(tmp_path: Path) -> None:
+    text = f'{uncommented()}\n[[domain]]\nmatch = "web-1"\n{DISK}'
+    rules = compiled(tmp_path, text).rules_for("web-1")
+    assert rules.disks["vda"].key == KeySource("ask", 60)
+    assert all([rules.disks, rules.nics, rules.zones])
+    assert is_of(Rules, rules)
 
 
 def test_the_words_of_the_schema_are_those_of_the_code() -> None:

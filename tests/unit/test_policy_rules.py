@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,15 +15,19 @@ from hypothesis import strategies as st
 
 from virtwarden.policy import DiskRules, Entry, KeySource, Mode, Origin, Policy, Rules, Setting
 from virtwarden.policy.compile import Layer, merge
-from virtwarden.policy.plain import NAMED_READERS, READERS, from_plain, reader, to_plain
+from virtwarden.policy.plain import from_plain, readers, to_plain
 from virtwarden.policy.rules import NAMED
 from virtwarden.policy.schema import defaults, read
 
 SCHEMA = read(Path(__file__).parents[2] / "policy" / "schema.json")
+BY = readers(SCHEMA)
+READERS = BY.always
 
 
 def settings(values: Mapping[str, Any], file: str = "f", line: int = 1) -> dict[str, Setting]:
-    return {key: Setting(reader(key)(value), Origin(file, line)) for key, value in values.items()}
+    return {
+        key: Setting(BY.reader(key)(value), Origin(file, line)) for key, value in values.items()
+    }
 
 
 def policy(entries: list[tuple[str, dict[str, Any]]] | None = None, **host: Any) -> Policy:
@@ -97,9 +102,9 @@ def test_every_key_becomes_a_field_of_rules_and_every_field_has_an_origin() -> N
 
 
 def test_every_key_below_a_name_becomes_a_field_of_what_the_name_stands_for() -> None:
-    assert NAMED_READERS.keys() == NAMED.keys()
+    assert BY.below_names.keys() == NAMED.keys()
     for table, kind in NAMED.items():
-        assert NAMED_READERS[table].keys() == {field.name for field in fields(kind)}
+        assert BY.below_names[table].keys() == {field.name for field in fields(kind)}
 
 
 def test_what_is_said_of_a_name_is_put_together_key_by_key() -> None:
@@ -129,7 +134,7 @@ def test_every_origin_is_that_of_a_value() -> None:
 @pytest.mark.parametrize("key", ["disks", "disks.vda", "disks.vda.x", "disks.vda.key.file", "x.y"])
 def test_no_other_key_is_read(key: str) -> None:
     with pytest.raises(KeyError):
-        reader(key)
+        BY.reader(key)
 
 
 def test_a_policy_survives_json_unchanged() -> None:
@@ -139,7 +144,7 @@ def test_a_policy_survives_json_unchanged() -> None:
         entries=[("ü*", {"exceptions": ["spice", "emulator"], "console.listen": ["unix"]} | disks)],
         managed=["*", "!x"],
     )
-    assert from_plain(json.loads(json.dumps(to_plain(made)))) == made
+    assert from_plain(json.loads(json.dumps(to_plain(made))), BY) == made
 
 
 values = {
@@ -172,3 +177,27 @@ def test_of_each_key_the_last_value_said_holds(
     for key in values:
         last = [own[key] for own in spoken if key in own][-1:] or [defaults(SCHEMA)[key]]
         assert getattr(rules, key.rpartition(".")[2]) == READERS[key](last[0])
+
+
+@pytest.mark.parametrize(
+    ("declared", "plain", "value"),
+    [
+        ({"type": "string"}, "a", "a"),
+        ({"type": "integer", "minimum": 1}, 5, 5),
+        ({"enum": ["on", "off"]}, "on", "on"),
+        ({"type": "array", "items": {"type": "string"}}, ["a", "b"], ("a", "b")),
+        ({"type": "array", "items": {"enum": ["a", "b"]}}, ["b", "b"], frozenset("b")),
+        ({"$ref": "#/$defs/choice"}, "deny", "deny"),
+        ({"$ref": "#/$defs/ports"}, [443], (443,)),
+    ],
+)
+def test_a_key_that_the_schema_has_anew_is_read_as_it_is_declared(
+    declared: dict[str, Any], plain: Any, value: Any
+) -> None:
+    schema = copy.deepcopy(dict(SCHEMA))
+    schema["$defs"]["network"]["properties"]["brand_new"] = declared
+    read_value = readers(schema).reader("network.brand_new")
+    assert read_value(plain) == value
+    for wrong in (None, {}, [None], [[]], True, 0, "unheard of" if "enum" in declared else 0.5):
+        with pytest.raises(ValueError, match=r"not|too"):
+            read_value(wrong)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtwarden.changes.access import GrantAccess, SetAccess
 from virtwarden.changes.accounts import CreateUser, EndProcesses
-from virtwarden.changes.base import Before, Change, Scope, values
+from virtwarden.changes.base import Before, Change, Checkable, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
@@ -40,6 +40,7 @@ __all__ = [
     "AdmitTaps",
     "Before",
     "Change",
+    "Checkable",
     "Claim",
     "CreateUser",
     "EndProcesses",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from virtwarden.paths import Paths
 
@@ -44,6 +44,15 @@ class Change(Protocol):
 
     def undo(self, paths: Paths, before: Before) -> str:
         """Put back what was there."""
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A change that can tell by itself whether it was done to its end."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was done; a kill may have cut it off in the middle."""
 
 
 def values(change: Change) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class IssueCertificate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the last of its files is there."""
+        """See Checkable. The last of its files tells."""
         return (Path(self.directory) / consoles.LAST_FILE).exists()
 
     def describe(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from virtwarden import gate
+from virtwarden.changes import worked
 from virtwarden.changes.base import Before, Scope
 from virtwarden.paths import Paths
 from virtwarden.system.netfilter import TapFilter, rules_of
@@ -48,6 +49,8 @@ class InstallFilters:
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
         gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
+        for backend in {self.backend, self.gate}:
+            worked.note_filtered_taps(paths, backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""

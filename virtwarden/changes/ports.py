@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from virtwarden.changes import worked
 from virtwarden.changes.base import Before, Scope
 from virtwarden.paths import Paths
 from virtwarden.system import portfilter
@@ -44,6 +45,7 @@ class RestrictPorts:
     def apply(self, paths: Paths, before: Before) -> None:
         """See Change."""
         portfilter.BACKENDS[self.backend].install(self.promise)
+        worked.note_limited_ports(paths, self.backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """See Change."""

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
     """Enrol these domains, or all that the policy manages. Gives the exit code."""
-    policy = load(paths)
+    policy = load(paths, store=True)
 
     def chosen(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
         if all_domains:

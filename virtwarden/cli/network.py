@@ -70,7 +70,7 @@ def _render(paths: Paths, style: str) -> int:
 
 def _admit(paths: Paths, names: list[str]) -> int:
     """Let in what may be; one domain whose NICs may not does not keep the others' out."""
-    policy = load(paths)
+    policy = load(paths, store=True)
     failed = False
     with connected() as connection:
         active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)

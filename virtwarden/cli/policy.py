@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command. Prints what is wrong, or that all is well."""
     try:
-        load(paths)
+        load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

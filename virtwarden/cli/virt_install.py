@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command. Ends as virt-install does."""
     if not _PROGRAM.exists():
         raise HostError(f"{_PROGRAM} is not there", fix="apt install virtinst")
-    interception.enrol_all(paths, load(paths), _warn)
+    interception.enrol_all(paths, load(paths, store=True), _warn)
     sys.argv = [str(_PROGRAM), *options.words]
     runpy.run_path(str(_PROGRAM), run_name="__main__")
     return 0

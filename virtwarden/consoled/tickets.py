@@ -83,7 +83,7 @@ class _Request:
 def _request(
     paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, wanted: str
 ) -> _Request:
-    policy = load(paths)
+    policy = load(paths, store=True)
     rules = policy.rules_for(wanted)
     found = _find(hypervisor, wanted)
     # One answer for both, so that nobody learns which domains there are.

@@ -24,6 +24,9 @@ class Op(Enum):
 
     PREPARE = "prepare"
     """Nothing exists yet: no tap, no VNC port."""
+    AHEAD = "ahead"
+    """Nothing exists yet, and libvirt no longer waits for `prepare`: `plan` gives what it will give
+    at `start` and knows already. `review` and `verify` are not asked."""
     START = "start"
     """Tap and VNC port are known, QEMU does not run yet."""
     STARTED = "started"

@@ -1,14 +1,18 @@
-"""What guards may ask of the host: questions only, each answered as the host is now."""
+"""What guards may ask of the host: questions only, each answered as the host is now.
+
+An answer alters nothing, neither in the kernel nor on the disk.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from virtwarden import gate
+from virtwarden.changes import worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
 from virtwarden.system import (
@@ -17,7 +21,6 @@ from virtwarden.system import (
     mac,
     mapper,
     netfilter,
-    nft,
     portfilter,
     sasl,
     taps,
@@ -27,10 +30,8 @@ from virtwarden.system import (
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
 
-_PORT_TOOLS = {"nftables": Path(nft.NFT), "iptables": Path(portfilter.IPTABLES)}
 # cgroups(7): there wherever the unified hierarchy is mounted.
 _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
-_TOOLS = {"nftables": Path(nft.NFT), "ebtables": Path(netfilter.EBTABLES_RESTORE)}
 
 
 class Facts(Protocol):
@@ -166,19 +167,7 @@ class HostFacts:
 
     def backend_works(self, name: str) -> bool:
         """See Facts."""
-        return self._believed(f"{name}-works", _TOOLS[name], netfilter.BACKENDS[name].works)
-
-    def _believed(self, name: str, program: Path, works: Callable[[], bool]) -> bool:
-        """Whether it works; a yes is believed until the next boot: asking takes 10 ms."""
-        tool = files.version_of(program)
-        note = self.paths.run / name
-        if tool and files.read_if_there(note) == tool:
-            return True
-        if not works():
-            return False
-        files.passable_directory(self.paths.run)
-        files.write_atomically(note, tool.encode(), 0o600)
-        return True
+        return worked.has_filtered_taps(self.paths, name) or netfilter.BACKENDS[name].works()
 
     def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
         """See Facts."""
@@ -202,8 +191,7 @@ class HostFacts:
 
     def port_backend_works(self, name: str) -> bool:
         """See Facts."""
-        backend = portfilter.BACKENDS[name]
-        return self._believed(f"{name}-limits-ports", _PORT_TOOLS[name], backend.works)
+        return worked.has_limited_ports(self.paths, name) or portfilter.BACKENDS[name].works()
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         """See Facts."""

@@ -67,7 +67,7 @@ def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:
 def _warning(paths: Paths, name: str) -> str:
     """A domain that the policy manages starts enrolled or not at all."""
     try:
-        policy = load(paths)
+        policy = load(paths, store=True)
     except PolicyError:
         return ""
     if not policy.manages(name):

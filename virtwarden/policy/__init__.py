@@ -57,13 +57,13 @@ __all__ = [
 ]
 
 
-def load(paths: Paths, owner: int = 0) -> Policy:
+def load(paths: Paths, owner: int = 0, *, store: bool = False) -> Policy:
     """The policy that holds now; `owner` is the uid that all its files must belong to.
 
-    Comes from the compiled policy in /run where no file has changed since, else from the files,
-    and is then kept in /run for the next call; that it could not be kept loses nothing but time.
-    Raises InvalidPolicy where what the files say is wrong, and PolicyError where a file may not
-    be believed or cannot be read.
+    Comes from the compiled policy in /run where no file has changed since, else from the files.
+    Nothing is altered, but where `store` asks that it be kept in /run for the next call; that it
+    could not be kept loses nothing but time. Raises InvalidPolicy where what the files say is
+    wrong, and PolicyError where a file may not be believed or cannot be read.
     """
     look = cache.look(paths)
     policy = cache.fetch(paths, look, owner)
@@ -72,5 +72,6 @@ def load(paths: Paths, owner: int = 0) -> Policy:
         from virtwarden.policy.compile import compile_policy
 
         policy = compile_policy(paths, owner)
-        cache.store(paths, policy, look, owner)
+        if store:
+            cache.store(paths, policy, look, owner)
     return policy

@@ -18,8 +18,8 @@ from typing import Any
 from virtwarden import __version__
 from virtwarden.errors import PolicyError
 from virtwarden.paths import Paths
-from virtwarden.policy import source, trust
-from virtwarden.policy.plain import from_plain, to_plain
+from virtwarden.policy import schema, source, trust
+from virtwarden.policy.plain import from_plain, readers, to_plain
 from virtwarden.policy.rules import Policy
 
 _FORMAT = 1
@@ -88,13 +88,13 @@ def last_good(paths: Paths, owner: int = 0) -> Policy | None:
 def _kept(paths: Paths, owner: int) -> tuple[dict[str, Any], Policy | None]:
     """What the cache holds; nothing where it is not there, not trustworthy or not ours."""
     try:
-        return _understood(trust.read(paths.policy_cache, owner, _LIMIT_BYTES))
+        return _understood(trust.read(paths.policy_cache, owner, _LIMIT_BYTES), paths.schema)
     except (OSError, PolicyError):
         return {}, None
 
 
 @lru_cache(maxsize=1)  # the service's processes find the same at each call
-def _understood(content: bytes) -> tuple[dict[str, Any], Policy | None]:
+def _understood(content: bytes, declared: Path) -> tuple[dict[str, Any], Policy | None]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -102,7 +102,7 @@ def _understood(content: bytes) -> tuple[dict[str, Any], Policy | None]:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         return {}, None
     try:
-        return document, from_plain(document.get("policy"))
+        return document, from_plain(document.get("policy"), readers(schema.read(declared)))
     except ValueError:
         return document, None
 

@@ -11,7 +11,7 @@ from typing import Any
 from virtwarden.paths import Paths
 from virtwarden.policy import references, source
 from virtwarden.policy.origins import KeyPath, Origins, UntraceableError, blamed, trace
-from virtwarden.policy.plain import READERS, is_key, reader
+from virtwarden.policy.plain import Readers, readers
 from virtwarden.policy.problems import InvalidPolicy, Problem
 from virtwarden.policy.rules import Entry, Origin, Policy, Setting, Settings
 from virtwarden.policy.schema import Schema, defaults
@@ -40,18 +40,19 @@ def compile_policy(paths: Paths, owner: int = 0) -> Policy:
     PolicyError where a file may not be believed or cannot be read.
     """
     schema = read_schema(paths.schema)
+    by = readers(schema)
     layers: list[Layer] = []
     problems: list[Problem] = []
     sources = source.read(paths, owner)
     for item in sources:
         try:
-            layers.append(_layer(item, schema))
+            layers.append(_layer(item, schema, by))
         except InvalidFileError as error:
             problems += sorted(error.problems, key=lambda problem: problem.line)
     if problems:
         raise InvalidPolicy(problems)
     built_in = {
-        key: Setting(READERS[key](value), Origin()) for key, value in defaults(schema).items()
+        key: Setting(by.always[key](value), Origin()) for key, value in defaults(schema).items()
     }
     host, entries = merge([Layer(built_in, ()), *layers])
     wrong = references.problems(host, entries)
@@ -78,7 +79,7 @@ class InvalidFileError(Exception):
         self.problems = problems
 
 
-def _layer(item: source.Source, schema: Schema) -> Layer:
+def _layer(item: source.Source, schema: Schema, by: Readers) -> Layer:
     text = _text(item)
     tree, origins = _parse(item.file, text)
     wrong = complaints(tree, schema)
@@ -89,7 +90,7 @@ def _layer(item: source.Source, schema: Schema) -> Layer:
                 for path, complaint in wrong
             ]
         )
-    return _laid_out(item.file, tree, origins)
+    return _laid_out(item.file, tree, origins, by)
 
 
 def _text(item: source.Source) -> str:
@@ -134,23 +135,22 @@ def _dotted(path: KeyPath) -> str:
     return ".".join(printable(step)[:60] for step in path if isinstance(step, str))
 
 
-def _laid_out(file: str, tree: Mapping[str, Any], origins: Origins) -> Layer:
+def _laid_out(file: str, tree: Mapping[str, Any], origins: Origins, by: Readers) -> Layer:
     """A valid file's tables as flat settings, with their lines."""
+
+    def flat(
+        table: Mapping[str, Any], at: KeyPath, prefix: str = ""
+    ) -> Iterator[tuple[str, Setting]]:
+        for key, value in table.items():
+            dotted, path = f"{prefix}{key}", (*at, key)
+            if isinstance(value, dict) and not by.is_key(dotted):
+                yield from flat(value, path, f"{dotted}.")
+            else:
+                yield dotted, Setting(by.reader(dotted)(value), Origin(file, origins.line(path)))
+
     host = {key: value for key, value in tree.items() if key != "domain"}
     entries = []
     for index, item in enumerate(tree.get("domain", [])):
         own = {key: value for key, value in item.items() if key != "match"}
-        entries.append(Entry(item["match"], dict(_flat(file, own, origins, ("domain", index)))))
-    return Layer(dict(_flat(file, host, origins, ())), tuple(entries))
-
-
-def _flat(
-    file: str, table: Mapping[str, Any], origins: Origins, at: KeyPath, prefix: str = ""
-) -> Iterator[tuple[str, Setting]]:
-    for key, value in table.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, dict) and not is_key(dotted):
-            yield from _flat(file, value, origins, (*at, key), f"{dotted}.")
-        else:
-            origin = Origin(file, origins.line((*at, key)))
-            yield dotted, Setting(reader(dotted)(value), origin)
+        entries.append(Entry(item["match"], dict(flat(own, ("domain", index)))))
+    return Layer(dict(flat(host, ())), tuple(entries))

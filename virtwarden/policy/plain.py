@@ -1,30 +1,101 @@
-"""A policy as JSON can hold it, and back; nothing is believed of what comes back."""
+"""A policy as JSON can hold it, and back; nothing is believed of what comes back.
+
+How a value of TOML or JSON becomes one of Rules follows from what the schema declares of its key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from virtwarden.policy.rules import (
-    NAMED,
-    Backend,
-    Choice,
-    Encryption,
-    Entry,
-    Exemption,
-    KeyKind,
-    KeySource,
-    Mode,
-    Need,
-    Origin,
-    Policy,
-    Sandbox,
-    Sasl,
-    Setting,
-    Settings,
-    Svirt,
-    Switch,
-)
+from virtwarden.policy.rules import Entry, KeySource, Mode, Origin, Policy, Setting, Settings
+from virtwarden.policy.schema import Schema, keys, named, resolved
+
+Reader = Callable[[Any], Any]
+"""How the plain value of a key becomes the one in Rules; raises ValueError."""
+
+# What the schema declares under these names has a type of its own in Rules.
+_OWN_TYPES: Mapping[str, Reader] = {"#/$defs/mode": Mode}
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The readers of all keys: of those that always have a value, and of those below a name.
+
+    The latter by their table; they have a value where somebody sets one.
+    """
+
+    always: Mapping[str, Reader]
+    below_names: Mapping[str, Mapping[str, Reader]]
+
+    def reader(self, key: str) -> Reader:
+        """The reader of a dotted key. Raises KeyError where there is no such key."""
+        table, *steps = key.split(".")
+        if table not in self.below_names:
+            return self.always[key]
+        if len(steps) != 2:
+            raise KeyError(key)
+        return self.below_names[table][steps[1]]
+
+    def is_key(self, dotted: str) -> bool:
+        """Whether this is a key with a value of its own, and not a table that holds such keys."""
+        try:
+            self.reader(dotted)
+        except KeyError:
+            return False
+        return True
+
+
+def readers(schema: Schema) -> Readers:
+    """The readers of all keys that the schema declares."""
+    return Readers(
+        {key: _reader(schema, declared) for key, declared in keys(schema).items()},
+        {
+            table: {key: _reader(schema, declared) for key, declared in below["properties"].items()}
+            for table, below in named(schema).items()
+        },
+    )
+
+
+def _reader(schema: Schema, declared: Mapping[str, Any]) -> Reader:
+    if declared.get("$ref") in _OWN_TYPES:
+        return _OWN_TYPES[declared["$ref"]]
+    form = resolved(schema, declared)
+    if "enum" in form:
+        return partial(_word, frozenset(form["enum"]))
+    return _BY_TYPE[form["type"]](schema, form)
+
+
+def _reader_of_texts(schema: Schema, form: Mapping[str, Any]) -> Reader:
+    return _text
+
+
+def _reader_of_numbers(schema: Schema, form: Mapping[str, Any]) -> Reader:
+    return partial(_number_within, form.get("minimum"), form.get("maximum"))
+
+
+def _reader_of_lists(schema: Schema, form: Mapping[str, Any]) -> Reader:
+    """Of words a set, since their order says nothing; two numbers are a range; else a tuple."""
+    item = _reader(schema, form["items"])
+    if "enum" in resolved(schema, form["items"]):
+        return partial(_set, item)
+    return partial(_range if form.get("maxItems") == 2 else _tuple, item)
+
+
+def _reader_of_tables(schema: Schema, form: Mapping[str, Any]) -> Reader:
+    """The only table that is one value says where a key is: KeySource."""
+    kinds = {kind: _reader(schema, declared) for kind, declared in form["properties"].items()}
+    return partial(_key_source, kinds)
+
+
+_BY_TYPE: Mapping[str, Callable[[Schema, Mapping[str, Any]], Reader]] = {
+    "string": _reader_of_texts,
+    "integer": _reader_of_numbers,
+    "array": _reader_of_lists,
+    "object": _reader_of_tables,
+}
 
 
 def _text(value: Any) -> str:
@@ -33,10 +104,23 @@ def _text(value: Any) -> str:
     return value
 
 
+def _word(allowed: frozenset[str], value: Any) -> str:
+    if _text(value) not in allowed:
+        raise ValueError("not one of the words")
+    return _text(value)
+
+
 def _number(value: Any) -> int:
     if type(value) is not int:
         raise ValueError("not a whole number")
     return value
+
+
+def _number_within(lowest: int | None, highest: int | None, value: Any) -> int:
+    number = _number(value)
+    if (lowest is not None and number < lowest) or (highest is not None and number > highest):
+        raise ValueError("too low or too high")
+    return number
 
 
 def _list(value: Any) -> list[Any]:
@@ -45,124 +129,31 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
+def _tuple(item: Reader, value: Any) -> tuple[Any, ...]:
+    return tuple(item(each) for each in _list(value))
+
+
+def _set(item: Reader, value: Any) -> frozenset[Any]:
+    return frozenset(item(each) for each in _list(value))
+
+
+def _range(item: Reader, value: Any) -> tuple[Any, Any]:
+    lowest, highest = _tuple(item, value)
+    if lowest > highest:
+        raise ValueError("not a range")
+    return lowest, highest
+
+
 def _table(value: Any) -> dict[str, Any]:
     if type(value) is not dict:
         raise ValueError("not a table")
     return value
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(_text(item) for item in _list(value))
-
-
-def _ports(value: Any) -> tuple[int, ...]:
-    return tuple(_number(item) for item in _list(value))
-
-
-def _uid_range(value: Any) -> tuple[int, int]:
-    lowest, highest = (_number(item) for item in _list(value))
-    if not 0 < lowest <= highest:
-        raise ValueError("not a range of uids")
-    return lowest, highest
-
-
-def _one_of(words: Any) -> Callable[[Any], str]:
-    allowed = get_args(words)
-
-    def read(value: Any) -> str:
-        if _text(value) not in allowed:
-            raise ValueError("not one of the words")
-        return value  # type: ignore[no-any-return]
-
-    return read
-
-
-def _exemptions(value: Any) -> frozenset[str]:
-    one = _one_of(Exemption)
-    return frozenset(one(item) for item in _list(value))
-
-
-def _key_source(value: Any) -> KeySource:
-    ((word, said),) = _table(value).items()
-    kind: Any = _one_of(KeyKind)(word)
-    return KeySource(kind, _number(said) if kind == "ask" else _text(said))
-
-
-Reader = Callable[[Any], Any]
-"""How the plain value of a key becomes the one in Rules; raises ValueError."""
-
-READERS: Mapping[str, Reader] = {
-    "mode": Mode,
-    "sandbox": _one_of(Sandbox),
-    "mac.svirt": _one_of(Svirt),
-    "landlock.directories": _texts,
-    "landlock.tcp_bind": _ports,
-    "landlock.tcp_connect": _ports,
-    "managed": _texts,
-    "zone": _texts,
-    "foreign_taps": _texts,
-    "host.bond": _text,
-    "host.slaves": _texts,
-    "host.management": _text,
-    "host.management_addresses": _texts,
-    "host.management_gateway": _text,
-    "host.management_dns": _texts,
-    "identity.user_prefix": _text,
-    "identity.uid_range": _uid_range,
-    "storage.encryption": _one_of(Encryption),
-    "storage.shared_directories": _one_of(Choice),
-    "network.backend": _one_of(Backend),
-    "network.mac_spoofing": _one_of(Choice),
-    "network.arp_spoofing": _one_of(Choice),
-    "network.vlan_tags": _one_of(Choice),
-    "network.neighbour_spoofing": _one_of(Choice),
-    "network.dhcp_server": _one_of(Choice),
-    "network.router_advertisements": _one_of(Choice),
-    "network.link_protocols": _one_of(Choice),
-    "network.broadcast_limit": _number,
-    "network.multicast_limit": _number,
-    "network.untapped": _one_of(Choice),
-    "console.display": _one_of(Switch),
-    "console.listen": _texts,
-    "console.admin_workstations": _texts,
-    "console.tls": _one_of(Need),
-    "console.client_certificates": _one_of(Need),
-    "console.password": _one_of(Need),
-    "console.sasl": _one_of(Sasl),
-    "console.keytab": _text,
-    "console.static_passwords": _one_of(Choice),
-    "console.operators": _texts,
-    "console.ticket_seconds": _number,
-    "exceptions": _exemptions,
-}
-"""The keys that always have a value."""
-
-NAMED_READERS: Mapping[str, Mapping[str, Reader]] = {
-    "disks": {"luks": _text, "key": _key_source, "mapper": _text},
-    "waivers": {"item": _text, "subject": _text, "reason": _text, "until": _text},
-    "nics": {"addresses": _texts, "zone": _text},
-    "zones": {"bridges": _texts, "networks": _texts, "vlan": _number, "peers": _one_of(Choice)},
-}
-"""The keys below a name, for each table of NAMED; they have a value where somebody sets one."""
-
-
-def reader(key: str) -> Reader:
-    """The reader of a dotted key. Raises KeyError where there is no such key."""
-    table, *steps = key.split(".")
-    if table not in NAMED:
-        return READERS[key]
-    if len(steps) != 2:
-        raise KeyError(key)
-    return NAMED_READERS[table][steps[1]]
-
-
-def is_key(dotted: str) -> bool:
-    """Whether this is a key with a value of its own, and not a table that holds such keys."""
-    try:
-        reader(dotted)
-    except KeyError:
-        return False
-    return True
+def _key_source(kinds: Mapping[str, Reader], value: Any) -> KeySource:
+    ((kind, said),) = _table(value).items()
+    kind_of_key: Any = _word(frozenset(kinds), kind)
+    return KeySource(kind_of_key, kinds[kind](said))
 
 
 def to_plain(policy: Policy) -> dict[str, Any]:
@@ -189,28 +180,29 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
-def from_plain(plain: Any) -> Policy:
+def from_plain(plain: Any, by: Readers) -> Policy:
     """The policy that `to_plain` was given. Raises ValueError for anything else."""
     try:
-        policy = _policy(_table(plain))
+        policy = _policy(_table(plain), by)
     except KeyError as error:
         raise ValueError(f"no such key: {error}") from None
-    if {key for key in policy.host if key.partition(".")[0] not in NAMED} != READERS.keys():
+    if {key for key in policy.host if key.partition(".")[0] not in by.below_names} != {*by.always}:
         raise ValueError("not every key is there")
     return policy
 
 
-def _policy(plain: dict[str, Any]) -> Policy:
+def _policy(plain: dict[str, Any], by: Readers) -> Policy:
     entries = []
     for item in _list(plain["entries"]):
         match, settings = _list(item)
-        entries.append(Entry(_text(match), _settings(settings)))
-    return Policy(_settings(plain["host"]), tuple(entries), _texts(plain["files"]))
+        entries.append(Entry(_text(match), _settings(settings, by)))
+    files = _tuple(_text, plain["files"])
+    return Policy(_settings(plain["host"], by), tuple(entries), files)
 
 
-def _settings(plain: Any) -> Settings:
+def _settings(plain: Any, by: Readers) -> Settings:
     settings = {}
     for key, item in _table(plain).items():
         value, file, line = _list(item)
-        settings[key] = Setting(reader(key)(value), Origin(_text(file), _number(line)))
+        settings[key] = Setting(by.reader(key)(value), Origin(_text(file), _number(line)))
     return settings

@@ -30,9 +30,9 @@ def read(path: Path) -> Schema:
     return schema
 
 
-def defaults(schema: Schema) -> dict[str, Any]:
-    """The built-in default of each dotted key."""
-    found: dict[str, Any] = {}
+def keys(schema: Schema) -> dict[str, Mapping[str, Any]]:
+    """What is declared of each dotted key that always has a value."""
+    found: dict[str, Mapping[str, Any]] = {}
     for name, declared in schema["properties"].items():
         if name == "domain":
             continue
@@ -41,12 +41,17 @@ def defaults(schema: Schema) -> dict[str, Any]:
         if is_named(table):
             continue  # none of its names is there until somebody writes one
         if inner is None:
-            found[name] = declared["default"]
+            found[name] = declared
         else:
-            found |= {f"{name}.{key}": item["default"] for key, item in inner.items()}
+            found |= {f"{name}.{key}": item for key, item in inner.items()}
     # The one key that only a [[domain]] has.
-    found["exceptions"] = entry(schema)["properties"]["exceptions"]["default"]
+    found["exceptions"] = entry(schema)["properties"]["exceptions"]
     return found
+
+
+def defaults(schema: Schema) -> dict[str, Any]:
+    """The built-in default of each dotted key."""
+    return {key: declared["default"] for key, declared in keys(schema).items()}
 
 
 def entry(schema: Schema) -> Mapping[str, Any]:

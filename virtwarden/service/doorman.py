@@ -38,7 +38,7 @@ class Doorman:
         name = ""
         try:
             with suppress(PolicyError):  # which the keeper tells
-                policy = load(self._paths)
+                policy = load(self._paths, store=True)
                 domain = connection.lookupByUUIDString(uuid)
                 name = domain.name()
                 admission.admit(self._paths, policy, domain)

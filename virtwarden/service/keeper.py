@@ -57,7 +57,7 @@ class Keeper:
         what is raised where libvirt is not there any more.
         """
         try:
-            policy = load(self._paths)
+            policy = load(self._paths, store=True)
         except PolicyError as error:
             self._log(_POLICY, "broken-policy", reason=error)
             return

@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command."""
-    policy = load(paths)
+    policy = load(paths, store=True)
     with connected() as connection:
         domain = read(inactive_xml(find(connection, options.domain)))
         rules = policy.rules_for(domain.name)

@@ -40,7 +40,7 @@ def _bytes(text: str) -> int:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command."""
-    policy = load(paths)
+    policy = load(paths, store=True)
     with connected() as connection:
         domain = read(inactive_xml(find(connection, options.domain)))
     said = creation.rules_of(policy.rules_for(domain.name), domain, options.disk)

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command."""
-    policy = load(paths)
+    policy = load(paths, store=True)
 
     def load_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:
         known = read(inactive_xml(domain))
