@@ -1,4 +1,4 @@
-# What an admin calls: install, uninstall, demo. What a developer calls: test, lint, bench.
+# `make help` lists the targets by who calls them: `##@` begins a group, `##` describes a target.
 
 PYTHON = /usr/bin/python3
 DESTDIR =
@@ -10,19 +10,19 @@ RUNS = 30
 RELEASE =
 
 .PHONY: help deb install uninstall demo test test-release test-unit test-libvirt test-package
-.PHONY: test-appliance chaos appliance fuzz lint bench needs needs-tests tools clean
+.PHONY: test-appliance chaos appliance fuzz lint bench picture needs needs-tests tools clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ /{print (n++ ? "\n" : "") substr($$0, 5)} \
+		/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Admins
 
 install: ## put virt-warden onto this host; domains come under guard by `virt-warden enrol`
 	PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) ARCHES="$(ARCHES)" UNITS=$(UNITS) packaging/install.sh
 
 uninstall: ## unenrol every domain and take virt-warden off this host
 	packaging/uninstall.sh
-
-deb: needs ## build/deb/virt-warden_VERSION_all.deb
-	packaging/deb.sh
 
 ifneq ($(RELEASE),)
 
@@ -35,12 +35,14 @@ else
 demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
+##@ Developers
+
 test: needs-tests test-unit test-libvirt test-package ## all tests but those on a booted host
 
 test-release: needs-tests test-unit test-package ## those that turn on what differs from release to release
 	$(PYTHON) -B -m tests.libvirt --by-release
 
-test-unit: ## fast and pure
+test-unit: ## fast and pure, and needs neither root nor libvirt
 	$(PYTHON) -B -m pytest tests/unit
 
 test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
@@ -49,9 +51,6 @@ test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
 chaos: needs-tests ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
 		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
-
-test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
-	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
 
 bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
@@ -100,5 +99,20 @@ build/tools/.done: packaging/lint-requirements.txt
 	build/tools/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+picture: needs ## docs/demo.svg, out of a run of the demo
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo.picture docs/demo.svg
+
 clean: ## remove what `make` made
 	rm -rf build
+
+##@ Packagers
+
+deb: needs ## build/deb/virt-warden_VERSION_all.deb
+	packaging/deb.sh
+
+ifeq ($(RELEASE),)
+
+test-package: ## the Debian package, installed, upgraded, removed and purged with VMs running
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m pytest tests/package
+
+endif

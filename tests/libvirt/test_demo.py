@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from lxml import etree
 
 from demo import scenes
 from demo.screen import Screen
@@ -22,6 +23,7 @@ from tests.libvirt.warden import ENFORCING, Warden, set_policy
 
 PRIVATE_HOST = (sys.executable, "-B", "-m", "tests.host", "--")
 README = CHECKOUT / "README.md"
+PICTURE = CHECKOUT / "docs" / "demo.svg"
 Scene = Callable[[Stage], None]
 SABOTAGED = """
 import sys
@@ -140,10 +142,14 @@ def test_the_demo_fits_80_columns(played: subprocess.CompletedProcess[str]) -> N
     assert max(map(len, played.stdout.splitlines())) <= 80
 
 
-def test_the_readme_shows_what_the_demo_prints(played: subprocess.CompletedProcess[str]) -> None:
-    block = re.findall(r"^```\n(\d\. .*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    shown, real = by_scene("".join(block)), by_scene(played.stdout)
-    assert shown
+def test_the_readmes_picture_shows_what_the_demo_prints(
+    played: subprocess.CompletedProcess[str],
+) -> None:
+    assert "](docs/demo.svg)" in README.read_text()
+    rows = etree.parse(PICTURE).iter("{http://www.w3.org/2000/svg}text")
+    shown = by_scene("".join(f"{''.join(row.itertext())}\n" for row in rows))
+    real = by_scene(played.stdout)
+    assert len(shown) == 2
     for title, lines in shown.items():
         assert lines == real[title]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
@@ -16,6 +19,24 @@ from virtwarden import log
 GOLDEN = Path(__file__).parent / "golden"
 _STARTERS = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
 _STARTERS += ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")
+_GIVING_AWAY = ("chown", "fchown", "lchown")
+_WITHOUT_LIBVIRT = importlib.util.find_spec("libvirt") is None
+
+
+class _NoLibvirt(ModuleType):
+    """In the place of libvirt-python where it is not installed: unit tests ask no libvirt."""
+
+    class libvirtError(Exception):  # noqa: N801 - as libvirt-python has it
+        pass
+
+    def __getattr__(self, name: str) -> int:
+        if not name.startswith("VIR_"):
+            raise AttributeError(name)
+        return 0
+
+
+if _WITHOUT_LIBVIRT:
+    sys.modules["libvirt"] = _NoLibvirt("libvirt")
 
 
 # A slow machine is no defect of what is tested.
@@ -33,6 +54,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "process: the test starts processes")
+    config.addinivalue_line("markers", "root: the test does what only root may do")
+
+
+def pytest_report_header() -> list[str]:
+    return ["libvirt-python is not installed: a stand-in takes its place"] * _WITHOUT_LIBVIRT
+
+
+@pytest.fixture(autouse=True)
+def _no_root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root, skip a test that needs it, or that gives a file away, at that moment."""
+    if os.geteuid() == 0:
+        return
+    if request.node.get_closest_marker("root"):
+        pytest.skip("only root may do this")
+
+    def or_skip(give: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(*args: Any, **options: Any) -> None:
+            try:
+                give(*args, **options)
+            except PermissionError:
+                pytest.skip("only root may give a file away")
+
+        return wrapped
+
+    for name in _GIVING_AWAY:
+        monkeypatch.setattr(os, name, or_skip(getattr(os, name)))
 
 
 @pytest.fixture(autouse=True)

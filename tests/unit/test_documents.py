@@ -45,7 +45,9 @@ def links(document: Path) -> list[str]:
 
 
 def test_there_are_documents() -> None:
-    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {path.name for path in DOCUMENTS}
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} <= {
+        path.name for path in DOCUMENTS
+    }
     assert len([link for document in DOCUMENTS for link in links(document)]) > 20
 
 
@@ -61,11 +63,21 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def targets(document: Path) -> set[Path]:
+    return {(document.parent / link).resolve() for link in links(document) if "://" not in link}
+
+
 @each_document
 def test_every_document_can_be_reached_from_the_readme(document: Path) -> None:
     start = REPOSITORY / "README.md"
-    targets = {(start.parent / link).resolve() for link in links(start) if "://" not in link}
-    assert document in {start, *targets}
+    index = REPOSITORY / "docs" / "README.md"
+    assert index in targets(start)
+    assert document in {start, *targets(start), *targets(index)}
+
+
+def test_the_readme_is_one_screen() -> None:
+    """Beside its picture: 50 lines, as a browser's window shows them."""
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 50
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -16,6 +16,8 @@ from virtwarden.paths import Paths
 from virtwarden.service.keeper import Keeper
 
 REPOSITORY = Path(__file__).parents[2]
+# The keeper reads a policy, which nobody but root may have written.
+pytestmark = pytest.mark.root
 
 
 class FakeDomain:

@@ -200,11 +200,13 @@ def test_an_emulator_that_is_not_there_is_named(run: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.root
 def test_a_probe_is_the_real_qemus_to_answer(run: Run) -> None:
     done = run(None, ["--version"], uid=64055)
     assert done.stdout.startswith("QEMU emulator version")
 
 
+@pytest.mark.root
 def test_neither_a_probe_nor_a_guest_is_refused(run: Run) -> None:
     done = run(None, ["-machine", "q35", "-drive", "file=/etc/shadow"])
     assert done.returncode == 1

@@ -207,5 +207,6 @@ def test_anybody_else_is_refused(other: dict[str, Any], said: str) -> None:
     assert said in refusal
 
 
+@pytest.mark.root
 def test_roots_capabilities_are_seen() -> None:
     assert wrapper.capabilities() != 0
