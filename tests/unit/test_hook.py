@@ -112,7 +112,7 @@ def test_a_step_that_is_not_ours_is_passed_without_a_look(called: Hook, op: str)
         ([], 0, ""),
         (["web01"], 0, ""),
         (["", "", "", ""], 0, ""),
-        (["a", "prepare"] * 9, 1, "virt-warden refuses a: libvirt gave no XML on stdin; to mend: "),
+        (["a", "prepare"] * 9, 1, "virt-warden refuses a: libvirt gave no XML on stdin; fix: "),
     ],
 )
 def test_arguments_that_libvirt_does_not_give_do_not_trip_it(
