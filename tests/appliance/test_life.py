@@ -7,7 +7,7 @@ import pytest
 from tests.appliance.boot_sector import COUNTER, counting_boot_sector
 from tests.appliance.machine import Host
 from tests.appliance.vm import IMAGES, Vm, defined
-from tests.host.domain import Disk, domain_xml
+from tests.host.domain import Disk, Nic, domain_xml
 
 BRIDGE = "br0"
 MAC = "52:54:00:00:00:01"
@@ -110,14 +110,24 @@ def test_a_vms_nvram_goes_with_it(either: Host) -> None:
     assert either.run(f"test -e {nvram}", check=False).exit == 1
 
 
+def with_addresses(host: Host, name: str) -> Vm:
+    """A VM whose NIC has an IPv6 address: nft 1.1 lists its rules in other words than it takes."""
+    host.run("ip link add br-life type bridge forward_delay 0 && ip link set br-life up")
+    nic = '[domain.nics.0]\naddresses = ["192.0.2.1", "2001:db8::1"]\n'
+    policy = f"/etc/virt-warden/policy.d/{name}.toml"
+    host.put(policy, f'[[domain]]\nmatch = "{name}"\n{nic}')
+    return defined(host, name, nics=[Nic("52:54:00:00:00:0a", "br-life")])
+
+
 def test_the_hook_does_its_work_without_the_service_and_a_vm_survives_its_end(
     guarded: Host,
 ) -> None:
     """libvirtd's profile confines the hook, and nothing that it hands its work on to."""
-    vm = defined(guarded, "alone")
+    vm = with_addresses(guarded, "alone")
     guarded.run("systemctl stop virt-warden")
     vm.start()
     assert vm.is_well()
+    assert "verified" in guarded.run("virt-warden log alone --event verified").stdout
     guarded.run("systemctl restart libvirtd && virsh iothreadinfo alone")
     assert vm.is_well()
     work = "/usr/share/virt-warden/virtwarden/hook.py"
