@@ -92,16 +92,17 @@ DEATHS = {
 @pytest.mark.parametrize("python", ["/usr/bin/python3", "/nonexistent/python3"])
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("length", [1, 1_000_000])
-def test_no_running_vm_ends_because_who_looks_at_it_died(
-    path: Path, length: int, death: str, python: str
+@pytest.mark.parametrize("step", ["reconnect", "restore"])
+def test_no_vm_ends_and_no_saved_memory_is_lost_because_who_does_the_work_died(
+    path: Path, step: str, length: int, death: str, python: str
 ) -> None:
-    """libvirt ends it where a hook fails at `reconnect`."""
+    """A hook that fails at `reconnect` ends the one, and at `restore`, by libvirt 11.3, the other."""
     does(path, DEATHS[death])
     logger = path.with_name("logger")
     logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
     logger.chmod(0o755)
     places = {"PYTHON": python, "LOGGER": str(logger)}
-    arguments = ["web'\n01", "reconnect", "begin", "-"]
+    arguments = ["web'\n01", step, "begin", "-"]
     answer = door(path, b"x" * length, arguments, **places)
     assert (answer.code, answer.stdout) == (0, b"")
     logged = Path(f"{path}.log").read_text()
@@ -110,7 +111,18 @@ def test_no_running_vm_ends_because_who_looks_at_it_died(
     assert ("No such file" in logged) == ("nonexistent" in python)
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step != "reconnect"])
+def test_a_vm_named_as_a_step_is_no_step(path: Path) -> None:
+    does(path, "import sys; sys.exit(1)")
+    assert door(path, arguments=["restore", "reconnect"], LOGGER="/bin/true").code == 0
+
+
+def test_what_is_refused_at_restore_is_refused(path: Path) -> None:
+    """The memory of `virsh restore FILE` stays, whatever its hook does."""
+    does(path, "import sys; sys.stderr.write('no'); sys.exit(1)")
+    assert door(path, arguments=["web01", "restore"]) == Answer(1, b"", b"no")
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("reconnect", "restore")])
 def test_who_is_killed_at_its_work_has_not_done_it(path: Path, step: str) -> None:
     does(path, DEATHS["killed"])
     assert door(path, arguments=["web01", step]).code == -9

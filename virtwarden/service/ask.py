@@ -111,8 +111,9 @@ def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
     posix.lseek(stdin, 0, 0)
     posix.dup2(stdin, 0)
     command = [PYTHON, "-IB", *argv]
-    if argv[2:3] == ["reconnect"]:
-        look_again(command)
+    step = argv[2:3]
+    if step in (["reconnect"], ["restore"]):
+        work_by_a_child(command, may_refuse=step == ["restore"])
     try:
         posix.execv(PYTHON, command)
     except OSError as error:
@@ -128,16 +129,18 @@ def memory_file() -> int:
         return posix.memfd_create("xml", posix.MFD_CLOEXEC)
 
 
-def look_again(command: list[str]) -> "NoReturn":
-    """Have the promises to a running VM checked.
+def work_by_a_child(command: list[str], *, may_refuse: bool) -> "NoReturn":
+    """Have the work done, and outlive whoever does it.
 
-    By a child, since libvirt would end that VM if its hook failed here: what befalls who checks,
-    killed for want of memory for example, is for the log.
+    libvirt ends the running VM whose hook fails at `reconnect`, and libvirt 11.3 deletes the saved
+    memory of one whose hook fails at `restore`: so a child that is killed, for want of memory for
+    example, is for the log. That it refuses a `restore` is for libvirt.
     """
     _, status = posix.waitpid(posix.posix_spawn(PYTHON, command, posix.environ), 0)
-    if status != 0:
+    code = posix.waitstatus_to_exitcode(status)
+    if code not in ((0, 1) if may_refuse else (0,)):
         raise ChildProcessError(f"wait status {status}")
-    posix._exit(0)
+    posix._exit(code)
 
 
 def do_the_work(argv: list[str]) -> "NoReturn":
