@@ -96,7 +96,7 @@ DEATHS = {
 def test_no_vm_ends_and_no_saved_memory_is_lost_because_who_does_the_work_died(
     path: Path, step: str, length: int, death: str, python: str
 ) -> None:
-    """A hook that fails at `reconnect` ends the one, and at `restore`, by libvirt 11.3, the other."""
+    """libvirt makes an end of either where the hook fails at that step."""
     does(path, DEATHS[death])
     logger = path.with_name("logger")
     logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
