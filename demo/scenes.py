@@ -153,7 +153,7 @@ def refusals(stage: Stage) -> None:
     stage.promise("what is not enrolled is refused, with the command that mends it", kept=told)
     mended = stage.run(mend).returncode == 0
     thief = stage.run("virsh start copycat")
-    told = thief.returncode != 0 and "running domain db01 uses it too" in thief.stderr
+    told = thief.returncode != 0 and "running domain db01 also uses it" in thief.stderr
     stage.promise("a disk that a running VM writes is refused to another", kept=mended and told)
     run("virt-warden", "unenrol", "copycat")
     stage.libvirt.undefine("copycat")

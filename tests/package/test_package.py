@@ -264,7 +264,7 @@ class TestRemove:
             nics = [Nic("52:54:00:00:00:01", br)]
             pid = warden.started("web01", disks=disks, nics=nics).pid
             said = package.remove()
-            assert "still runs under guard" in said
+            assert "still runs guarded" in said
             assert package.status() == "deinstall ok config-files"
             assert libvirt.pid("web01") == pid
             libvirt.restart()

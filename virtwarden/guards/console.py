@@ -42,7 +42,7 @@ def review(case: Case) -> list[Refusal]:
     if _certificates_without_tls(case):
         refusals.append(
             case.refusal(
-                "viewers are to show a certificate, and TLS is off",
+                "client_certificates needs tls",
                 where=case.rules.where("console.client_certificates"),
                 fix='set tls = "required" or client_certificates = "off" under [console]',
             )
@@ -64,7 +64,7 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
     if display.kind != "vnc":
         return [
             case.refusal(
-                f"a {display.kind} display, whose encryption and password nobody enforces",
+                f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
                 fix=f"make it type='vnc': {edit}",
             )
         ]
@@ -81,9 +81,9 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
 
 def _not_switched_off(case: Case, display: Display) -> Refusal:
     return case.refusal(
-        f"a {display.kind} display, which only its XML can take away, and displays are off",
+        f'a {display.kind} display, but the policy says display = "off"',
         where=case.rules.where("console.display"),
-        fix=f"take it out: virsh edit {shown(case.domain.name)}",
+        fix=f"remove it: virsh edit {shown(case.domain.name)}",
     )
 
 
@@ -99,11 +99,11 @@ def _review_sasl(case: Case) -> list[Refusal]:
     where = rules.where("console.sasl")
     if rules.tls != "required":
         fix = 'set tls = "required" or sasl = "off" under [console]'
-        return [case.refusal("viewers are asked by SASL, and TLS is off", where=where, fix=fix)]
+        return [case.refusal("sasl needs tls", where=where, fix=fix)]
     packages = case.facts.lacking_for_sasl(rules.sasl)
     if packages:
         fix = f'apt install {packages}, or set sasl = "off" under [console]'
-        return [case.refusal("SASL cannot ask viewers on this host", where=where, fix=fix)]
+        return [case.refusal("sasl does not work on this host", where=where, fix=fix)]
     return _review_keytab(case) if rules.sasl == "kerberos" else []
 
 
@@ -113,24 +113,26 @@ def _review_keytab(case: Case) -> list[Refusal]:
     found = case.facts.look(rules.keytab)
     if found.leaf is None or not stat.S_ISREG(found.leaf.mode) or found.symlink:
         fix = f"kadmin: ktadd -k {rules.keytab} vnc/HOST; or name the file that is there"
-        return [case.refusal(f"{rules.keytab} is no keytab", where=where, fix=fix)]
+        return [case.refusal(f"{rules.keytab} is not a keytab", where=where, fix=fix)]
     if found.leaf.uid != 0 or found.leaf.mode & stat.S_IRWXO:
         fix = f"chown root:root {rules.keytab}; chmod 600 {rules.keytab}"
-        return [case.refusal(f"{rules.keytab} is not root's alone", where=where, fix=fix)]
+        return [case.refusal(f"{rules.keytab} can be read by others", where=where, fix=fix)]
     if rules.client_certificates != "required":
         return [
             case.refusal(
-                "a guest that breaks out can read the keytab, and so be anybody at every console"
-                " whose viewers need a Kerberos ticket alone",
+                "an escaped guest can read the keytab and log in as anybody at each console that"
+                " asks only for Kerberos",
                 where=rules.where("console.client_certificates"),
                 fix='client_certificates = "required" beside it, or sasl = "tickets"',
             )
         ]
     if not rules.principals:
-        fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG": a group will not do'
+        fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG", not a group'
         where = rules.where("console.operators")
         return [
-            case.refusal("nobody with a Kerberos ticket may see its console", where=where, fix=fix)
+            case.refusal(
+                "operators names nobody who can log in with Kerberos", where=where, fix=fix
+            )
         ]
     return []
 
@@ -253,10 +255,10 @@ def _port_backend(case: Case) -> str:
 def _no_port_backend(case: Case) -> Refusal:
     wanted = " or ".join(_PORT_BACKENDS[case.rules.backend])
     return case.refusal(
-        f"nobody can be kept from its console by {wanted} on this host",
+        f"{wanted} does not work on this host, so admin_workstations cannot be enforced",
         where=case.rules.where("console.admin_workstations"),
-        fix="apt install nftables, then see what fails: nft list ruleset; or take"
-        " admin_workstations out",
+        fix="apt install nftables, then see what fails: nft list ruleset; or"
+        " remove admin_workstations",
     )
 
 
@@ -309,7 +311,7 @@ def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
     except HostError as error:
         return [] if case.rules.display == "off" else [error.what]
     if case.rules.display == "off":
-        return [f"{where} answers, and displays are off"]
+        return [f'{where} answers, but display = "off"']
     if case.rules.tls == "required" and offer.types != (VENCRYPT,):
         return [f"{where} offers security types {list(offer.types)}, not VeNCrypt alone"]
     if case.rules.tls == "required" and not set(offer.subtypes) <= X509_SUBTYPES:
@@ -317,7 +319,7 @@ def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
     if case.rules.sasl != "off" and set(offer.subtypes) != {X509_SASL}:
         return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)}, not SASL alone"]
     if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
-        return [f"{where} lets viewers in without a password"]
+        return [f"{where} accepts viewers without a password"]
     if case.rules.client_certificates == "required" and case.facts.vnc_takes_anyone(host, port):
         return [f"{where} asks viewers for no certificate"]
     return []
