@@ -18,10 +18,10 @@ help:
 
 ##@ Admins
 
-install: ## put virt-warden onto this host; domains come under guard by `virt-warden enrol`
+install: ## install virt-warden on this host; then enrol domains: virt-warden enrol
 	PYTHON=$(PYTHON) DESTDIR=$(DESTDIR) ARCHES="$(ARCHES)" UNITS=$(UNITS) packaging/install.sh
 
-uninstall: ## unenrol every domain and take virt-warden off this host
+uninstall: ## unenrol every domain and remove virt-warden from this host
 	packaging/uninstall.sh
 
 ifneq ($(RELEASE),)
@@ -32,27 +32,27 @@ demo test test-release test-unit test-libvirt test-package chaos bench:
 
 else
 
-demo: needs ## two VMs, each in its cell, in namespaces of their own: see what holds
+demo: needs ## see what the product does, with two VMs in their own namespaces
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m demo
 
 ##@ Developers
 
 test: needs-tests test-unit test-libvirt test-package ## all tests but those on a booted host
 
-test-release: needs-tests test-unit test-package ## those that turn on what differs from release to release
+test-release: needs-tests test-unit test-package ## the tests that depend on the release of Debian
 	$(PYTHON) -B -m tests.libvirt --by-release
 
-test-unit: ## fast and pure, and needs neither root nor libvirt
+test-unit: ## fast, and needs neither root nor libvirt
 	$(PYTHON) -B -m pytest tests/unit
 
-test-libvirt: ## a real libvirtd, QEMU and kernel, in namespaces of their own
+test-libvirt: ## tests with a real libvirtd, QEMU and kernel, in their own namespaces
 	$(PYTHON) -B -m tests.libvirt
 
-chaos: needs-tests ## starts, stops, kills and full disks by chance; SECONDS=600 SEED=… DEEDS=200
+chaos: needs-tests ## random starts, stops, kills and full disks; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
 		--seconds $(or $(SECONDS),600) --deeds $(or $(DEEDS),200) $(if $(SEED),--seed $(SEED))
 
-bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
+bench: needs-tests ## measure what a start and a frame cost; RUNS=5 is quick
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.start --runs $(RUNS)
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.many
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
@@ -60,7 +60,7 @@ bench: needs-tests ## what a start and a frame cost; RUNS=5 for a quick look
 
 endif
 
-fuzz: build/fuzz/.done ## the parsers that face attackers and mistakes; FUZZ_SECONDS=60 each
+fuzz: build/fuzz/.done ## fuzz the parsers of untrusted input; FUZZ_SECONDS=60 each
 	for parser in xml policy; do \
 		build/fuzz/bin/python -B -m tests.fuzz.$$parser -artifact_prefix=build/ \
 			-max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; done
@@ -70,10 +70,10 @@ build/fuzz/.done: packaging/fuzz-requirements.txt
 	build/fuzz/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-test-appliance: deb ## a whole Debian host, booted, with the .deb on it; ALL=1 for every scenario
+test-appliance: deb ## tests on a booted Debian host with the .deb; ALL=1 for every scenario
 	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(DEBIAN),--debian $(DEBIAN))
 
-appliance: deb ## what test-appliance boots from, where it is not there yet
+appliance: deb ## the disk image for test-appliance, if it is missing
 	$(PYTHON) -B -m tests.appliance --images $(if $(DEBIAN),--debian $(DEBIAN))
 
 lint: tools ## ruff, mypy and shellcheck

@@ -79,12 +79,12 @@ def _rate(wires: wiring.Wires, number: int, frame: bytes) -> float:
         # The kernel's queue before a port holds 1000 (net.core.netdev_max_backlog).
         while wires.arrived() - before < sent:
             if time.perf_counter() - began > _TOO_LONG_SECONDS:
-                raise RuntimeError("frames were lost on the way: this measures nothing")
+                raise RuntimeError("frames were lost: no result")
     return sent / seconds
 
 
 def _print_table(ways: list[Way], taps: list[int]) -> None:
-    print("Frames a second, medians, and what part of those without a filter.\n")
+    print("Frames a second: medians, and their ratio to no filter.\n")
     print(f"{'taps':<26}" + "".join(f"{number:>16}" for number in taps))
     plain, *_ = ways
     for way in ways:

@@ -152,7 +152,8 @@ def _check_users(names: list[str]) -> None:
 def _print_table(ways: list[Way], vms: int) -> None:
     plain, *_ = ways
     print(
-        f"Seconds until {vms} VMs run that were started at once: the first time, then a median.\n"
+        f"Seconds until {vms} VMs run that were started at once: first run, then the"
+        " median of the others.\n"
     )
     for way in ways:
         usual = median(way.seconds)

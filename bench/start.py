@@ -181,7 +181,7 @@ def _seconds(act: Callable[[], None]) -> float:
 
 
 def _print_table(ways: list[Way], runs: int) -> None:
-    print(f"Medians of {runs} runs each, in ms, and how often libvirt's own without a hook.\n")
+    print(f"Medians of {runs} runs each: in ms, and as a multiple of libvirt without a hook.\n")
     print(f"{'':<29}{'start':>14}{'destroy':>16}{'both':>16}")
     plain, *_ = ways
     for way in ways:

@@ -14,7 +14,7 @@ def main() -> int:
     """Play all scenes, in order. Gives the exit code."""
     screen = Screen(sys.stdout)
     began = time.monotonic()
-    screen.say("Two virtual machines, in namespaces of their own: your host is not touched.")
+    screen.say("Two virtual machines in their own namespaces: your host is not changed.")
     with private_host() as host:
         stage = build(screen, *host)
         for title, scene in SCENES:

@@ -26,14 +26,14 @@ _KINDS_OF_SECURITY = {
 
 
 def start(stage: Stage) -> None:
-    """One command enrols all VMs; from then on each start is guarded."""
+    """One command enrols all VMs; each later start is guarded."""
     enrolled = stage.run("virt-warden enrol --all")
     started = [stage.run(f"virsh start {name}").returncode for name in MACS]
-    stage.promise("both run, under guard", kept=[enrolled.returncode, *started] == [0, 0, 0])
+    stage.promise("both run, guarded", kept=[enrolled.returncode, *started] == [0, 0, 0])
 
 
 def processes(stage: Stage) -> None:
-    """Each QEMU is a user of its own, and holds no privilege."""
+    """Each QEMU has its own user and no privilege."""
     listed = stage.run("ps --cols 76 -o user:10,uid,pid,args -C qemu-system-x86").stdout
     users = {line.split()[0] for line in listed.splitlines()[1:]}
     stage.promise("each VM runs as its own user", kept=users == {user(name) for name in MACS})
@@ -60,15 +60,17 @@ def disks(stage: Stage) -> None:
     listed = stage.run(f"ls -l {IMAGES}").stdout
     owners = {line.split()[-1]: line.split()[2] for line in listed.splitlines()[1:]}
     expected = {image(name).name: user(name) for name in MACS} | {image("base").name: "root"}
-    stage.promise("each disk is its VM's, the shared base is root's", kept=owners == expected)
+    stage.promise(
+        "each disk belongs to its VM's user, the shared base to root", kept=owners == expected
+    )
 
     as_web = f"runuser -u {user('web01')} --"
     own = stage.run(f"{as_web} head -c 3 {image('web01')}")
     stage.promise("web01 reads its own disk", kept=own.stdout == "QFI")
     theirs = stage.run(f"{as_web} head -c 3 {image('db01')}")
-    stage.promise("web01 cannot read db01's", kept=_denied(theirs.returncode, theirs.stderr))
+    stage.promise("web01 cannot read db01's disk", kept=_denied(theirs.returncode, theirs.stderr))
     base = stage.run(f"{as_web} sh -c ': >> {image('base')}'")
-    stage.promise("nor write the base of both", kept=_denied(base.returncode, base.stderr))
+    stage.promise("web01 cannot write the shared base", kept=_denied(base.returncode, base.stderr))
 
 
 def _denied(code: int, said: str) -> bool:
@@ -76,7 +78,7 @@ def _denied(code: int, said: str) -> bool:
 
 
 def frames(stage: Stage) -> None:
-    """What web01 sends in db01's name dies at its tap."""
+    """Frames that web01 sends with db01's address are dropped at its tap."""
     stage.run("virsh domiflist web01")
     own, other = MACS["web01"], MACS["db01"]
     sent = {
@@ -91,8 +93,8 @@ def frames(stage: Stage) -> None:
     for what, frame in sent.items():
         stage.screen.output(f"{what:<52}{'arrived' if frame in arrived else 'dropped'}")
     honest, spoofed, honest_arp, spoofed_arp = (frame in arrived for frame in sent.values())
-    stage.promise("what is honest arrives at a neighbour", kept=honest and honest_arp)
-    stage.promise("what is spoofed does not", kept=not spoofed and not spoofed_arp)
+    stage.promise("honest frames arrive at a neighbour", kept=honest and honest_arp)
+    stage.promise("spoofed frames do not", kept=not spoofed and not spoofed_arp)
 
 
 def _frame(source: str) -> bytes:
@@ -100,14 +102,14 @@ def _frame(source: str) -> bytes:
 
 
 def console(stage: Stage) -> None:
-    """VNC speaks TLS alone, and lets in those alone who know the password."""
+    """VNC offers only TLS, and accepts only viewers with the password."""
     display = stage.run("virsh vncdisplay web01").stdout.strip()
     host, _, number = display.rpartition(":")
     address = host or "127.0.0.1", _FIRST_VNC_PORT + int(number)
     types, subtypes = vnc.security_types(*address), vnc.vencrypt_subtypes(*address)
     stage.screen.output(f"offered:                   {_named(types)}, in it {_named(subtypes)}")
     only_x509 = types == [vnc.SECURITY_VENCRYPT] and subtypes == [vnc.VENCRYPT_X509_VNC]
-    stage.promise("VeNCrypt with x509 is all that is offered", kept=only_x509)
+    stage.promise("only VeNCrypt with x509 is offered", kept=only_x509)
 
     answers = vnc.try_plain(*address)
     for kind, answer in answers.items():
@@ -122,7 +124,7 @@ def console(stage: Stage) -> None:
     stage.screen.output(f"TLS, a wrong password:     {wrong}")
     stage.screen.output(f"TLS, the right password:   {right}")
     stage.promise(
-        "the password opens it, over TLS with a certificate that was verified",
+        "the right password opens it, over TLS with a verified certificate",
         kept=(unset, wrong, right) == (_REFUSED, _REFUSED, "QEMU (web01)"),
     )
 
@@ -145,32 +147,32 @@ def _set_password(stage: Stage) -> None:
 
 
 def refusals(stage: Stage) -> None:
-    """A domain that breaks a rule does not start, and its admin is told what to do."""
+    """A domain that breaks a rule does not start; the refusal names the fix."""
     stage.libvirt.define(domain_xml("copycat", disks=[Disk(image("db01"))]))
     stranger = stage.run("virsh start copycat")
-    mend = "virt-warden enrol copycat"
-    told = stranger.returncode != 0 and f"fix: {mend}" in stranger.stderr
-    stage.promise("what is not enrolled is refused, with the command that mends it", kept=told)
-    mended = stage.run(mend).returncode == 0
+    fix = "virt-warden enrol copycat"
+    told = stranger.returncode != 0 and f"fix: {fix}" in stranger.stderr
+    stage.promise("a domain that is not enrolled is refused, and the fix is named", kept=told)
+    fixed = stage.run(fix).returncode == 0
     thief = stage.run("virsh start copycat")
-    told = thief.returncode != 0 and "running domain db01 uses it too" in thief.stderr
-    stage.promise("a disk that a running VM writes is refused to another", kept=mended and told)
+    told = thief.returncode != 0 and "running domain db01 also uses it" in thief.stderr
+    stage.promise("a disk that a running VM writes is refused to another", kept=fixed and told)
     run("virt-warden", "unenrol", "copycat")
     stage.libvirt.undefine("copycat")
 
 
 def status(stage: Stage) -> None:
-    """The kernel is asked anew, so that a promise that was broken later shows too."""
+    """`status` asks the kernel each time, so it also reports a later breach."""
     healthy = stage.run("virt-warden status web01")
     stage.promise("all guards are up", kept=healthy.returncode == 0)
     stage.run(f"nft flush chain netdev virt-warden vmw-{stage.tap('web01')}")
     broken = stage.run("virt-warden status")
     told = broken.returncode == 1 and "! web01: network:" in broken.stdout
-    stage.promise("a rule that somebody deletes is missed at once", kept=told)
+    stage.promise("status reports a deleted rule at once", kept=told)
 
 
 def stop(stage: Stage) -> None:
-    """After the stop all is as it was; after `unenrol` libvirt's XML and /etc/passwd too."""
+    """After the stop the host is as before; after `unenrol` also libvirt's XML and /etc/passwd."""
     for name in MACS:
         stage.run(f"virsh destroy {name}")
     stage.run(f"ls -l {IMAGES}")
@@ -185,17 +187,17 @@ def stop(stage: Stage) -> None:
     )
     for what in changed:
         stage.screen.output(f"{what} was:\n{stage.before.get(what)}\nand is:\n{after.get(what)}")
-    stage.promise("owners, modes, rules, users and XML are what they were", kept=not changed)
+    stage.promise("owners, modes, rules, users and XML are as before", kept=not changed)
 
 
 SCENES: tuple[tuple[str, Callable[[Stage], None]], ...] = (
-    ("Two VMs on one base image come under guard", start),
-    ("Each VM is a user of its own, without any privilege", processes),
+    ("Two VMs on one base image are enrolled and start", start),
+    ("Each VM has its own user, without privileges", processes),
     ("Each VM's disk is its own", disks),
-    ("Nobody speaks in another's name", frames),
-    ("The console wants TLS and a password", console),
-    ("What breaks a rule does not start", refusals),
-    ("Promises are checked, not believed", status),
+    ("No VM can send with another's address", frames),
+    ("The console needs TLS and a password", console),
+    ("A domain that breaks a rule does not start", refusals),
+    ("Promises are checked on the running VM", status),
     ("Nothing is left after the stop", stop),
 )
 """Each scene with its title, in the order in which they are played."""

@@ -1,7 +1,10 @@
 # shellcheck shell=sh
-# What is left of virt-warden after its removal, purged: the VMs' users, if they own nothing any
-# more, and all that was remembered of them. Says what it leaves, and why. It is a part of the
-# package's postrm, which may count on nothing but essential packages (Debian Policy 7.2).
+# Purges what a removal leaves: the VMs' users, if they own nothing any more, and virt-warden's state.
+# Says what it keeps, and why. The package's postrm contains it, so it may use only essential packages
+# (Debian Policy 7.2).
+#
+# The ledger of uids stays: a file that a VM left behind must not belong to a later VM. With
+# VIRT_WARDEN_FORGET_UIDS=1 in the environment it goes too.
 state=/var/lib/virt-warden
 search_seconds=60
 kept=0
@@ -39,7 +42,7 @@ purge_users() {
         elif [ -n "$file" ]; then
             printf '%s\n' "user $name, who owns $file (give it away, then: userdel $name)"
         elif [ $searched = no ]; then
-            echo "user $name: not all files were looked at in $search_seconds s" \
+            echo "user $name: not all files could be searched in $search_seconds s" \
                 "(find / -uid $uid; then: userdel $name)"
         else
             userdel "$name" >/dev/null 2>&1 || echo "user $name: userdel failed"
@@ -52,22 +55,28 @@ purge_users() {
 
 purge_state() {
     for journal in "$state"/domains/*/run.journal; do
-        [ ! -e "$journal" ] || left "$journal: its VM still runs, or its undo failed"
+        [ ! -e "$journal" ] || left "$journal: its VM still runs, or its changes could not be undone"
     done
     if [ -e "$state/hook.json" ]; then
         left "a hook in /etc/libvirt/hooks, until the VMs that ran at the removal have stopped" \
             "and what was saved of them is restored; the rest goes with it"
-        [ ! -d "$state/farewell" ] || touch "$state/farewell/purge-wanted"
+        # The hook that stays purges once more when it goes, without this environment.
+        [ ! -d "$state/farewell" ] ||
+            printf %s "${VIRT_WARDEN_FORGET_UIDS:-}" >"$state/farewell/purge-wanted"
     fi
     if [ $kept -gt 0 ]; then
-        left "$state: what must be undone, and which uids must not be given to another VM"
+        left "$state: what must be undone, and the uids that no other VM may get"
         return
     fi
+    forget=${VIRT_WARDEN_FORGET_UIDS:-$(cat "$state/farewell/purge-wanted" 2>/dev/null || :)}
     rm -rf "$state/domains" "$state/shared" "$state/console-ca" "$state/farewell" /run/virt-warden
-    rm -f "$state/uids"
-    # What an admin set up by virt-warden for the host itself goes on without it.
-    rmdir "$state" 2>/dev/null || [ ! -d "$state" ] ||
-        left "$state:$(find "$state" -mindepth 1 -maxdepth 1 -printf ' %f')"
+    [ -z "$forget" ] || rm -f "$state/uids"
+    [ ! -e "$state/uids" ] ||
+        left "$state/uids: the uids that no other VM may get (to delete it: rm $state/uids)"
+    # What an admin set up with virt-warden for the host itself works without it.
+    others=$(find "$state" -mindepth 1 -maxdepth 1 ! -name uids -printf ' %f' 2>/dev/null || :)
+    [ -z "$others" ] || left "$state:$others"
+    rmdir "$state" 2>/dev/null || :
 }
 
 purge() {

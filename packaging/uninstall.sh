@@ -1,6 +1,6 @@
 #!/bin/sh
-# Take virt-warden, installed by `make install`, off this host: first every domain is made again
-# what it was. With --purge, what it remembers goes too.
+# Removes virt-warden, installed by `make install`: first unenrols every domain. With --purge it also
+# removes users and state, like the package's purge.
 set -eu
 cd "$(dirname "$0")/.."
 for unit in packaging/systemd/*; do
@@ -8,7 +8,7 @@ for unit in packaging/systemd/*; do
     rm -f "/usr/lib/systemd/system/${unit##*/}"
 done
 [ ! -x /usr/sbin/virt-warden ] || /usr/sbin/virt-warden package remove || {
-    echo "not uninstalled: mend the above first, or a domain would not start any more" >&2
+    echo "not uninstalled: fix the above first, or a domain could no longer start" >&2
     exit 1
 }
 rm -rf /usr/share/virt-warden /usr/lib/virt-warden /usr/share/doc/virt-warden
@@ -22,6 +22,6 @@ if [ "${1:-}" = --purge ]; then
     . packaging/purge.sh
     purge
 else
-    echo "left: /etc/virt-warden, /etc/pam.d/virt-warden (yours), /var/lib/virt-warden and the" \
-        "VMs' users (which uids were ever used); packaging/uninstall.sh --purge removes them"
+    echo "left: /etc/virt-warden and /etc/pam.d/virt-warden (yours), /var/lib/virt-warden and the VMs'" \
+        "users; packaging/uninstall.sh --purge removes them, except the ledger of used uids"
 fi

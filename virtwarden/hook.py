@@ -85,7 +85,7 @@ def _may_fail(call: _Call) -> bool:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
-        return f"the host's disk does not take it: {error}{FIX}df -h /run /var; findmnt /var"
+        return f"the host's disk is full or read-only: {error}{FIX}df -h /run /var; findmnt /var"
     fix = "report this; meanwhile: virt-warden unenrol, and managed = [] in the policy"
     return f"internal error: {error!r}{FIX}{fix}"
 

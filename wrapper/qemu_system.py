@@ -156,11 +156,11 @@ AGAIN = "start {name} once more through libvirt, or " + LEAVE
 ENROL = "'virt-warden enrol {name}' if the policy manages it, or " + LEAVE
 HOOK = "'virt-warden package configure' puts its hook in place; " + ENROL
 XML = (
-    "'virsh edit {name}', take it out of <qemu:commandline>; or allow it in the policy, by"
+    "'virsh edit {name}', remove it from <qemu:commandline>; or allow it in the policy, by"
     ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'
 )
 STANDING = (
-    "'virsh edit {name}', take passwd= out of <graphics>, and vnc_password out of"
+    "'virsh edit {name}', remove passwd= from <graphics>, and vnc_password from"
     ' /etc/libvirt/qemu.conf; or static_passwords = "allow" in the policy'
 )
 LANDLOCKED = (
@@ -170,7 +170,7 @@ LANDLOCKED = (
 
 
 class Refusal(Exception):
-    """Why this guest may not start, and what mends it ({name} stands for the domain's)."""
+    """Why this guest may not start, and the fix ({name} stands for the domain's)."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
@@ -520,7 +520,7 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
         if option.name != "vnc":
             continue
         if "on" in option.under("password") and not ticket["static_passwords"]:
-            yield Refusal("its VNC display has a password that stands for ever", STANDING)
+            yield Refusal("its VNC display has a static password", STANDING)
         for address in option.under("vnc") or [""]:
             if endpoint(address) not in planned:
                 yield Refusal(f"VNC at {endpoint(address)!r} is not a planned console", XML)
@@ -769,7 +769,7 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
         what = f"this kernel has no Landlock ({os.strerror(_ctypes.get_errno())})"
         if wanted["required"]:
             raise Refusal(what, LANDLOCKED)
-        say(ticket["name"], "goes without a sandbox for", what, LANDLOCKED)
+        say(ticket["name"], "starts without a sandbox for", what, LANDLOCKED)
         return
     files, ports, scoped = LANDLOCK[min(abi, max(LANDLOCK))]
     ports &= BIND_TCP * (wanted["bind"] is not None) | CONNECT_TCP * (wanted["connect"] is not None)

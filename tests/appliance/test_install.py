@@ -56,7 +56,7 @@ def test_vms_keep_running_through_the_packages_life_and_start_plainly_after_it(
         assert vm.is_well()
         vm.virsh("destroy")
         assert "virt-warden" not in vm.virsh("dumpxml", "--inactive")
-    host.run("apt-get -q purge -y virt-warden", seconds=600)
+    host.run("VIRT_WARDEN_FORGET_UIDS=1 apt-get -q purge -y virt-warden", seconds=600)
     assert _traces(host) == former
 
 

@@ -167,7 +167,7 @@ BREAKS: dict[str, tuple[str, str, str, str | None]] = {
         "br-lan",
         None,
     ),
-    "the host speaks IPv6 there": (
+    "the host uses IPv6 there": (
         "sysctl -w net/ipv6/conf/br-lan/disable_ipv6=0",
         "host-ipv6",
         "br-lan",

@@ -95,8 +95,8 @@ def test_an_image_that_lost_its_label_is_a_breach(host: Host, web: Vm) -> None:
 @pytest.mark.parametrize(
     ("label", "fix"),
     [
-        ("<seclabel type='none' model='selinux'/>", "take <seclabel type='none'> out"),
-        (_UNCONFINED, "take <label> and <baselabel> out"),
+        ("<seclabel type='none' model='selinux'/>", "remove <seclabel type='none'>"),
+        (_UNCONFINED, "remove <label> and <baselabel> from its <seclabel model='selinux'>"),
     ],
 )
 def test_a_vm_that_goes_without_a_label_of_its_own_is_refused(

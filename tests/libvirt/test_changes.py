@@ -384,7 +384,7 @@ def test_a_file_swapped_before_the_undo_is_left_alone_and_reported(ground: Groun
     ground.image.write_text("another's")
     ground.image.chmod(0o640)
     report = change.undo(PATHS, before)
-    assert "left as they are" in report
+    assert "are not changed" in report
     assert ground.image.stat().st_mode & 0o777 == 0o640
 
 
@@ -466,7 +466,7 @@ def test_a_claim_on_a_file_that_another_domain_writes_is_refused(ground: Ground)
     assert isinstance(claim, Claim)
     before = _done(claim)
     for write in (True, False):
-        with pytest.raises(Refusal, match="running domain web01 uses it too"):
+        with pytest.raises(Refusal, match="running domain web01 also uses it"):
             _done(replace(claim, domain=OTHER, name="db01", write=write))
     claim.undo(PATHS, before)
     other = replace(claim, domain=OTHER, name="db01")

@@ -222,7 +222,7 @@ class TestExplain:
             "issue a console certificate for",
             f"drop what comes from its-tap with source MAC other than {MAC}",
             f"write {PATHS.cell(uuid)}/ticket.json",
-            "after the stop, end every process that user vmw-told left",
+            "end every process of user vmw-told after the stop",
         ):
             assert f"  - {step}" in said
 
@@ -254,7 +254,7 @@ class TestExplain:
         set_policy(LEFT_ALONE)
         warden.libvirt.define(domain_xml("web01"))
         said = warden.command("explain", "web01").stdout
-        assert said == f"web01 is not managed ({POLICY}:1): left alone.\n"
+        assert said == f"web01 is unmanaged ({POLICY}:1): virt-warden does not guard it.\n"
 
 
 def everything(images: Path, bridge: str) -> str:
@@ -445,7 +445,7 @@ class TestCheck:
         set_policy(f'{ENFORCING}{entry}[[domain]]\nmatch = "yet-to-come-*"\nmode = "permissive"\n')
         warden.enrolled("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
         done = warden.command("check")
-        assert "keeps all that the policy asks for, for 1 managed domains" in done.stdout
+        assert "can do all that the policy asks for, for 1 managed domains" in done.stdout
 
     def test_what_the_policy_says_of_nobody_is_told(self, warden: Warden, images: Path) -> None:
         nics = '[domain.nics."52:54:00:99:99:99"]\naddresses = ["192.0.2.1"]\n'

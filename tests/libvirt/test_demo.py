@@ -96,15 +96,15 @@ def leave_a_rule(_stage: Stage) -> None:
 # In an order in which what one sabotage leaves behind does not spoil what the next one shows.
 SABOTAGES: tuple[tuple[Scene, Scene, str], ...] = (
     (scenes.processes, run_a_vm_unguarded, "each VM runs as its own user"),
-    (scenes.disks, open_a_disk, "web01 cannot read db01's"),
-    (scenes.disks, open_the_base, "nor write the base of both"),
-    (scenes.frames, delete_the_filter, "what is spoofed does not"),
-    (scenes.frames, cut_the_cable, "Nobody speaks in another's name (TimeoutError"),
+    (scenes.disks, open_a_disk, "web01 cannot read db01's disk"),
+    (scenes.disks, open_the_base, "web01 cannot write the shared base"),
+    (scenes.frames, delete_the_filter, "spoofed frames do not"),
+    (scenes.frames, cut_the_cable, "No VM can send with another's address (TimeoutError"),
     (scenes.console, start_without_tls, "a viewer without TLS is turned away"),
-    (scenes.console, start_without_password, "VeNCrypt with x509 is all that is offered"),
+    (scenes.console, start_without_password, "only VeNCrypt with x509 is offered"),
     (scenes.refusals, be_permissive, "what is not enrolled is refused"),
     (scenes.status, delete_the_filter, "all guards are up"),
-    (scenes.stop, leave_a_rule, "owners, modes, rules, users and XML are what they were"),
+    (scenes.stop, leave_a_rule, "owners, modes, rules, users and XML are as before"),
 )
 
 
@@ -123,7 +123,7 @@ def test_every_scene_tells_of_a_promise_that_is_broken(stage: Stage) -> None:
 def test_the_first_scene_tells_that_nothing_starts(stage: Stage) -> None:
     set_policy("managed = 1\n")
     scenes.start(stage)
-    assert stage.screen.broken == ["both run, under guard"]
+    assert stage.screen.broken == ["both run, guarded"]
 
 
 @pytest.fixture(scope="module")
@@ -165,4 +165,4 @@ def by_scene(printed: str) -> dict[str, list[str]]:
 def test_the_demo_fails_where_the_filter_is_deleted_between_two_scenes() -> None:
     done = run(*PRIVATE_HOST, sys.executable, "-B", "-c", SABOTAGED, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "\nBROKEN: what is spoofed does not\n" in done.stdout
+    assert "\nBROKEN: spoofed frames do not\n" in done.stdout

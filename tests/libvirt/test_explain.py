@@ -75,4 +75,4 @@ def test_a_domain_that_is_left_alone_is_told_by_which_line(warden: Warden) -> No
     set_policy("managed = []\n")
     warden.libvirt.define(domain_xml("web01"))
     said = warden.command("explain", "web01").stdout
-    assert said == f"web01 is not managed ({POLICY}:1): left alone.\n"
+    assert said == f"web01 is unmanaged ({POLICY}:1): virt-warden does not guard it.\n"

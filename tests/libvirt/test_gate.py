@@ -224,7 +224,7 @@ class TestOthers:
         vpn = request.getfixturevalue("vpn")
         with listening(bridge) as (listener, other):
             assert arrived(vpn, plain(VICTIM), listener, other) == []
-            assert f"{vpn}, which is no guarded" in warden.command("network", "admit").stdout
+            assert f"{vpn} is admitted (foreign tap)" in warden.command("network", "admit").stdout
             assert arrived(vpn, plain(VICTIM), listener, other) == [plain(VICTIM)]
 
     def test_a_tap_that_the_policy_names_needs_nobody_to_let_it_in(

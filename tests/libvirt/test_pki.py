@@ -145,7 +145,7 @@ def test_what_is_revoked_opens_nothing_after_libvirt_has_read_the_list(
     assert by_tls(alice).returncode != 0
     assert by_tls(bob).returncode == 0
     again = remote.command("pki", "revoke", "remote", "alice", *passphrase, check=False)
-    assert "issued nothing that holds for alice" in again.stderr
+    assert "the remote CA issued no valid certificate for alice" in again.stderr
     listed = json.loads(remote.command("pki", "list", "remote", "--json").stdout)
     assert [(one["name"], bool(one["revoked"])) for one in listed[1:]] == [
         ("alice", True),
@@ -159,7 +159,7 @@ def test_a_passphrase_that_is_wrong_short_or_open_to_others_is_refused(
 ) -> None:
     file = tmp_path / "wrong"
     file.write_text("another passphrase")
-    for mode, words in ((0o600, "wrong passphrase"), (0o640, "others than root can read it")):
+    for mode, words in ((0o600, "wrong passphrase"), (0o640, "users other than root can read it")):
         file.chmod(mode)
         done = remote.command("pki", "server", "--passphrase-file", str(file), check=False)
         assert words in done.stderr
@@ -168,7 +168,7 @@ def test_a_passphrase_that_is_wrong_short_or_open_to_others_is_refused(
     done = remote.command("pki", "init", "consoles", "--passphrase-file", str(file), check=False)
     assert "fewer than 12 characters" in done.stderr
     done = remote.command("pki", "init", "remote", "--sealed", check=False)
-    assert "is there already" in done.stderr
+    assert "already exists" in done.stderr
 
 
 def test_no_key_of_an_authority_is_on_the_disk_in_the_clear(
@@ -220,7 +220,7 @@ class TestNss:
 
     def test_it_cannot_be_sealed_as_well(self, warden: Warden) -> None:
         done = warden.command("pki", "init", "--nss", "--sealed", "remote", check=False)
-        assert "an NSS database has a passphrase" in done.stderr
+        assert "an NSS database needs a passphrase" in done.stderr
         assert not REMOTE_CA.exists()
 
 

@@ -269,7 +269,7 @@ def test_where_a_command_fails_all_is_as_it_was_and_setup_can_be_repeated(host: 
         failed = host.command("remote", "setup", "ssh", "--yes", check=False)
         assert failed.returncode != 0
         assert "sshd -t` failed" in failed.stderr
-        assert "the files are as they were" in failed.stderr
+        assert "no file was changed" in failed.stderr
         assert len(failed.stderr.splitlines()) == 1
         assert not SSHD.exists()
     finally:

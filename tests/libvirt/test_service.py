@@ -366,6 +366,6 @@ def test_a_managed_domain_that_is_unenrolled_by_hand_is_not_lost(
     define(warden, syslog, "web01")
     syslog.clear()
     said = warden.command("unenrol", "web01").stdout
-    assert "manages it all the same" in said
+    assert "still manages it: exclude it there" in said
     assert "policy.toml:1" in said
     syslog.wait_for("event=enrolled domain=web01 ", SECONDS)

@@ -239,7 +239,7 @@ def test_a_disk_that_a_running_vm_writes_is_refused_to_another(
     warden.enrolled("web02", disks=[disk])
     line = warden.refusal("web02")
     assert "disk vda" in line
-    assert "running domain web01 uses it too" in line
+    assert "running domain web01 also uses it" in line
     warden.libvirt.destroy("web01")
     warden.libvirt.start("web02")
 
@@ -249,7 +249,7 @@ def test_a_base_that_another_vm_would_write_is_refused(warden: Warden, images: P
     overlay = qcow2(images / "web01.qcow2", backing=base, backing_format="qcow2")
     warden.started("web01", disks=[Disk(overlay)])
     warden.enrolled("web02", disks=[Disk(base)])
-    assert "running domain web01 uses it too" in warden.refusal("web02")
+    assert "running domain web01 also uses it" in warden.refusal("web02")
 
 
 def test_an_image_that_grew_a_base_since_its_enrolment_is_not_followed(

@@ -51,7 +51,7 @@ def package(deb: Path, libvirt: Libvirt, quick_host: None) -> Iterator[Package]:
     yield package
     libvirt.remove_domains()
     if package.status():
-        package.purge()
+        package.purge(forget_uids=True)
 
 
 @pytest.fixture

@@ -36,9 +36,10 @@ class Package:
         """Remove; fails the test where the package's scripts do."""
         return _said(run(*_DPKG, "--remove", _NAME))
 
-    def purge(self) -> str:
+    def purge(self, *, forget_uids: bool = False) -> str:
         """Purge; harmless where it is not there."""
-        return _said(run(*_DPKG, "--purge", _NAME))
+        environment = ["env", "VIRT_WARDEN_FORGET_UIDS=1"] if forget_uids else []
+        return _said(run(*environment, *_DPKG, "--purge", _NAME))
 
     def refusal_to_remove(self) -> str:
         """Remove, which fails; what was said."""

@@ -25,7 +25,7 @@ def warden(libvirt: Libvirt, quick_host: None) -> Iterator[Warden]:
     run("make", "-C", str(CHECKOUT), "install")
     yield Warden(libvirt)
     libvirt.remove_domains()
-    run(UNINSTALL, "--purge")
+    run("env", "VIRT_WARDEN_FORGET_UIDS=1", UNINSTALL, "--purge")
 
 
 def files_below(*tops: str) -> set[str]:

@@ -191,7 +191,7 @@ class TestInstall:
         warden.command("enrol", "web01")
         libvirt.start("web01")
         libvirt.destroy("web01")
-        package.purge()
+        package.purge(forget_uids=True)
         after = {**traces(), "xml": libvirt.xml("web01").splitlines()}
         for kind in ("users", "groups", "rules", "interfaces", "xml"):
             assert after[kind] == before[kind], kind
@@ -281,7 +281,7 @@ class TestRemove:
             nics = [Nic("52:54:00:00:00:01", br)]
             pid = warden.started("web01", disks=disks, nics=nics).pid
             said = package.remove()
-            assert "still runs under guard" in said
+            assert "still runs guarded" in said
             assert package.status() == "deinstall ok config-files"
             assert libvirt.pid("web01") == pid
             libvirt.restart()
@@ -456,12 +456,30 @@ class TestPurge:
         libvirt.destroy("web01")
         package.remove()
         assert users.account("vmw-web01") is not None
-        said = package.purge()
+        said = package.purge(forget_uids=True)
         assert users.account("vmw-web01") is None
         assert users.group_id("vmw-web01") is None
         assert not STATE.exists()
         assert not Path("/run/virt-warden").exists()
         assert "left" not in said
+
+    def test_the_ledger_stays_so_that_no_later_vm_gets_a_uid_again(
+        self, warden: Warden, package: Package, libvirt: Libvirt
+    ) -> None:
+        warden.started("web01")
+        libvirt.destroy("web01")
+        former = users.account("vmw-web01")
+        assert former is not None
+        said = package.purge()
+        assert users.account("vmw-web01") is None
+        assert [path.name for path in STATE.iterdir()] == ["uids"]
+        assert f"left: {STATE}/uids: the uids that no other VM may get" in said
+        package.install()
+        warden.enrolled("web01")
+        libvirt.start("web01")
+        again = users.account("vmw-web01")
+        assert again is not None
+        assert again.uid > former.uid
 
     @pytest.mark.parametrize("group_only", [False, True])
     def test_a_user_that_owns_a_file_stays_and_the_file_is_named(
@@ -493,28 +511,36 @@ class TestPurge:
         assert f"files of yours, such as {mine}" in said
         mine.unlink()
 
+    @pytest.mark.parametrize("forget", [False, True])
     def test_while_a_vm_runs_what_it_needs_stays_and_goes_when_it_stops(
-        self, warden: Warden, package: Package, libvirt: Libvirt, images: Path
+        self, warden: Warden, package: Package, libvirt: Libvirt, images: Path, forget: bool
     ) -> None:
         disk = qcow2(images / "disk.qcow2")
         before = owner(disk)
         warden.started("web01", disks=[Disk(disk)])
         warden.started("db01")
         libvirt.destroy("db01")
-        said = package.purge()
+        said = package.purge(forget_uids=forget)
         assert "left: user vmw-web01, whose VM still runs" in said
         assert users.account("vmw-db01") is None
         libvirt.destroy("web01")
         assert owner(disk) == before
-        wait_until_gone(STATE)
+        wait_until_left(STATE, [] if forget else ["uids"])
         assert users.account("vmw-web01") is None
         assert not HOOK.exists()
         plainly_started(libvirt, "web01")
 
 
-def wait_until_gone(path: Path) -> None:
-    """The purge goes on by itself when the last VM has stopped: wait for its last act."""
+def wait_until_left(directory: Path, names: list[str]) -> None:
+    """The purge goes on by itself when the last VM has stopped: wait for its last act.
+
+    Without names, the directory itself goes.
+    """
     deadline = time.monotonic() + 30
-    while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still there: {list(path.rglob('*'))}"
+    while directory.exists() != bool(names) or sorted(_names(directory)) != names:
+        assert time.monotonic() < deadline, f"{directory} still has {list(directory.rglob('*'))}"
         time.sleep(0.02)
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.exists() else []

@@ -18,7 +18,7 @@ from virtwarden.guards.identity import candidates
 from virtwarden.system.users import Account
 
 ENROL = "fix: virt-warden enrol web01"
-OR_INSTALL = f"{ENROL} (for one that is just being made: virt-warden virt-install)"
+OR_INSTALL = f"{ENROL} (for a new one: virt-warden virt-install)"
 
 
 def case(labels: str | None = None, host: FakeHost | None = None, op: Op = Op.PREPARE) -> Case:
@@ -147,7 +147,7 @@ def test_a_group_of_its_name_that_somebody_made_by_hand_is_not_taken_over() -> N
 @pytest.mark.parametrize("uid", [0, 1000, 69999, 100000])
 def test_its_own_user_with_a_uid_out_of_the_range_is_refused(uid: int) -> None:
     line = refusal(identity, settled(account=account_of("vmw-web01", xmls.UUID, uid)))
-    assert f"has uid {uid}, out of the range 70000 to 99999" in line
+    assert f"has uid {uid}, outside uid_range, 70000 to 99999" in line
     assert "widen uid_range" in line
 
 

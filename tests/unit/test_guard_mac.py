@@ -41,7 +41,7 @@ def case(labels: str = "", op: Op = Op.START, host: FakeHost | None = None, **mo
 def test_without_a_label_of_its_own_it_is_refused_where_one_is_required(labels: str) -> None:
     line = refusal(mac, case(labels, host=FakeHost(mac="apparmor"), svirt="required"))
     assert "no AppArmor or SELinux label of its own" in line
-    assert "take <seclabel type='none'> out (virsh edit web01)" in line
+    assert "remove <seclabel type='none'> (virsh edit web01)" in line
 
 
 def test_where_the_kernel_has_neither_the_admin_is_told_how_to_get_one() -> None:
@@ -59,9 +59,11 @@ def test_where_the_kernel_has_neither_the_admin_is_told_how_to_get_one() -> None
 )
 def test_a_label_of_no_vm_or_of_all_of_them_is_not_its_own(label: str) -> None:
     own = case(labelled("selinux", label), host=FakeHost(mac="selinux"), svirt="required")
-    assert "take <label> and <baselabel> out" in refusal(mac, own)
+    assert "remove <label> and <baselabel> from its <seclabel model='selinux'>" in refusal(mac, own)
     breaches = verified(labelled("selinux", label), label, FakeHost(mac="selinux"))
-    assert breaches == ["it has no label of its own, though selinux is asked for by svirt"]
+    assert breaches == [
+        'it has no selinux label of its own, but the policy says svirt = "preferred"'
+    ]
 
 
 # Honest passage

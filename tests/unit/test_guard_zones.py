@@ -87,7 +87,7 @@ def test_a_libvirt_network_of_no_zone_is_refused(host: FakeHost) -> None:
 
 def test_a_bridge_of_several_zones_that_is_not_vlan_aware_is_refused(host: FakeHost) -> None:
     line = refusal(zones, case(host, nic("br0"), zones=SHARED))
-    assert "does not keep VLAN 10 apart" in line
+    assert "does not separate VLAN 10" in line
     assert "vlan_filtering 1" in line
 
 
@@ -151,13 +151,13 @@ def test_a_port_that_is_not_as_it_should_be_breaks_the_promise(host: FakeHost) -
     process = process_of(account_of("vmw-web01", xmls.UUID))
     found = case(host, nic("br0"), Op.STARTED, zones=SHARED)
     assert zones.verify(found, process) == [
-        "tap vnet0 is no access port of VLAN 10",
-        "tap vnet0 reaches the zone's other domains",
+        "tap vnet0 is not an access port of VLAN 10",
+        'tap vnet0 can reach the zone\'s other domains (peers = "deny")',
     ]
     host.ports["vnet0"] = Port(vlans=(10,), pvid=10, untagged=(10,), isolated=True)
     assert zones.verify(found, process) == []
     host.ports["vnet0"] = Port(vlans=(1, 10), pvid=10, untagged=(1, 10), isolated=True)
-    assert zones.verify(found, process) == ["tap vnet0 is no access port of VLAN 10"]
+    assert zones.verify(found, process) == ["tap vnet0 is not an access port of VLAN 10"]
     host.bridges["vnet0"] = "br-lan"
     (breach,) = zones.verify(found, process)
     assert "on bridge br-lan, which is not one of zone dmz" in breach

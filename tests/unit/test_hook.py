@@ -417,7 +417,7 @@ zone = ["dmz"]
     ("data", "words"),
     [
         (port(network="lan"), "libvirt network lan, which is not one of zone dmz"),
-        (port("db01"), "on zone dmz's libvirt network dmz, and the domain is in no zone"),
+        (port("db01"), "on zone dmz's libvirt network dmz, but the domain is in no zone"),
         (port(plug="type='direct' dev='eth0'"), "nothing can filter what it sends"),
         (port(plug="type='hostdev-pci'"), "nothing can filter what it sends"),
         (port(plug=""), "nothing can filter what it sends"),

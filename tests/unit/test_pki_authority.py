@@ -87,7 +87,7 @@ def test_no_console_gets_a_certificate_of_a_key_and_a_signer_that_are_not_of_one
         with pytest.raises(HostError) as told:
             consoles.issue(paths, "web01", ())
         assert str(told.value) == (
-            "the signer of the authority consoles must be made anew, which takes its passphrase;"
+            "the signer of the console CA must be renewed, which needs the CA's passphrase;"
             " fix: as an admin who knows it: virt-warden pki renew --signer"
         )
         consoles.renew_signer(paths, lambda _: rest.passphrase)

@@ -154,13 +154,19 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (f"{DISK}luks = 'x'", '4: domain.disks.vda.luks: "x" is not allowed; it must be the whol'),
+        (f"{DISK}luks = 'x'", '4: domain.disks.vda.luks: "x" is not allowed; it must be an abs'),
         (f"{DISK}luks = '/a/../b'", '4: domain.disks.vda.luks: "/a/../b" is not allowed; it must'),
         (f'{DISK}luks = "/a\\u001b"', "4: domain.disks.vda.luks: "),
         (f"{DISK}key.file = '/a//b'", '4: domain.disks.vda.key.file: "/a//b" is not allowed; it '),
         (f"{DISK}key.file = '/a'\nkey.ask = 5", "4: domain.disks.vda.key: "),
-        (f"{DISK}key = {{}}", "4: domain.disks.vda.key: {} is not allowed; it must be just one of"),
-        (f"{DISK}key = '/a'", '4: domain.disks.vda.key: "/a" is not allowed; it must be just one '),
+        (
+            f"{DISK}key = {{}}",
+            "4: domain.disks.vda.key: {} is not allowed; it must be exactly one of",
+        ),
+        (
+            f"{DISK}key = '/a'",
+            '4: domain.disks.vda.key: "/a" is not allowed; it must be exactly one ',
+        ),
         (f"{DISK}key.ask = 0", "4: domain.disks.vda.key.ask: 0 is not allowed; it must be the sec"),
         (f"{DISK}key.ask = true", "4: domain.disks.vda.key.ask: true is not allowed"),
         (f"{DISK}key.clevis = 'x'", '4: domain.disks.vda.key.clevis: "x" is not allowed; it must'),

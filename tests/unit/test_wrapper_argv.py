@@ -224,7 +224,7 @@ def test_a_standing_password_is_refused_where_the_policy_forbids_it() -> None:
     ticket = ticket_of(name="x", static_passwords=False, vnc=[{"listen": "::1", "port": 5900}])
     for words in (["-vnc", "[::1]:0,password=on"], ["-display", "vnc=[::1]:0,password=on"]):
         (refusal,) = refusals(ticket, ["-name", "x", *words])
-        assert "password that stands for ever" in refusal
+        assert "its VNC display has a static password" in refusal
     assert refusals(ticket, ["-name", "x", "-vnc", "[::1]:0"]) == []
     assert refusals(ticket, ["-name", "x", "-vnc", "[::1]:0,password=off"]) == []
 

@@ -25,7 +25,7 @@ def copy(paths: Paths, state: Adoption, source: Blocks, node: str, progress: Pro
     """Copy the disk from where a former run left off, then see whether it is the same.
 
     Raises HostError where either cannot be read or written, or where they differ: somebody wrote
-    to the disk meanwhile, and the copy begins anew at the next call.
+    to the disk meanwhile, and the copy starts again at the next call.
     """
     handle = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -37,7 +37,7 @@ def copy(paths: Paths, state: Adoption, source: Blocks, node: str, progress: Pro
     if not digest:
         adoption.store(paths, replace(state, offset=0))
         raise HostError(
-            "the copy is not the same as the disk: something wrote to the disk meanwhile",
+            "the copy differs from the disk: something wrote to the disk meanwhile",
             where=state.source,
             fix=f"see what (fuser -v {state.source}), then again:"
             f" virt-warden luks adopt {state.name} {state.target}",

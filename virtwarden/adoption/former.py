@@ -34,7 +34,7 @@ def remove_old(subject: Subject) -> None:
         _must_hold_the_same(subject, state)
         _overwrite(subject, state)
     adoption.forget(subject.paths, state)
-    subject.dialogue.say(f"{state.source} is overwritten, and gone.")
+    subject.dialogue.say(f"{state.source} is overwritten and removed.")
 
 
 def _must_open(subject: Subject) -> None:
@@ -73,7 +73,7 @@ def _must_hold_the_same(subject: Subject, state: Adoption) -> None:
         digest = copying.digest(source, subject.dialogue.progress(f"reading {state.source}"))
     if digest != state.digest:
         raise HostError(
-            "it is not the disk that was copied, or was written since",
+            "it is not the disk that was copied, or it changed since",
             where=state.source,
             fix=f"see what it is (lsblk -f {state.source}); where it is of no use, remove it by"
             f" hand, then: {subject.again} --remove-old",
@@ -103,7 +103,7 @@ def must_be_same(state: Adoption) -> None:
     leaf = files.look(state.source).leaf
     if leaf is None or (leaf.number != state.number and not state.chain[0].is_device):
         raise HostError(
-            "it is no longer the disk that was begun with",
+            "it is not the disk that adopt started with",
             where=state.source,
             fix=f"see who replaced it: ls -li {state.source}",
         )

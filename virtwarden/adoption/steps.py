@@ -34,7 +34,7 @@ def adopt(subject: Subject) -> None:
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target) or _begin(subject)
     if state.container != subject.place.container:
         raise HostError(
-            f"it was begun with the container {state.container}, and the policy has another by now",
+            f"it started with the container {state.container}; the policy now names another",
             fix=f"{subject.again} --abort, or put it back in the policy",
         )
     if state.phase is Phase.FORMATTING:
@@ -42,7 +42,7 @@ def adopt(subject: Subject) -> None:
         creation.make(subject.paths, subject.place, state.size, subject.dialogue, blank=False)
         state = adoption.store(subject.paths, replace(state, phase=Phase.COPYING))
         if subject.place.value == HEADER:
-            subject.dialogue.say(f"Then, to have the disk copied into it: {subject.again}")
+            subject.dialogue.say(f"Then, to copy the disk into it: {subject.again}")
             return
     if state.phase is Phase.COPYING:
         state = _copy(subject, state)
@@ -53,7 +53,7 @@ def adopt(subject: Subject) -> None:
     subject.dialogue.say(f"Disk {subject.target} of {subject.domain.name} is in {state.container}.")
     subject.dialogue.say(f"Verified: both have the SHA-256 digest {state.digest}.")
     subject.dialogue.say(
-        f"The former disk, {state.source}, still holds all of it in the clear. Start the domain,"
+        f"The former disk, {state.source}, still holds all data, unencrypted. Start the domain,"
         f" see that it is well, then: {subject.again} --remove-old"
     )
 
@@ -112,15 +112,13 @@ def _must_be_plain(subject: Subject, disk: Disk) -> None:
     """Nothing but the disk's content must be needed of it afterwards."""
     name = shown(subject.domain.name)
     wrong = {
-        "it is in its container already": disk.path == subject.node,
-        "QEMU encrypts it already": bool(disk.encryption),
-        f"it is of type {disk.kind}, neither a file nor a block device": disk.kind
-        not in ("file", "block")
+        "it is already in its container": disk.path == subject.node,
+        "QEMU already encrypts it": bool(disk.encryption),
+        f"it is of type {disk.kind}: not a file or block device": disk.kind not in ("file", "block")
         or not disk.path,
         "it is read-only": disk.readonly,
         "several domains share it": disk.shareable,
-        f"it is of format {disk.format}, and not raw or qcow2": disk.format
-        not in ("", "raw", "qcow2"),
+        f"it is of format {disk.format}, not raw or qcow2": disk.format not in ("", "raw", "qcow2"),
     }
     for what, is_so in wrong.items():
         if is_so:
@@ -166,9 +164,9 @@ def _copy(subject: Subject, state: Adoption) -> Adoption:
     with blocks.opened(state.chain) as source:
         if source.size != state.size:
             raise HostError(
-                f"it has another size than when it was begun with: {source.size} bytes",
+                f"its size has changed since adopt started: it was {source.size} bytes",
                 where=state.source,
-                fix=f"{subject.again} --abort, then begin anew",
+                fix=f"{subject.again} --abort, then start again",
             )
         return copying.copy(
             subject.paths, state, source, subject.node, subject.dialogue.progress(title)
@@ -230,10 +228,10 @@ def abort(subject: Subject) -> None:
     """Give up what was begun, as long as the domain has its former disk."""
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target)
     if state is None or state.phase is Phase.DONE:
-        raise HostError(f"nothing was begun with disk {subject.target} of {subject.domain.name}")
+        raise HostError(f"no adopt was started for disk {subject.target} of {subject.domain.name}")
     if subject.disk.path == subject.node:
         raise HostError(
-            f"{subject.domain.name} has the container already: what it wrote since is in there",
+            f"{subject.domain.name} already has the container, with all that it wrote since",
             where=f"disk {subject.target}",
             fix=f"end it: {subject.again}",
         )

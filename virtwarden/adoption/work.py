@@ -24,7 +24,7 @@ def at_work(paths: Paths, name: str) -> Iterator[None]:
             stack.enter_context(files.locked(work.domain_state(name), wait=False))
         except BlockingIOError:
             raise HostError(
-                "another virt-warden luks adopt is at work on this disk",
+                "another virt-warden luks adopt is working on this disk",
                 fix="wait until it is done; see it: pgrep -af 'luks adopt'",
             ) from None
         journal.undo(work, name)

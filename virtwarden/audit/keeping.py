@@ -33,13 +33,13 @@ def _of_host(policy: Policy) -> Iterator[str]:
     where = policy.where("network.backend")
     if not works["nftables"]:
         yield (
-            "the gate is ebtables': it keeps out taps that libvirt names, and no others; a NIC that"
-            " is plugged in as `--target NAME` sends unfiltered (fix: apt install nftables)"
+            "the gate uses ebtables: it shuts out only taps with libvirt's names; a NIC that"
+            " is attached as `--target NAME` sends unfiltered (fix: apt install nftables)"
         )
     if _OPEN_VSWITCH.exists():
         yield (
-            "Open vSwitch is here: the gate keeps nothing out of its bridges, and a NIC that is"
-            " plugged into one is filtered only once virt-warden hears of it"
+            "Open vSwitch is installed: the gate does not protect its bridges, and a NIC that is"
+            " attached to one is filtered only once virt-warden hears of it"
         )
     wanted = policy.host["network.backend"].value
     for name in BACKENDS if wanted == "auto" else (wanted,):

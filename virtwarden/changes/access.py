@@ -68,13 +68,13 @@ class SetAccess:
             with files.held(self.path, self.device, self.number, before["boot"]) as handle:
                 return self._give_back(handle, before)
         except HostError as gone:
-            return f"{gone.what}: its owner and mode are left as they are"
+            return f"{gone.what}: its owner and mode are not changed"
 
     def _give_back(self, handle: int, before: Before) -> str:
         found = os.fstat(handle)
         # libvirt gives an image back to whoever it remembers as its owner, or to root.
         if found.st_uid not in (before["given_to"], before["uid"], 0):
-            return f"{self.path} was given to uid {found.st_uid} meanwhile: left as it is"
+            return f"{self.path} was given to uid {found.st_uid} meanwhile: not changed"
         # In this order: whoever owned the file could set its mode and its ACL until now.
         os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
         has_new_acl = not before["acl"] and acl.is_extended(handle)
@@ -82,10 +82,12 @@ class SetAccess:
             acl.remove(handle)
         files.by_descriptor(handle).chmod(before["mode"])
         if has_new_acl:
-            return f"{self.path} was given an ACL by {self.user}, which is taken off"
+            return f"{self.path} was given an ACL by {self.user}; the ACL is removed"
         mode = stat.S_IMODE(found.st_mode)
         if mode not in (self.mode, before["mode"]):
-            return f"{self.path} was given mode {mode:04o} by {self.user}, which is set back"
+            return (
+                f"{self.path} was given mode {mode:04o} by {self.user}; its former mode is restored"
+            )
         return ""
 
 
@@ -109,7 +111,7 @@ class GrantAccess:
     def describe(self) -> str:
         """See Change."""
         letters = "".join(letter for bit, letter in _LETTERS if self.permissions & bit)
-        return f"let {self.user} {letters} {self.path}, by an ACL entry"
+        return f"give {self.user} an ACL entry on {self.path}: {letters}"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -144,7 +146,7 @@ class GrantAccess:
             ):
                 return self._take_back(handle, before)
         except HostError as gone:
-            return f"{gone.what}: its ACL is left as it is"
+            return f"{gone.what}: its ACL is not changed"
 
     def _take_back(self, handle: int, before: Before) -> str:
         uid, former = before["uid"], before["permissions"]
@@ -152,7 +154,7 @@ class GrantAccess:
         if now is None or now == former:
             return ""
         if now != self._granted(before):
-            return f"the ACL entry of uid {uid} on {self.path} was changed meanwhile: left so"
+            return f"the ACL entry of uid {uid} on {self.path} was changed meanwhile: it stays"
         if former is None:
             acl.revoke(handle, uid)
         else:

@@ -72,7 +72,7 @@ class EndProcesses:
 
     def describe(self) -> str:
         """See Change."""
-        return f"after the stop, end every process that user {self.user} left"
+        return f"end every process of user {self.user} after the stop"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""

@@ -28,8 +28,8 @@ class SetBridgePort:
 
     def describe(self) -> str:
         """See Change."""
-        parts = [f"in VLAN {self.vlan} alone"] if self.vlan else []
-        parts += ["out of reach of the zone's other domains"] if self.isolated else []
+        parts = [f"only in VLAN {self.vlan}"] if self.vlan else []
+        parts += ["isolated from the zone's other domains"] if self.isolated else []
         return f"put {self.tap} {' and '.join(parts)}"
 
     def capture(self, paths: Paths) -> Before:

@@ -29,7 +29,7 @@ class MakeDirectory:
 
     def describe(self) -> str:
         """See Change."""
-        return f"make directory {self.path}, readable by {self.user} alone"
+        return f"make directory {self.path}, readable only by {self.user}"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -45,7 +45,8 @@ class MakeDirectory:
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
             raise HostError(
-                f"{directory} is not a directory of root's", fix=f"rm -r {directory}, start again"
+                f"{directory} is not a directory that root owns",
+                fix=f"rm -r {directory}, start again",
             )
         os.chown(directory, 0, account.gid)
         directory.chmod(0o750)
@@ -77,7 +78,7 @@ class WriteFile:
     def describe(self) -> str:
         """See Change."""
         reader = self.user or "root"
-        return f"write {self.path} ({len(self.content)} bytes), readable by {reader} alone"
+        return f"write {self.path} ({len(self.content)} bytes), readable only by {reader}"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -119,7 +120,7 @@ class IssueCertificate:
         """See Change."""
         return (
             f"issue a console certificate for {', '.join(self.names)} into {self.directory},"
-            f" its key readable by {self.user} alone"
+            f" its key readable only by {self.user}"
         )
 
     def capture(self, paths: Paths) -> Before:

@@ -78,7 +78,7 @@ def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
         if claim.shareable and other.shareable:
             continue
         return Refusal(
-            f"running domain {other.name} uses it too, and"
+            f"running domain {other.name} also uses it, and"
             f" {'it would be' if claim.write else 'it is'} written to",
             where=claim.path,
             fix=f"virsh shutdown {other.name} first (if it does not run: virt-warden recover"

@@ -38,7 +38,7 @@ class InstallFilters:
         """See Change."""
         each = [
             *(f"from {f.tap} with {_dropped(f)} ({self.backend})" for f in self.filters),
-            f"from a tap that was not let in ({self.gate})",
+            f"from a tap that is not admitted ({self.gate})",
         ]
         return f"drop what comes {'; '.join(each)}"
 
@@ -59,7 +59,7 @@ class InstallFilters:
 
 
 def _dropped(promise: TapFilter) -> str:
-    return ", ".join(dict.fromkeys(rule.drops for rule in rules_of(promise))) or "nothing amiss"
+    return ", ".join(dict.fromkeys(rule.drops for rule in rules_of(promise))) or "nothing wrong"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class AdmitTaps:
 
     def describe(self) -> str:
         """See Change."""
-        return f"let what comes from {', '.join(self.taps)} pass unfiltered"
+        return f"admit {', '.join(self.taps)}, unfiltered"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""

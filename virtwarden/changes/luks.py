@@ -37,7 +37,8 @@ class NodeRule:
     def describe(self) -> str:
         """See Change."""
         return (
-            f"have udev leave /dev/mapper/{self.mapper} to {self.user or 'root'} alone, and unread"
+            f"udev rule: /dev/mapper/{self.mapper} belongs to {self.user or 'root'}, and udev does"
+            " not read it"
         )
 
     def capture(self, paths: Paths) -> Before:
@@ -105,8 +106,8 @@ class OpenLuks:
         """See Change."""
         how = "read only" if self.readonly else "with discards" if self.discard else "no discards"
         return (
-            f"open {self.container} as /dev/mapper/{self.mapper} ({how}; {self.place}), for"
-            f" {self.user or 'root'} alone"
+            f"open {self.container} as /dev/mapper/{self.mapper} ({how}; {self.place}), only"
+            f" for {self.user or 'root'}"
         )
 
     def capture(self, paths: Paths) -> Before:
@@ -124,7 +125,7 @@ class OpenLuks:
         """See Change. Raises HostError where the key cannot be got or does not open it."""
         if before["existed"]:
             raise HostError(
-                f"/dev/mapper/{self.mapper} is open already",
+                f"/dev/mapper/{self.mapper} is already open",
                 fix=f"see what it is: cryptsetup status {self.mapper}",
             )
         owner = user_named(self.user) if self.user else None
@@ -168,7 +169,7 @@ class OpenLuks:
                 _note_closed(paths, self.mapper)
             self._lock(paths).rmdir()
         if found is not None and not ours:
-            return f"{found.node} is another container by now: left open"
+            return f"{found.node} is now another container: left open"
         return ""
 
     def is_open(self, paths: Paths) -> bool:

@@ -36,7 +36,7 @@ class RestrictPorts:
         """See Change."""
         # `explain` stands in 0 for a port that libvirt has not chosen yet.
         ports = " and ".join(str(port) if port else "that libvirt chooses" for port in self.ports)
-        return f"let {', '.join(self.sources)} alone reach TCP port {ports} ({self.backend})"
+        return f"allow only {', '.join(self.sources)} to reach TCP port {ports} ({self.backend})"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""

@@ -41,7 +41,7 @@ class LockShared:
 
     def describe(self) -> str:
         """See Change."""
-        return f"make {self.path} root's, closed to all whom its ACL does not name"
+        return f"give {self.path} to root; only users in its ACL can open it"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -112,7 +112,7 @@ class TakeBack:
 
     def describe(self) -> str:
         """See Change."""
-        return f"once libvirt has started the domain, take {self.path} back for root"
+        return f"give {self.path} back to root once libvirt has started the domain"
 
     def capture(self, paths: Paths) -> Before:
         """See Change."""
@@ -156,5 +156,5 @@ def _give_back(lease: dict[str, Any]) -> str:
             os.chown(files.by_descriptor(handle), lease["uid"], lease["gid"])
             files.by_descriptor(handle).chmod(lease["mode"])
     except HostError as gone:
-        return f"{gone.what}: its owner and mode are left as they are"
+        return f"{gone.what}: its owner and mode are not changed"
     return ""

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     for line in dict.fromkeys(found):
         print(line)
     if not found:
-        print(f"This host keeps all that the policy asks for, for {len(managed)} managed domains.")
+        print(f"This host can do all that the policy asks for, for {len(managed)} managed domains.")
     return int(bool(found))
 
 

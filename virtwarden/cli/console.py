@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIRECTORY",
         default=Path(),
-        help="where the files for the viewer go; the working directory, if none is named",
+        help="where to write the viewer's files; default: the working directory",
     )
     parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name")
 
@@ -49,12 +49,12 @@ def _serve(paths: Paths) -> int:
     from virtwarden.consoled.tickets import serve
 
     if os.geteuid() != 0:
-        raise HostError("the console service is root's", fix="leave it to systemd")
+        raise HostError("only root can run the console service", fix="leave it to systemd")
     try:
         connection = socket.socket(fileno=os.dup(0))
         connection.getpeername()
     except OSError:
-        raise HostError("stdin is no connection", fix="leave it to systemd") from None
+        raise HostError("stdin is not a connection", fix="leave it to systemd") from None
     return serve(paths, connection)
 
 
@@ -69,7 +69,7 @@ def _print(ticket: Ticket, directory: Path) -> None:
     name = ticket.domain.replace("/", "_")
     viewer_file = directory / f"{name}.vv"
     _write(viewer_file, asking.virt_viewer_file(ticket))
-    print(f"One viewer may look at {printable(ticket.domain)}, within {ticket.seconds} seconds:")
+    print(f"One viewer may connect to {printable(ticket.domain)} within {ticket.seconds} seconds:")
     print(f"  remote-viewer {viewer_file}")
     if ticket.ca:
         ca_file = directory / f"{name}.ca.pem"
@@ -79,7 +79,7 @@ def _print(ticket: Ticket, directory: Path) -> None:
     name = f"user {ticket.user}, " if ticket.user else ""
     print(f"  any other: {ticket.host} port {ticket.port}, {name}password {ticket.password}")
     if ticket.certificate:
-        print("It asks for your certificate too: ~/.pki/libvirt-vnc (docs/console.md).")
+        print("It also asks for your certificate: ~/.pki/libvirt-vnc (docs/console.md).")
     if ticket.host in ("127.0.0.1", "::1"):
         tunnel = f"-L {ticket.port}:localhost:{ticket.port}"
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--all", action="store_true", help="all domains that the policy manages")
     whom.add_argument(
-        "--xml", type=Path, metavar="FILE", help="print FILE's XML enrolled, for virsh define"
+        "--xml", type=Path, metavar="FILE", help="print FILE's XML as enrolled, for virsh define"
     )
     whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
 

@@ -29,7 +29,10 @@ def explain(paths: Paths, name: str) -> int:
     with connected() as connection:
         case = next_case(paths, policy, find(connection, name))
     if not policy.manages(case.domain.name):
-        print(f"{case.domain.name} is not managed ({policy.where('managed')}): left alone.")
+        print(
+            f"{case.domain.name} is unmanaged ({policy.where('managed')}):"
+            " virt-warden does not guard it."
+        )
         return 0
     _print_rules(policy, case)
     found = lifecycle.reviews(case)
@@ -63,11 +66,11 @@ def _print_plan(case: Case, guards: list[Guard]) -> None:
         change for change in lifecycle.plan(at_start(case), guards) if change not in prepared
     ]
     steps: list[tuple[str, list[Change]]] = [
-        ("Before QEMU is made (prepare)", prepared),
-        ("Before QEMU runs (start)", started),
+        ("At prepare (no tap yet)", prepared),
+        ("At start (QEMU not running yet)", started),
     ]
     for title, changes in steps:
         print(f"{title}:")
         for change in changes:
             print(f"  - {change.describe()}")
-    print("After the stop, all of it is undone in reverse, but for the user, who stays.")
+    print("After the stop, all changes are undone in reverse order; the user stays.")

@@ -18,11 +18,13 @@ _SHOWN_ELSEWHERE = frozenset({"VIRT_WARDEN_EVENT", "DOMAIN_NAME", "DOMAIN_UUID"}
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
-    parser.add_argument("--json", action="store_true", help="a JSON object a line, all fields")
     parser.add_argument(
-        "--event", choices=sorted(log.EVENTS), action="append", help="these events alone"
+        "--json", action="store_true", help="one JSON object a line, with all fields"
     )
-    parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name or UUID; all, if none")
+    parser.add_argument(
+        "--event", choices=sorted(log.EVENTS), action="append", help="only these events"
+    )
+    parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name or UUID; default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

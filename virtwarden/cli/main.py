@@ -14,23 +14,23 @@ from virtwarden.errors import FIX, WardenError
 from virtwarden.paths import Paths
 
 COMMANDS = {
-    "enrol": "put domains under guard, from their next start on",
-    "unenrol": "make domains again what they were",
-    "status": "how each domain stands; 1 if a promise is broken",
-    "explain": "the rules of a domain, where each comes from, and what a start would do",
-    "check": "what the policy asks for that this host, or a domain on it, cannot keep",
-    "audit": "how the host and every domain stand against the threat model",
-    "log": "what befell a domain: starts, refusals, breaches, out of the systemd journal",
-    "pki": "the authorities of consoles and of remote administration, and their certificates",
-    "remote": "how libvirt is managed from elsewhere: checked, set up, put back",
-    "console": "a password for one look at a domain's console, for those whom the policy names",
-    "recover": "undo what is left of domains that do not run any more",
-    "luks": "encrypted disks: make and fill them, load their keys, see how they stand",
-    "policy": "the policy files",
-    "package": "what installation and removal do to the host beyond placing files",
+    "enrol": "enrol domains: guard them from their next start on",
+    "unenrol": "unenrol domains: restore their former XML",
+    "status": "show each domain's guards and breaches; exit 1 on a breach",
+    "explain": "show a domain's rules, their origin, and what its next start would do",
+    "check": "show what the policy asks for that this host cannot do",
+    "audit": "check the host and every domain against the threat model",
+    "log": "show what happened to a domain: starts, refusals, breaches",
+    "pki": "manage the console CA, the remote CA and their certificates",
+    "remote": "check, set up or undo remote administration of libvirt",
+    "console": "get a password for one connection to a domain's console",
+    "recover": "undo what a crash left of domains that no longer run",
+    "luks": "make, fill and list encrypted disks, and load their keys",
+    "policy": "check the policy files",
+    "package": "what install and remove do on the host, apart from files",
     "service": "what virt-warden.service runs",
-    "virt-install": "virt-install(1), whose domains are under guard from their first boot",
-    "network": "the gate and the filters, and the network of the host itself",
+    "virt-install": "virt-install(1); the new domain is guarded from its first boot",
+    "network": "the gate, the filters, and the host's own network",
 }
 """Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""
 
@@ -93,7 +93,7 @@ def _name(words: Sequence[str]) -> str:
 
 def _parser(words: Sequence[str], command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="virt-warden", description="Every virtual machine in its own cell."
+        prog="virt-warden", description="Guard libvirt's virtual machines: each in its own cell."
     )
     parser.add_argument("--version", action="version", version=f"virt-warden {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -21,20 +21,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     admit = actions.add_parser(
-        "admit", help="let NICs in that were plugged into running domains, as the policy allows"
+        "admit", help="filter and admit NICs that were attached to running domains"
     )
-    admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
-    actions.add_parser("restore", help="put gate and filters back after the rules were flushed")
+    admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
+    actions.add_parser("restore", help="restore gate and filters after a flush")
     check = actions.add_parser("check", help="compare the host's own network with the policy's")
     check.add_argument("--json", action="store_true", help="for programs")
-    render = actions.add_parser("render", help="write out files that make it so; none is put there")
+    render = actions.add_parser(
+        "render", help="print files for the host's network; changes nothing"
+    )
     render.add_argument("--format", choices=("networkd", "ifupdown", "netplan"), required=True)
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """See Command."""
     if options.action == "restore":
-        print(f"gate and filters stand; {gate.restore(paths)} taps are let in")
+        print(f"gate and filters are up; {gate.restore(paths)} taps are admitted")
         return 0
     if options.action == "check":
         return _check(paths, as_json=options.json)
@@ -56,7 +58,7 @@ def _check(paths: Paths, *, as_json: bool) -> int:
         print(finding)
     if not found:
         zones = sum(len(bridge.zones) for bridge in wanted.bridges)
-        print(f"The host's network is as the policy wants it, with {zones} zones.")
+        print(f"The host's network is as the policy says, with {zones} zones.")
     return int(bool(found))
 
 
@@ -69,7 +71,7 @@ def _render(paths: Paths, style: str) -> int:
 
 
 def _admit(paths: Paths, names: list[str]) -> int:
-    """Let in what may be; one domain whose NICs may not does not keep the others' out."""
+    """Admit all taps that may be; a domain that is refused does not stop the others."""
     policy = load(paths, store=True)
     failed = False
     with connected() as connection:
@@ -77,10 +79,10 @@ def _admit(paths: Paths, names: list[str]) -> int:
         for domain in [find(connection, name) for name in names] if names else active:
             try:
                 for tap in admission.admit(paths, policy, domain):
-                    print(f"{domain.name()}: {tap} is let in")
+                    print(f"{domain.name()}: {tap} is admitted")
             except WardenError as error:
                 print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
                 failed = True
     for tap in gate.admit_foreign(paths):
-        print(f"{tap}, which is no guarded domain's, is let in")
+        print(f"{tap} is admitted (foreign tap)")
     return int(failed)

@@ -14,9 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("configure", help="put the hook and the AppArmor lines in place")
-    actions.add_parser(
-        "remove", help="make every domain again what it was, and take those out again"
-    )
+    actions.add_parser("remove", help="unenrol every domain, and remove hook and AppArmor lines")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

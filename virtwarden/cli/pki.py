@@ -16,7 +16,7 @@ from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.pki import authority, consoles, remote
 from virtwarden.pki.authority import Authority
-from virtwarden.pki.keys import Asks, Rest, kind
+from virtwarden.pki.keys import Asks, Rest, kind, title
 
 _SHORTEST_PASSPHRASE = 12
 
@@ -24,40 +24,40 @@ _SHORTEST_PASSPHRASE = 12
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    init = actions.add_parser("init", help="found an authority")
+    init = actions.add_parser("init", help="make a CA")
     _which(init)
     how = init.add_mutually_exclusive_group()
     how.add_argument(
         "--sealed",
         action="store_true",
-        help="no passphrase: the key is sealed to this host (systemd-creds, by its TPM2 if any)",
+        help="no passphrase: seal the key to this host (systemd-creds, with its TPM2 if any)",
     )
     _passphrase(how)
     init.add_argument(
-        "--nss", action="store_true", help="the key into an NSS database, under the passphrase"
+        "--nss", action="store_true", help="put the key into an NSS database, with the passphrase"
     )
-    server = actions.add_parser("server", help="give this host its certificate for qemu+tls://")
+    server = actions.add_parser("server", help="issue this host's certificate for qemu+tls://")
     server.add_argument("names", nargs="*", metavar="NAME", help="DNS names and IP addresses")
     _passphrase(server)
-    client = actions.add_parser("client", help="a certificate for an admin or an operator")
+    client = actions.add_parser("client", help="issue a certificate for an admin or an operator")
     _which(client)
     client.add_argument("name", metavar="NAME", help="whose it is")
-    client.add_argument("--out", type=Path, required=True, metavar="DIRECTORY", help="made new")
+    client.add_argument(
+        "--out", type=Path, required=True, metavar="DIRECTORY", help="must not exist"
+    )
     _passphrase(client)
-    revoke = actions.add_parser("revoke", help="take a certificate back")
+    revoke = actions.add_parser("revoke", help="revoke a certificate")
     _which(revoke)
     revoke.add_argument("certificate", metavar="NAME|SERIAL")
     _passphrase(revoke)
-    renew = actions.add_parser("renew", help="consoles' certificates, under the running VMs")
+    renew = actions.add_parser("renew", help="renew console certificates while VMs run")
     renew.add_argument("--now", action="store_true", help="also those that are not due yet")
     renew.add_argument(
-        "--signer", action="store_true", help="with a new signer below the authority"
+        "--signer", action="store_true", help="with a new signer below the console CA"
     )
-    renew.add_argument(
-        "domains", nargs="*", metavar="DOMAIN", help="all that run, if none is named"
-    )
+    renew.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all that run")
     _passphrase(renew)
-    listing = actions.add_parser("list", help="what was issued, and what was taken back")
+    listing = actions.add_parser("list", help="list issued and revoked certificates")
     listing.add_argument("--json", action="store_true", help="for programs")
     _which(listing)
     export = actions.add_parser("export", help="copy what others must trust")
@@ -74,7 +74,7 @@ def _passphrase(parser: argparse._ActionsContainer) -> None:
         "--passphrase-file",
         type=Path,
         metavar="FILE",
-        help="of root's alone; asked for on the terminal without it",
+        help="a file that only root can read; without it, asked at the terminal",
     )
 
 
@@ -98,16 +98,16 @@ def _authority(options: argparse.Namespace, paths: Paths) -> Authority:
 
 def _init(options: argparse.Namespace, paths: Paths) -> int:
     if options.sealed and options.nss:
-        raise HostError("an NSS database has a passphrase", fix="--nss without --sealed")
+        raise HostError("an NSS database needs a passphrase", fix="use --nss without --sealed")
     rest = Rest(b"" if options.sealed else _new_passphrase(options), in_nss=options.nss)
     if options.authority == consoles.NAME:
         consoles.found(paths, rest)
     else:
         authority.found(remote.of(paths), rest)
     found = _authority(options, paths)
-    print(f"The authority {found.name} is in {found.directory}, its key: {kind(found.directory)}.")
+    print(f"The {found.title} is in {found.directory}. Its key: {kind(found.directory)}.")
     if rest.passphrase:
-        print("Nobody can bring the passphrase back. Keep it where you keep root's.")
+        print("A lost passphrase cannot be recovered. Keep it where you keep root's password.")
     return 0
 
 
@@ -181,7 +181,7 @@ def _export(options: argparse.Namespace, paths: Paths) -> int:
         shutil.copyfile(found.directory / authority.CERTIFICATE, options.out)
     except OSError as error:
         raise HostError(f"{options.out} cannot be written: {error.strerror}") from None
-    print(f"wrote {options.out}: what it signed, and nothing else, is to be trusted")
+    print(f"wrote {options.out}; trust only what this CA signed")
     return 0
 
 
@@ -189,7 +189,7 @@ def _asks(options: argparse.Namespace) -> Asks:
     def ask(name: str) -> bytes:
         if options.passphrase_file is not None:
             return _from_file(options.passphrase_file)
-        return getpass.getpass(f"Passphrase of the authority {name}: ").encode()
+        return getpass.getpass(f"Passphrase of the {title(name)}: ").encode()
 
     return ask
 
@@ -199,12 +199,12 @@ def _new_passphrase(options: argparse.Namespace) -> bytes:
         passphrase = _from_file(options.passphrase_file)
     else:
         passphrase = getpass.getpass("New passphrase: ").encode()
-        if passphrase != getpass.getpass("Once more: ").encode():
-            raise HostError("the two are not the same", fix="try again")
+        if passphrase != getpass.getpass("Again: ").encode():
+            raise HostError("the two passphrases differ", fix="try again")
     if len(passphrase) < _SHORTEST_PASSPHRASE:
         raise HostError(
             f"the passphrase has fewer than {_SHORTEST_PASSPHRASE} characters",
-            fix="take four words by chance; or --sealed, for none at all",
+            fix="use four random words; or --sealed, for no passphrase",
         )
     return passphrase
 
@@ -218,6 +218,6 @@ def _from_file(file: Path) -> bytes:
         found = os.fstat(opened.fileno())
         if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
             raise HostError(
-                "others than root can read it", where=str(file), fix=f"chmod 600 {file}"
+                "users other than root can read it", where=str(file), fix=f"chmod 600 {file}"
             )
         return opened.read().rstrip(b"\n")

@@ -12,7 +12,7 @@ from virtwarden.policy import InvalidPolicy, load
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("check", help="say all that is wrong with them, a line each")
+    actions.add_parser("check", help="list all mistakes, one a line")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
@@ -23,5 +23,5 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
-    print("The policy is valid. What fits no domain, or cannot be kept here: virt-warden check")
+    print("The policy is valid. Does it fit this host and its domains: virt-warden check")
     return 0

@@ -19,7 +19,7 @@ from virtwarden.paths import Paths
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

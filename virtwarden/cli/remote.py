@@ -19,18 +19,18 @@ _RECIPES = ("ssh", "tls", "sasl")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("check", help="how it stands, item by item, each with its fix")
-    setup = actions.add_parser("setup", help="make it so: shown first, reversible")
+    actions.add_parser("check", help="check, item by item, each with its fix")
+    setup = actions.add_parser("setup", help="set it up; shows the diff first, and can be undone")
     setup.add_argument("way", choices=_RECIPES)
     setup.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="NAME",
-        help="whose certificate may connect, such as CN=alice; by default all that were issued",
+        help="the subject of a certificate that may connect, such as CN=alice; default: all issued",
     )
     setup.add_argument("--yes", action="store_true", help="do not ask")
-    undo = actions.add_parser("undo", help="put back what setup wrote")
+    undo = actions.add_parser("undo", help="restore what setup changed")
     undo.add_argument("way", choices=_RECIPES)
 
 
@@ -60,9 +60,11 @@ def _set_up(paths: Paths, options: argparse.Namespace) -> int:
         print("Nothing was done.")
         return 1
     kept = set_up(paths, options.way, recipe, print)
-    print(f"Done; what was there is kept in {kept}: virt-warden remote undo {options.way}")
+    print(
+        f"Done. The former files are in {kept}; to restore: virt-warden remote undo {options.way}"
+    )
     for sentence in recipe.left:
-        print(f"Left for you: {sentence}")
+        print(f"Still to do: {sentence}")
     return 0
 
 

@@ -21,7 +21,7 @@ from virtwarden.words import printable
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
@@ -55,7 +55,9 @@ def _policy(paths: Paths) -> tuple[Policy, bool]:
         former = last_good(paths)
         if former is None:
             raise
-        print(f"virt-warden: {error}; until then: by the policy as it was", file=sys.stderr)
+        print(
+            f"virt-warden: {error}; until it is fixed, the last good policy counts", file=sys.stderr
+        )
         return former, True
 
 
@@ -67,14 +69,14 @@ def _print_table(standings: list[Standing]) -> None:
             print(f"! {each.name}: {breach}")
     ends = sorted(each.console_until for each in standings if each.console_until)
     if ends:
-        print(f"The first console certificate runs out on {ends[0]} (virt-warden pki renew).")
+        print(f"The first console certificate expires on {ends[0]} (virt-warden pki renew).")
     for known_by in sorted({each.console_ca for each in standings if each.console_ca}):
         if Path(known_by).exists():
-            print(f"Viewers know these consoles by the authority {known_by}: copy it to them.")
+            print(f"Viewers must trust the console CA: copy {known_by} to them.")
         else:
             print(
-                "The consoles' authority is made at the first start, sealed to this host; for one"
-                " with a passphrase, before that: virt-warden pki init consoles"
+                "The first start makes the console CA, sealed to this host. For a passphrase, run"
+                " first: virt-warden pki init consoles"
             )
 
 

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument(
         "--all",
         action="store_true",
-        help="all domains that are enrolled, those undefined since too",
+        help="all enrolled domains, also those that were undefined since",
     )
     whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
 
@@ -57,5 +57,5 @@ def _forget(paths: Paths, connection: libvirt.virConnect, uuid: str) -> bool:
     except WardenError as error:
         print(f"virt-warden: {uuid}: {error}", file=sys.stderr)
         return False
-    print(f"{uuid}, which libvirt does not know any more, is forgotten, its user is removed")
+    print(f"libvirt no longer has {uuid}; its state and its user are removed")
     return True

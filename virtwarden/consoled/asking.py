@@ -29,7 +29,7 @@ def ticket(paths: Paths, domain: str, password: Callable[[], str]) -> Ticket:
                 fix="as root: systemctl enable --now virt-warden-console.socket",
             ) from None
         if not operators.peer(connection).is_root:
-            raise HostError("somebody else than root is there", where=str(paths.console_socket))
+            raise HostError("another user than root answers", where=str(paths.console_socket))
         return _talk(Talk(connection, _PATIENCE_SECONDS), domain, password)
 
 

@@ -74,7 +74,7 @@ class SaslDoor:
     def admit(self, password: str, seconds: int) -> None:
         """See Door."""
         if not (self.directory / sasl.DATABASE).exists():
-            raise HostError("it was started without SASL", fix="stop it and start it anew")
+            raise HostError("it was started without SASL", fix="stop it and start it again")
         private = self.paths.run / "keys"
         files.private_directory(private)
         self.admitted = sasl.admit(self.directory, self.user, password, private)

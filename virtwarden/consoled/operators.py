@@ -42,7 +42,7 @@ def peer(connection: socket.socket) -> Operator:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        raise HostError(f"uid {uid} is no account of this host") from None
+        raise HostError(f"uid {uid} is not an account on this host") from None
     return Operator(entry.pw_name, uid, entry.pw_gid)
 
 
@@ -78,6 +78,6 @@ def authenticate(operator: Operator, password: str) -> None:
         known = False
     if not known:
         raise HostError(
-            f"{operator.name} is not let in: {asked.reason or 'Authentication failure'}",
-            fix=f"the password is that of this host; what may ask: /etc/pam.d/{PAM_SERVICE}",
+            f"login of {operator.name} failed: {asked.reason or 'Authentication failure'}",
+            fix=f"give your password for this host; its rules: /etc/pam.d/{PAM_SERVICE}",
         )

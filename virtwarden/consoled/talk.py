@@ -62,14 +62,14 @@ class Talk:
         """The text under this key of the next line."""
         found = self.hear_line().get(key)
         if not isinstance(found, str):
-            raise HostError(f"the other end did not say its {key}")
+            raise HostError(f"invalid answer: {key} is missing")
         return found
 
     def hear_line(self) -> dict[str, Any]:
         """The next line."""
         while b"\n" not in self._heard:
             if len(self._heard) > _LONGEST_LINE:
-                raise HostError("the other end talks too much")
+                raise HostError("invalid answer: too long")
             try:
                 more = self._connection.recv(4096)
             except OSError as error:
@@ -83,7 +83,7 @@ class Talk:
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
-            raise HostError("the other end does not speak as virt-warden does")
+            raise HostError("invalid answer: unknown format")
         return said
 
 
@@ -100,5 +100,5 @@ def ticket_of(said: Any) -> Ticket:
         and all(type(n) is int for n in numbers)
         and type(ticket.certificate) is bool
     ):
-        raise HostError("the console service gave a ticket of another form")
+        raise HostError("the console service gave a ticket of an unknown form")
     return ticket

@@ -169,9 +169,9 @@ def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
         )
     if rules.password != "required" and rules.sasl == "off":
         raise HostError(
-            f"the console of {domain.name} asks for no password",
+            f"the console of {domain.name} needs no password",
             where=rules.where("console.password"),
-            fix='set password = "required", then start it anew',
+            fix='set password = "required", then stop it and start it again',
         )
     address = _address(consoles[0])
     if address is None:

@@ -79,16 +79,16 @@ def objection(xml: bytes, rules: Rules) -> HostError | None:
     name = shown(from_tree(root).name)
     if rules.static_passwords == "deny":
         return HostError(
-            "its display has a password that stands for ever",
+            "its display has a static password",
             where=rules.where("console.static_passwords"),
-            fix=f"virsh edit {name}, take passwd= out; virt-warden console {name} gives one",
+            fix=f"virsh edit {name}: remove passwd=; virt-warden console {name} gives one",
         )
     weak = "".join(list(filter(None, map(_weakness_by_list, standing)))[:1])
     if not weak:
         return None
     return HostError(
         f"the password of its display {weak}",
-        fix=f"virsh edit {name}: 8 characters by chance, of all four kinds, or none at all",
+        fix=f"virsh edit {name}: 8 random characters, of all four kinds, or no password",
     )
 
 
@@ -97,6 +97,6 @@ def _weakness_by_list(password: str) -> str:
         return weakness(password)
     except ImportError:
         raise HostError(
-            "its display's password cannot be held against a word list",
+            "its display's password cannot be checked against a word list",
             fix="apt install python3-cracklib",
         ) from None

@@ -246,10 +246,10 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
     waiting = keeper.shut_out(found) if keeper else None
     if waiting is None:
         fix = "virt-warden network restore"
-        return [f"the gate is down, so that a NIC plugged in now would not be filtered ({fix})"]
+        return [f"the gate is down: a NIC that is attached now would not be filtered ({fix})"]
     return [
         *(
-            f"tap {name} is shut out by the gate: nobody let it in (virt-warden network admit)"
+            f"tap {name} is shut out by the gate: it is not admitted (virt-warden network admit)"
             for name in waiting
         ),
         *(

@@ -31,7 +31,7 @@ def review(case: Case) -> list[Refusal]:
     if _certificates_without_tls(case):
         refusals.append(
             case.refusal(
-                "viewers are to show a certificate, and TLS is off",
+                "client_certificates needs tls",
                 where=case.rules.where("console.client_certificates"),
                 fix='set tls = "required" or client_certificates = "off" under [console]',
             )
@@ -53,7 +53,7 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
     if display.kind != "vnc":
         return [
             case.refusal(
-                f"a {display.kind} display, whose encryption and password nobody enforces",
+                f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
                 fix=f"make it type='vnc': {edit}",
             )
         ]
@@ -70,9 +70,9 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
 
 def _not_switched_off(case: Case, display: Display) -> Refusal:
     return case.refusal(
-        f"a {display.kind} display, which only its XML can take away, and displays are off",
+        f'a {display.kind} display, but the policy says display = "off"',
         where=case.rules.where("console.display"),
-        fix=f"take it out: virsh edit {shown(case.domain.name)}",
+        fix=f"remove it: virsh edit {shown(case.domain.name)}",
     )
 
 
@@ -147,10 +147,10 @@ def _port_backend(case: Case) -> str:
 def _no_port_backend(case: Case) -> Refusal:
     wanted = " or ".join(_PORT_BACKENDS[case.rules.backend])
     return case.refusal(
-        f"nobody can be kept from its console by {wanted} on this host",
+        f"{wanted} does not work on this host, so admin_workstations cannot be enforced",
         where=case.rules.where("console.admin_workstations"),
-        fix="apt install nftables, then see what fails: nft list ruleset; or take"
-        " admin_workstations out",
+        fix="apt install nftables, then see what fails: nft list ruleset; or"
+        " remove admin_workstations",
     )
 
 

@@ -35,7 +35,7 @@ def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
     except HostError as error:
         return [] if case.rules.display == "off" else [error.what]
     if case.rules.display == "off":
-        return [f"{where} answers, and displays are off"]
+        return [f'{where} answers, but display = "off"']
     if case.rules.tls == "required" and offer.types != (VENCRYPT,):
         return [f"{where} offers security types {list(offer.types)}, not VeNCrypt alone"]
     if case.rules.tls == "required" and not set(offer.subtypes) <= X509_SUBTYPES:
@@ -43,7 +43,7 @@ def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
     if case.rules.sasl != "off" and set(offer.subtypes) != {X509_SASL}:
         return [f"{where} offers VeNCrypt subtypes {list(offer.subtypes)}, not SASL alone"]
     if case.rules.password == "required" and not _asks(offer.types, offer.subtypes):
-        return [f"{where} lets viewers in without a password"]
+        return [f"{where} accepts viewers without a password"]
     if case.rules.client_certificates == "required" and case.facts.vnc_takes_anyone(host, port):
         return [f"{where} asks viewers for no certificate"]
     return []

@@ -21,11 +21,11 @@ def review(case: Case) -> list[Refusal]:
     where = rules.where("console.sasl")
     if rules.tls != "required":
         fix = 'set tls = "required" or sasl = "off" under [console]'
-        return [case.refusal("viewers are asked by SASL, and TLS is off", where=where, fix=fix)]
+        return [case.refusal("sasl needs tls", where=where, fix=fix)]
     packages = case.facts.lacking_for_sasl(rules.sasl)
     if packages:
         fix = f'apt install {packages}, or set sasl = "off" under [console]'
-        return [case.refusal("SASL cannot ask viewers on this host", where=where, fix=fix)]
+        return [case.refusal("sasl does not work on this host", where=where, fix=fix)]
     return _review_keytab(case) if rules.sasl == "kerberos" else []
 
 
@@ -35,24 +35,26 @@ def _review_keytab(case: Case) -> list[Refusal]:
     found = case.facts.look(rules.keytab)
     if found.leaf is None or not stat.S_ISREG(found.leaf.mode) or found.symlink:
         fix = f"kadmin: ktadd -k {rules.keytab} vnc/HOST; or name the file that is there"
-        return [case.refusal(f"{rules.keytab} is no keytab", where=where, fix=fix)]
+        return [case.refusal(f"{rules.keytab} is not a keytab", where=where, fix=fix)]
     if found.leaf.uid != 0 or found.leaf.mode & stat.S_IRWXO:
         fix = f"chown root:root {rules.keytab}; chmod 600 {rules.keytab}"
-        return [case.refusal(f"{rules.keytab} is not root's alone", where=where, fix=fix)]
+        return [case.refusal(f"{rules.keytab} can be read by others", where=where, fix=fix)]
     if rules.client_certificates != "required":
         return [
             case.refusal(
-                "a guest that breaks out can read the keytab, and so be anybody at every console"
-                " whose viewers need a Kerberos ticket alone",
+                "an escaped guest can read the keytab and log in as anybody at each console that"
+                " asks only for Kerberos",
                 where=rules.where("console.client_certificates"),
                 fix='client_certificates = "required" beside it, or sasl = "tickets"',
             )
         ]
     if not rules.principals:
-        fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG": a group will not do'
+        fix = 'name them, "alice" or, of another realm, "alice@EXAMPLE.ORG", not a group'
         where = rules.where("console.operators")
         return [
-            case.refusal("nobody with a Kerberos ticket may see its console", where=where, fix=fix)
+            case.refusal(
+                "operators names nobody who can log in with Kerberos", where=where, fix=fix
+            )
         ]
     return []
 

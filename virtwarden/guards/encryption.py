@@ -44,7 +44,7 @@ def _refusal(case: Case, disk: Disk) -> Refusal:
         f"disk {disk.target} ({disk.path or f'of type {disk.kind}'}) is not encrypted",
         where=case.rules.where("storage.encryption"),
         fix=f"virt-warden luks adopt {name} {disk.target} (first name its new container in the"
-        f" policy: [domain.disks.{disk.target}]), or have QEMU encrypt it (virsh edit {name}:"
+        f" policy: [domain.disks.{disk.target}]), or let QEMU encrypt it (virsh edit {name}:"
         " <encryption format='luks'>, docs/luks.md)",
     )
 
@@ -60,9 +60,9 @@ def _review_memory(case: Case) -> list[Refusal]:
         found.append("writes its memory to a file when it hangs (<watchdog action='dump'>)")
     return [
         case.refusal(
-            f"it {what}, in the clear",
+            f"it {what}, unencrypted",
             where=case.rules.where("storage.encryption"),
-            fix=f"take that out: virsh edit {shown(case.domain.name)}",
+            fix=f"remove that: virsh edit {shown(case.domain.name)}",
         )
         for what in found
     ]
@@ -84,9 +84,9 @@ def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
     if rules.encryption == "optional":
         return None
     return Refusal(
-        "it was saved with its memory in the clear, which its encrypted disks should not be",
+        "its saved memory is not encrypted, but the policy requires encryption",
         where=rules.where("storage.encryption"),
-        fix=f"let it boot anew, as after a power cut: virsh managedsave-remove {shown(name)}; or"
+        fix=f"discard it and boot, as after a power cut: virsh managedsave-remove {shown(name)}; or"
         ' encryption = "optional" until it runs',
     )
 

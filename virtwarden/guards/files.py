@@ -27,7 +27,7 @@ def review(case: Case, use: Use) -> list[Refusal]:
     if hosts:
         return [
             case.refusal(
-                f"what is in {hosts} is the host's own",
+                f"files in {hosts} belong to the host",
                 where=where,
                 fix=f"copy or move it to /var/lib/libvirt/images, then: {edit}",
             )
@@ -42,7 +42,7 @@ def review(case: Case, use: Use) -> list[Refusal]:
     if enemy:
         return [
             case.refusal(
-                f"it could be swapped: {enemy}",
+                f"another user can swap it: {enemy}",
                 where=where,
                 fix="move it into a directory that root owns, such as /var/lib/libvirt/images",
             )
@@ -58,7 +58,7 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
     if not (stat.S_ISREG(inode.mode) or stat.S_ISBLK(inode.mode)):
         return [
             case.refusal(
-                "it is neither a regular file nor a block device",
+                "it is not a regular file or block device",
                 where=where,
                 fix=f"virsh edit {shown(case.domain.name)}",
             )
@@ -66,10 +66,10 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
     if stat.S_ISREG(inode.mode) and inode.links > 1:
         return [
             case.refusal(
-                f"it has {inode.links} names: who holds another one holds the same file",
+                f"it has {inode.links} hard links; another domain or user may have one of them",
                 where=where,
                 fix=f"find the others (find -xdev -samefile {use.path}) and remove them, or give"
-                " this domain a copy of its own",
+                " this domain its own copy",
             )
         ]
     refusal = conflict(claim(case, use, inode), case.facts.claims_on(*identity(inode)))

@@ -63,7 +63,7 @@ def review(case: Case) -> list[Refusal]:
     reviewed = reviewed_paths(case.domain, case.rules) | _others_matter(case) | _HARMLESS_PATHS
     for device in case.domain.devices:
         if not _is_harmless(device):
-            refusals.append(_refusal(case, f"its {_shown(device)} is the host's"))
+            refusals.append(_refusal(case, f"it has {_shown(device)}"))
             continue
         refusals += [
             _refusal(case, f"its {_shown(device)} names {path}")
@@ -106,9 +106,9 @@ def _shown(device: Device) -> str:
 
 def _refusal(case: Case, what: str) -> Refusal:
     return case.refusal(
-        f"{what}, and no guard looks after that",
+        f"{what}, which no guard protects",
         where=case.rules.where("exceptions"),
-        fix=f'take it out ({_edit(case)}), or exceptions = ["host-devices"] for this domain',
+        fix=f'remove it ({_edit(case)}), or exceptions = ["host-devices"] for this domain',
     )
 
 
@@ -136,18 +136,21 @@ def _common(case: Case, path: str) -> list[Refusal]:
 def _wrong_with_common(
     case: Case, directories: tuple[Inode, ...], inode: Inode | None
 ) -> tuple[str, str]:
-    """What is wrong, and what mends it; two empty strings where nothing is."""
+    """What is wrong, and the fix; two empty strings where nothing is."""
     edit = _edit(case)
     if inode is None or not stat.S_ISREG(inode.mode):
-        return "it is not there, or is no regular file", edit
+        return "it is not there, or not a regular file", edit
     if not inode.mode & stat.S_IROTH:
         return (
-            "not everyone may read it: it would be given away, or not be read at all",
+            "others cannot read it, so libvirt would change its owner or QEMU could not read it",
             f"chmod o+r {inode.path} if it holds no secret, or {edit}",
         )
     enemy = swapper((*directories, inode), case.rules.uid_range, case.vm_groups)
     if enemy:
-        return f"it could be altered: {enemy}", f"name a file that is root's alone: {edit}"
+        return (
+            f"another user can change it: {enemy}",
+            f"name a file that only root can write: {edit}",
+        )
     return "", ""
 
 

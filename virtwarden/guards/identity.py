@@ -40,7 +40,7 @@ def review(case: Case) -> list[Refusal]:
     """See Guard."""
     name = case.user
     if not name or not _is_enrolled(case):
-        fix = f"{case.enrol} (for one that is just being made: virt-warden virt-install)"
+        fix = f"{case.enrol} (for a new one: virt-warden virt-install)"
         return [case.refusal("it is not enrolled", fix=fix)]
     account = case.facts.account(name)
     if account is not None and account.domain == case.domain.uuid:
@@ -48,7 +48,7 @@ def review(case: Case) -> list[Refusal]:
     if account is not None:
         return [case.refusal(f"user {name} is not this domain's own", fix=case.enrol)]
     if name not in candidates(case.rules.user_prefix, case.domain.name, case.domain.uuid):
-        return [case.refusal(f"user {name} is not one that virt-warden chose", fix=case.enrol)]
+        return [case.refusal(f"user {name} is not one that virt-warden made", fix=case.enrol)]
     if case.facts.group_id(name) is not None:
         return [case.refusal(f"group {name} is not this domain's own", fix=case.enrol)]
     return []
@@ -66,9 +66,9 @@ def _review_account(case: Case, account: Account) -> list[Refusal]:
         return []
     return [
         case.refusal(
-            f"user {account.name} has uid {account.uid}, out of the range {lowest} to {highest}",
+            f"user {account.name} has uid {account.uid}, outside uid_range, {lowest} to {highest}",
             where=case.rules.where("identity.uid_range"),
-            fix="widen uid_range so that it holds all uids that were given before",
+            fix="widen uid_range so that it contains all uids that were given before",
         )
     ]
 

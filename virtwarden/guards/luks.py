@@ -39,10 +39,10 @@ def _review_adoptions(case: Case) -> list[Refusal]:
     """What is written to a disk while it is copied would be lost with it."""
     return [
         case.refusal(
-            "it is only half in its LUKS container",
+            "luks adopt of this disk is not finished",
             where=f"disk {target}",
-            fix=f"virt-warden luks adopt {shown(case.domain.name)} {target}, which goes on where it"
-            " left off, or --abort",
+            fix=f"virt-warden luks adopt {shown(case.domain.name)} {target}, which continues, or"
+            " --abort",
         )
         for target in case.facts.unfinished_adoptions(case.domain.uuid)
     ]
@@ -84,9 +84,9 @@ def _review_twins(case: Case) -> list[Refusal]:
         ):
             refusals.append(
                 case.refusal(
-                    f"disk {first.disk.target} has the same container, or the same name for it",
+                    f"disk {first.disk.target} uses the same container or mapper name",
                     where=case.rules.where(f"disks.{second.disk.target}.luks"),
-                    fix="give each disk a container and a name of its own in the policy",
+                    fix="give each disk its own container and mapper name in the policy",
                 )
             )
     return refusals
@@ -104,17 +104,17 @@ def _review_xml(case: Case, container: Container) -> list[Refusal]:
                 f"its XML names {said}, but its container, {container.path} ({rule}), is opened as"
                 f" {container.node}",
                 where=where,
-                fix=f"virt-warden luks adopt {shown(case.domain.name)} {disk.target}, to have it"
-                f" moved there; or {edit}: <disk type='block'>, <source dev='{container.node}'/>;"
-                f" or take [domain.disks.{disk.target}] out of the policy",
+                fix=f"virt-warden luks adopt {shown(case.domain.name)} {disk.target}, to move it"
+                f" there; or {edit}: <disk type='block'>, <source dev='{container.node}'/>;"
+                f" or remove [domain.disks.{disk.target}] from the policy",
             )
         ]
     if disk.shareable:
         return [
             case.refusal(
-                "a LUKS container is open for one domain alone",
+                "a LUKS container cannot be <shareable/>",
                 where=where,
-                fix=f"{edit}: take <shareable/> out",
+                fix=f"{edit}: remove <shareable/>",
             )
         ]
     return []
@@ -126,7 +126,7 @@ def _review_key(case: Case, container: Container) -> list[Refusal]:
     if place is None:
         return [
             case.refusal(
-                f"the policy says nothing of the key of {container.path}",
+                f"the policy names no key for {container.path}",
                 where=case.rules.where(f"disks.{target}.luks"),
                 fix="add key.file, key.credential, key.clevis or key.ask (docs/luks.md)",
             )
@@ -150,7 +150,7 @@ def _review_open(case: Case, container: Container) -> list[Refusal]:
         if mapper.identity(leaf) in found.below:
             return [
                 case.refusal(
-                    f"it is open already, as {found.node}",
+                    f"it is already open as {found.node}",
                     where=f"{container.what} ({container.path})",
                     fix=f"see who uses it (fuser -v {found.node}), then: cryptsetup close"
                     f" {found.name}",

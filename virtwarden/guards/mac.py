@@ -33,7 +33,7 @@ def _fix(case: Case) -> str:
     model = case.facts.mac_model()
     if any(label.model == "selinux" and label.label for label in case.domain.labels):
         return (
-            "take <label> and <baselabel> out of its <seclabel model='selinux'>, and have it of"
+            "remove <label> and <baselabel> from its <seclabel model='selinux'>, and set"
             f" type='dynamic' (virsh edit {shown(case.domain.name)})"
         )
     if not model:
@@ -42,7 +42,7 @@ def _fix(case: Case) -> str:
             ' AppArmor nor SELinux is on in this kernel), or svirt = "preferred"'
         )
     return (
-        f"take <seclabel type='none'> out (virsh edit {shown(case.domain.name)}); or, in"
+        f"remove <seclabel type='none'> (virsh edit {shown(case.domain.name)}); or, in"
         f' /etc/libvirt/qemu.conf, security_driver = "{model}", then: systemctl restart libvirtd'
     )
 
@@ -60,8 +60,10 @@ def verify(case: Case, process: Process) -> list[str]:
     breaches = [breach for label in labels for breach in _verify_label(case, process, label)]
     model = case.facts.mac_model()
     if not has_label_of_its_own(case) and (case.rules.svirt == "required" or model):
-        wanted = model or "one"
-        breaches.append(f"it has no label of its own, though {wanted} is asked for by svirt")
+        wanted = model or "sVirt"
+        breaches.append(
+            f'it has no {wanted} label of its own, but the policy says svirt = "{case.rules.svirt}"'
+        )
     return breaches
 
 

@@ -36,9 +36,9 @@ def review(case: Case) -> list[Refusal]:
     if case.domain.passes_arguments and "qemu-commandline" not in case.rules.exceptions:
         refusals.append(
             case.refusal(
-                "it passes arguments of its own to QEMU (<qemu:commandline>)",
+                "it passes extra arguments to QEMU (<qemu:commandline>)",
                 where=case.rules.where("exceptions"),
-                fix=f"take them out (virsh edit {shown(case.domain.name)}), or exceptions ="
+                fix=f"remove them (virsh edit {shown(case.domain.name)}), or exceptions ="
                 ' ["qemu-commandline"] for this domain',
             )
         )
@@ -67,16 +67,18 @@ def verify(case: Case, process: Process) -> list[str]:
         return []
     breaches = []
     if not process.no_new_privileges:
-        breaches.append("QEMU could gain privileges (NoNewPrivs is not set)")
+        breaches.append("QEMU can gain privileges (NoNewPrivs is not set)")
     if not process.seccomp:
         breaches.append(
-            "QEMU may make any system call (no seccomp filter: seccomp_sandbox in"
+            "QEMU can make every system call (no seccomp filter: seccomp_sandbox in"
             " /etc/libvirt/qemu.conf)"
         )
     if process.core_limit != "0":
-        breaches.append(f"QEMU may dump its guest's memory (core limit {process.core_limit})")
+        breaches.append(
+            f"QEMU can write its guest's memory to a core dump (core limit {process.core_limit})"
+        )
     if process.umask != 0o077:
-        breaches.append(f"QEMU makes files that others may read (umask {process.umask:03o})")
+        breaches.append(f"QEMU makes files that other users can read (umask {process.umask:03o})")
     if "qemu-commandline" not in case.rules.exceptions:
         breaches += [
             f"QEMU was given the environment variable {name!r}"
@@ -84,14 +86,14 @@ def verify(case: Case, process: Process) -> list[str]:
         ]
     if case.facts.has_cgroups() and _MACHINES not in process.cgroup:
         breaches.append(
-            f"QEMU may use any device node, and memory and tasks without end: it is in the cgroup"
-            f" {process.cgroup or '/'}, not in one of its own (cgroup_controllers in"
+            "QEMU's devices, memory and tasks are not limited: it is in the cgroup"
+            f" {process.cgroup or '/'}, not in its own (cgroup_controllers in"
             " /etc/libvirt/qemu.conf)"
         )
     expected = ticket.emulator_path(case.domain.arch)
     if process.executable == f"{expected} (deleted)":  # proc(5), /proc/pid/exe
         breaches.append(
-            "an update has replaced QEMU: what it closes is open here until a stop and a start"
+            "QEMU was updated on disk; this VM runs the old one until you stop and start it"
         )
     elif process.executable != expected:
         breaches.append(f"the process runs {process.executable}, not {expected}")

@@ -45,7 +45,7 @@ def _review_shared_directories(case: Case) -> list[Refusal]:
         case.refusal(
             f"it shares the host's directory {filesystem.directory or '(unnamed)'} with its guest",
             where=case.rules.where("storage.shared_directories"),
-            fix='take its <filesystem> out, or set shared_directories = "allow" for this domain',
+            fix='remove its <filesystem>, or set shared_directories = "allow" for this domain',
         )
         for filesystem in case.domain.filesystems
     ]
@@ -63,8 +63,8 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
     if not disk.is_spelled_out:
         return [
             case.refusal(
-                "its XML does not say on which images it is based, so libvirt would believe what"
-                " a guest may have written into the image",
+                "its XML does not name its base images, so libvirt would trust the image's header,"
+                " which the guest can write",
                 where=where,
                 fix=case.enrol,
             )
@@ -72,8 +72,8 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
     if case.domain.has_former_chain(disk):
         return [
             case.refusal(
-                f"it has another image ({disk.path}) since it was enrolled, and its XML still says"
-                " what the former one was based on",
+                f"its image was replaced ({disk.path}) since it was enrolled, but its XML still"
+                " names the base images of the former one",
                 where=where,
                 fix=case.enrol,
             )
@@ -83,7 +83,7 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
         taken.append(disk.path)
     return [
         case.refusal(
-            f"libvirt would give {path}, which others use too, to this domain's user",
+            f"libvirt would give the shared file {path} to this domain's user",
             where=where,
             fix=case.enrol,
         )
@@ -99,7 +99,7 @@ def _is_known(case: Case, kind: str) -> bool:
 
 def _unknown_kind(case: Case, kind: str, where: str) -> Refusal:
     return case.refusal(
-        f"it is of type {kind}, whose files virt-warden cannot know",
+        f"it is of type {kind}, so virt-warden does not know its files",
         where=where,
         fix="name the file itself (virsh vol-path VOLUME --pool POOL), as type 'file'"
         if kind in _NAMED_ELSEWHERE
@@ -122,7 +122,7 @@ def _review_twice(case: Case) -> list[Refusal]:
                 case.refusal(
                     f"it is the same file as {other.what} ({other.path})",
                     where=f"{use.what} ({use.path})",
-                    fix=f"take one of them out: virsh edit {shown(case.domain.name)}",
+                    fix=f"remove one of them: virsh edit {shown(case.domain.name)}",
                 )
             )
     return refusals

@@ -57,7 +57,7 @@ def _bridge(case: Case, nic: Nic) -> str:
 def _zoneless(case: Case, nic: Nic, serving: list[str]) -> Refusal:
     name = serving[0]
     return case.refusal(
-        f"on zone {name}'s {_place(case, nic)}, and the domain is in no zone",
+        f"on zone {name}'s {_place(case, nic)}, but the domain is in no zone",
         where=_where(case, nic),
         fix=f'zone = ["{name}"] for this domain in the policy, or another bridge:'
         f" virsh edit {shown(case.domain.name)}",
@@ -90,8 +90,8 @@ def _review_vlan(case: Case, nic: Nic, bridge: str, name: str) -> list[Refusal]:
         return []
     return [
         case.refusal(
-            f"on {bridge}, which serves zones {' and '.join(shared)} and does not keep VLAN"
-            f" {zone.vlan} apart",
+            f"on {bridge}, which serves zones {' and '.join(shared)} but does not separate"
+            f" VLAN {zone.vlan}",
             where=_where(case, nic),
             fix=f"ip link set {bridge} type bridge vlan_filtering 1, with its uplinks tagged;"
             " or a bridge for each zone",
@@ -146,7 +146,9 @@ def verify(case: Case, process: Process) -> list[str]:
     for wanted in _ports(case):
         port = case.facts.port(wanted.tap)
         if wanted.vlan and not port.is_access_port_of(wanted.vlan):
-            breaches.append(f"tap {wanted.tap} is no access port of VLAN {wanted.vlan}")
+            breaches.append(f"tap {wanted.tap} is not an access port of VLAN {wanted.vlan}")
         if wanted.isolated and not port.isolated:
-            breaches.append(f"tap {wanted.tap} reaches the zone's other domains")
+            breaches.append(
+                f'tap {wanted.tap} can reach the zone\'s other domains (peers = "deny")'
+            )
     return breaches

@@ -52,7 +52,7 @@ def _management(plan: HostPlan, network: Network) -> Iterator[Finding]:
         return
     if link.kind:
         fix = "name a network card of its own in host.management"
-        yield Finding("management", name, f"it is no card, but a {link.kind}", alone, fix)
+        yield Finding("management", name, f"it is not a card but a {link.kind}", alone, fix)
     if link.master:
         kind = network.links[link.master].kind if link.master in network.links else "bond or bridge"
         fix = f"ip link set {name} nomaster"
@@ -68,7 +68,7 @@ def _management(plan: HostPlan, network: Network) -> Iterator[Finding]:
 
 def _reachable(plan: HostPlan, network: Network) -> Iterator[Finding]:
     """What manages the host answers on the management interface alone."""
-    why = "whoever is on that network can try to log in to the host or to a VM's console"
+    why = "who is on that network can try to log in to the host or to a VM's console"
     for listener in network.listeners:
         service = _service(listener)
         if not service:
@@ -83,7 +83,7 @@ def _reachable(plan: HostPlan, network: Network) -> Iterator[Finding]:
                     link.name,
                     f"{service} (port {listener.port}) answers at {address}",
                     why,
-                    f"have it listen on {plan.management}'s addresses alone, or take the address"
+                    f"let it listen only on {plan.management}'s addresses, or remove the address"
                     f" from {link.name}",
                 )
 
@@ -148,7 +148,7 @@ def _settings_of(network: Network, name: str) -> Iterator[Finding]:
             "arp-ignore",
             name,
             "the host answers ARP there for its addresses elsewhere",
-            "VMs learn of the management address, and that it is here",
+            "VMs learn the management address, and that this host has it",
             f"sysctl -w net/ipv4/conf/{name}/arp_ignore=1, and in /etc/sysctl.d",
         )
     for family in ("ipv4", "ipv6"):
@@ -164,7 +164,7 @@ def _settings_of(network: Network, name: str) -> Iterator[Finding]:
         yield Finding(
             "host-ipv6",
             name,
-            "the host speaks IPv6 there",
+            "the host uses IPv6 there",
             "it gives itself an address that VMs can reach, and believes their router"
             " advertisements",
             f"sysctl -w net/ipv6/conf/{name}/disable_ipv6=1, and in /etc/sysctl.d",

@@ -12,9 +12,9 @@ from virtwarden.hostnet.seen import Network
 def bond(plan: HostPlan, network: Network) -> Iterator[Finding]:
     """What is wrong with it."""
     link, name = network.links.get(plan.bond), plan.bond
-    spare = "when one interface, cable or switch fails, all zones go dark"
+    spare = "when one interface, cable or switch fails, all zones lose the network"
     if link is None or link.kind != "bond":
-        there = "there is no such interface" if link is None else "it is no bond"
+        there = "there is no such interface" if link is None else "it is not a bond"
         yield Finding("bond", name, there, spare, f"{RENDER}, or: ip link add {name} type bond")
         return
     details = link.details
@@ -58,7 +58,7 @@ def _slaves(plan: HostPlan, there: list[str], spare: str) -> Iterator[Finding]:
         fix = f"ip link set {name} down; ip link set {name} master {plan.bond}"
         yield Finding("bond-slaves", name, f"it is not in {plan.bond}", spare, fix)
     for name in sorted(set(there) - set(plan.slaves)):
-        why = "frames of all zones leave by an interface that nobody meant"
+        why = "frames of all zones leave by an interface that the policy does not name"
         fix = f"ip link set {name} nomaster, or add it to host.slaves"
         yield Finding("bond-slaves", name, f"it is in {plan.bond} unplanned", why, fix)
     if len(plan.slaves) < 2:

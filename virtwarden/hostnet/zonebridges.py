@@ -20,13 +20,13 @@ def _bridge(plan: HostPlan, network: Network, bridge: ZoneBridge) -> Iterator[Fi
     link = network.links.get(bridge.name)
     zones = " and ".join(bridge.zones)
     if link is None or link.kind != "bridge":
-        there = "there is no such interface" if link is None else "it is no bridge"
+        there = "there is no such interface" if link is None else "it is not a bridge"
         fix = f"{RENDER}, or: ip link add {bridge.name} type bridge"
-        yield Finding("zone-bridge", bridge.name, there, f"zone {zones} has no place", fix)
+        yield Finding("zone-bridge", bridge.name, there, f"zone {zones} has no network", fix)
         return
     if not link.is_up:
         fix = f"ip link set {bridge.name} up"
-        yield Finding("zone-bridge", bridge.name, "it is down", f"zone {zones} is dark", fix)
+        yield Finding("zone-bridge", bridge.name, "it is down", f"zone {zones} has no network", fix)
     if bridge.is_vlan_aware:
         yield from _trunk(plan, network, bridge)
     else:

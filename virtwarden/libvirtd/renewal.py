@@ -36,5 +36,5 @@ def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
     # qapi/ui.json: since QEMU 6.1
     monitor.command(domain, "display-reload", type="vnc", **{"tls-certs": True})
     if not renews:
-        return "has a console certificate that is not due"
-    return "has a new console certificate, and who looks at it was not disturbed"
+        return "has a console certificate; it is not due"
+    return "has a new console certificate; viewers stay connected"

@@ -72,4 +72,4 @@ def _warning(paths: Paths, name: str) -> str:
         return ""
     if not policy.manages(name):
         return ""
-    return f"; the policy ({policy.where('managed')}) manages it all the same: take it out there"
+    return f"; the policy ({policy.where('managed')}) still manages it: exclude it there"

@@ -39,7 +39,7 @@ def place_of(said: DiskRules, domain: Domain, target: str) -> Place:
     """Where the disk's key is."""
     place = key_place(said.key, said.luks, purpose(domain, target))
     if place is None:
-        raise HostError(f"the policy says nothing of the key of disk {target}")
+        raise HostError(f"the policy names no key for disk {target}")
     return place
 
 
@@ -64,7 +64,7 @@ def make(paths: Paths, place: Place, usable: int, dialogue: Dialogue, *, blank: 
     _show(dialogue, place.container, recovery)
     if place.value == HEADER:
         dialogue.say(
-            f"Now have clevis open it, with that passphrase: clevis luks bind -d {place.container}"
+            f"Now bind it to clevis, with that passphrase: clevis luks bind -d {place.container}"
             " tang '{\"url\": …}' (or tpm2 '{}')"
         )
 
@@ -91,4 +91,4 @@ def opening(place: Place, name: str, user: str = "") -> OpenLuks:
 def _show(dialogue: Dialogue, container: str, recovery: Secret) -> None:
     dialogue.say(f"The recovery passphrase of {container}, which opens it when its key is lost:\n")
     dialogue.say(f"    {recovery.reveal().decode()}\n")
-    dialogue.say("It is shown this once. Write it down, and keep it away from this host.")
+    dialogue.say("It is shown only now. Write it down, and keep it away from this host.")

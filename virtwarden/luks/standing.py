@@ -44,7 +44,7 @@ def standings(paths: Paths, rules: Rules, domain: Domain, *, runs: bool) -> Iter
             yield _of_qemu(domain, rules, disk, runs=runs)
         elif disk.target not in within and rules.encryption == "required" and not disk.readonly:
             yield Standing(
-                *(domain.name, disk.target, disk.path, "none", "-", "in the clear", None),
+                *(domain.name, disk.target, disk.path, "none", "-", "unencrypted", None),
                 problem="the policy requires encryption: virt-warden luks adopt",
             )
 
@@ -53,12 +53,12 @@ def _of_container(paths: Paths, domain: Domain, container: Container, *, runs: b
     found = mapper.find(paths.block_devices, container.mapper)
     cipher, problem = _cipher(container.path)
     if found is not None and not runs:
-        problem = f"it is open, and its domain does not run: virt-warden recover {domain.name}"
+        problem = f"it is open, but its domain does not run: virt-warden recover {domain.name}"
     if found is None and runs:
-        problem = "it is not open, though its domain runs"
+        problem = "it is not open, but its domain runs"
     for state in adoption.unfinished(paths, domain.uuid):
         if state.target == container.disk.target:
-            problem = f"its former disk, {state.source}, is still there, in the clear"
+            problem = f"its former disk, {state.source}, is still there, unencrypted"
     return Standing(
         domain=domain.name,
         disk=container.disk.target,

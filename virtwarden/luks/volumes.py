@@ -72,7 +72,7 @@ def must_fit(path: str, usable: int, *, blank: bool = True) -> None:
     if found.leaf is None:
         return
     if not (stat.S_ISREG(found.leaf.mode) or stat.S_ISBLK(found.leaf.mode)):
-        raise HostError("it is neither a file nor a block device", where=path)
+        raise HostError("it is not a file or block device", where=path)
     with Path(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -83,7 +83,7 @@ def must_fit(path: str, usable: int, *, blank: bool = True) -> None:
         )
     if blank and begins_with.strip(b"\0"):
         raise HostError(
-            "something is in it, which would be lost",
+            "it is not empty, and its content would be lost",
             where=path,
             fix=f"see what it is (wipefs {path}; lsblk -f {path}); where it is not needed any more:"
             f" blkdiscard -z {path}, or rm",
@@ -115,7 +115,7 @@ def _allocate(path: Path, size: int) -> None:
 def _larger(path: str, needed: int) -> str:
     if path.startswith("/dev/"):
         return f"lvextend -L {needed}b {path}, or another volume"
-    return f"remove it, and it is made anew: rm {path}"
+    return f"remove it, and it is made again: rm {path}"
 
 
 def must_be_unused(path: str, maps: Iterable[Map], claims: Iterable[Claim]) -> None:

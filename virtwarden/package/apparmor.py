@@ -92,7 +92,7 @@ def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
         _load(paths.apparmor / name)
     except CommandError as error:
         files.write_atomically(local, former.encode(), 0o644)
-        return [f"{local} stays as it was, since AppArmor will not take it: {error}"]
+        return [f"{local} is not changed, because AppArmor does not accept it: {error}"]
     return []
 
 

@@ -43,7 +43,7 @@ def needed(paths: Paths) -> list[str]:
     """Why something must stay, a sentence each: a domain's files are not given back yet, or what
     libvirt saved of one names the wrapper."""
     reasons = [
-        f"domain {domain} still runs under guard, or its undo failed"
+        f"domain {domain} still runs guarded, or its changes could not be undone"
         for domain in journal.known_domains(paths)
         if _has_run_journal(paths, domain)
     ]

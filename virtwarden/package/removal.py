@@ -44,7 +44,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
         farewell.leave(paths)
         for report in selinux.label_hooks(paths):
             warn(report)
-        say(f"a hook stays until this has ended: {'; '.join(reasons)}")
+        say(f"a hook stays while: {'; '.join(reasons)}")
     else:
         hookfile.take_away(paths)
     return True
@@ -81,7 +81,7 @@ def _unenrol_one(
     for report in reports:  # What stays for running domains stays for these as well.
         warn(report)
     if not was_enrolled:
-        return "is as it was"
+        return "was not enrolled"
     return "is unenrolled" + (", from its next start on" if domain.isActive() else "")
 
 
@@ -90,4 +90,4 @@ def _unenrol_files(paths: Paths, say: Say, warn: Say) -> None:
     for path in written:
         say(f"libvirt does not run: unenrolled in {path}")
     for failure in failed:
-        warn(f"left as it is: {failure}")
+        warn(f"not unenrolled: {failure}")

@@ -24,7 +24,7 @@ _DISABLED = "*/active/modules/disabled/virt-warden"
 def permit(paths: Paths) -> list[str]:
     """Label the hooks as the policy says. Gives a sentence for what went wrong, or is missing."""
     if mac.model() == "selinux" and not _is_known(paths.selinux_modules):
-        what = "SELinux is on, and knows nothing of virt-warden: once it enforces, no VM starts"
+        what = "SELinux is on without virt-warden's modules: when it enforces, no VM starts"
         fix = f"semodule -i {paths.share}/selinux/virt-warden.cil, and the rest of"
         return [f"{what}{FIX}{fix} /usr/share/doc/virt-warden/selinux.md"]
     return label_hooks(paths)

@@ -52,6 +52,11 @@ class Authority:
     directory: Path
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return keys.title(self.name)
+
+    @property
     def exists(self) -> bool:
         """Whether it was founded."""
         return (self.directory / CERTIFICATE).exists()
@@ -64,7 +69,7 @@ class Authority:
             return certificates.load(file.read_bytes(), str(file))
         except FileNotFoundError:
             raise HostError(
-                f"there is no authority {self.name}", fix=f"virt-warden pki init {self.name}"
+                f"there is no {self.title}", fix=f"virt-warden pki init {self.name}"
             ) from None
 
 
@@ -76,9 +81,9 @@ def found(authority: Authority, rest: Rest = _SEALED) -> None:
     with held(authority):
         if authority.exists:
             raise HostError(
-                f"the authority {authority.name} is there already",
+                f"the {authority.title} already exists",
                 where=str(authority.directory),
-                fix="to begin anew, move that directory away; every certificate of it dies then",
+                fix="to make a new one, move that directory away; all its certificates end",
             )
         key = certificates.new_key()
         title = f"virt-warden {authority.name} of {os.uname().nodename}"
@@ -130,7 +135,7 @@ def revoke(authority: Authority, issuer: Issuer, wanted: str) -> list[Issued]:
         chosen = [i for i in index if wanted in (i.serial, i.name) and not i.revoked]
         if not chosen:
             raise HostError(
-                f"{authority.name} issued nothing that holds for {wanted}",
+                f"the {authority.title} issued no valid certificate for {wanted}",
                 fix=f"see what it issued: virt-warden pki list {authority.name}",
             )
         index[:] = [replace(one, revoked=now) if one in chosen else one for one in index]

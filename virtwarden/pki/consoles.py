@@ -89,7 +89,7 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
         if isinstance(error, HostError) and error.fix:
             raise  # it is whole, or what mends it is known
         raise HostError(
-            f"the consoles' authority in {paths.console_ca} is damaged: {error}",
+            f"the console CA in {paths.console_ca} is damaged: {error}",
             fix=f"restore it, or rm -r {paths.console_ca}: the next start makes a new one, which"
             " viewers then need",
         ) from None

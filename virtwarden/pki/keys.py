@@ -30,6 +30,11 @@ class Rest:
     in_nss: bool = False
 
 
+def title(name: str) -> str:
+    """What messages call the CA of this name: `console CA` or `remote CA`."""
+    return f"{name.removesuffix('s')} CA"
+
+
 def store(
     directory: Path, name: str, key: PrivateKey, certificate: x509.Certificate, rest: Rest
 ) -> None:
@@ -53,9 +58,9 @@ def load(directory: Path, name: str, asks: Asks) -> PrivateKey:
     sealed = directory / _SEALED
     if not sealed.exists():
         raise HostError(
-            f"the authority {name} has no key",
+            f"the {title(name)} has no key",
             where=str(directory),
-            fix=f"bring it back from a backup, or: virt-warden pki init {name}",
+            fix=f"restore it from a backup, or: virt-warden pki init {name}",
         )
     return certificates.load_key(credentials.unseal(sealed, name).encode(), str(sealed))
 
@@ -78,6 +83,6 @@ def kind(directory: Path) -> str:
 def nobody(name: str) -> bytes:
     """Asks no one: for those who run with no admin at hand."""
     raise HostError(
-        f"the signer of the authority {name} must be made anew, which takes its passphrase",
+        f"the signer of the {title(name)} must be renewed, which needs the CA's passphrase",
         fix="as an admin who knows it: virt-warden pki renew --signer",
     )

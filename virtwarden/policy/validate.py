@@ -179,7 +179,7 @@ def _is_network(value: str) -> bool:
 
 def _check_path(values: list[Any]) -> list[str]:
     return [
-        f"{shown(value)} is not allowed; it must be written without . .. and //"
+        f"{shown(value)} is not allowed; it must be a path without . and .. and //"
         for value in values
         if value.startswith("/") and os.path.normpath(value.removeprefix("/")) != value[1:]
     ]

@@ -103,7 +103,7 @@ def put_back(paths: Paths, recipe: str) -> Undone:
         sentence = _put_back(entry)
         if not sentence:
             left.append(entry)
-            sentence = f"{entry['path']} was edited since: left as it is"
+            sentence = f"{entry['path']} was edited since: not changed"
         sentences.append(sentence)
     if left:
         _keep(kept, record | {"edits": left[::-1]})

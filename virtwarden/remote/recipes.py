@@ -67,7 +67,7 @@ def sasl(paths: Paths, names: Iterable[str]) -> Recipe:
         _undo(paths),
         (
             "give each admin a password: saslpasswd2 -a libvirt -f /etc/libvirt/passwd.db NAME",
-            "keep it closed: chmod 0600 /etc/libvirt/passwd.db",
+            "let only root read it: chmod 0600 /etc/libvirt/passwd.db",
         ),
     )
 
@@ -123,7 +123,7 @@ def _issued_names(paths: Paths) -> list[str]:
     ]
     if not names:
         raise HostError(
-            "the authority has issued no client's certificate that holds",
+            "the remote CA has issued no valid client certificate",
             fix="virt-warden pki client remote NAME --out DIRECTORY; or name who may connect",
         )
     return sorted(set(names))

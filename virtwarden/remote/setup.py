@@ -36,7 +36,7 @@ def take_back(paths: Paths, way: str, say: Callable[[str], None]) -> None:
     _follow(undone.commands, say)
     if undone.left:
         raise HostError(
-            f"{way} is not wholly undone; what was there before is kept in {undone.kept}",
+            f"{way} is undone only in part; the former files are in {undone.kept}",
             where=undone.left[0],
             fix=f"edit {', '.join(undone.left)} as you want it, then: rm {undone.kept}",
         )
@@ -47,14 +47,14 @@ def _taken_back(
 ) -> HostError:
     """Put all back after a command failed; the error that says so."""
     commands = edits.put_back(paths, way).commands
-    what = f"{way} is not set up, the files are as they were: {error.what}"
+    what = f"{way} is not set up, no file was changed: {error.what}"
     try:
         _follow(commands, say)
     except CommandError as another:
         # What failed before, such as the check of all of sshd's files, fails again.
         if another.what != error.what:
             what += f"; and then {another.what}"
-    return HostError(what, fix=f"mend that, then again: virt-warden remote setup {way}")
+    return HostError(what, fix=f"fix that, then again: virt-warden remote setup {way}")
 
 
 def _follow(commands: Commands, say: Callable[[str], None]) -> None:

@@ -52,7 +52,7 @@ def _call(connection: socket.socket) -> tuple[list[str], bytes]:
     xml = wire.receive(connection)
     wire.send(connection, wire.OFFER)
     if wire.receive(connection) != wire.TAKE:
-        raise ValueError("the hook does not take the offer")
+        raise ValueError("the hook does not accept the offer")
     connection.settimeout(None)
     return arguments, xml
 

@@ -33,7 +33,7 @@ def settings(path: Path, lens: str) -> Settings:
             raise HostError(
                 f"{tree.get(f'{error}/message')}",
                 where=f"{path}:{tree.get(f'{error}/line') or '?'}",
-                fix=f"mend the line: sensible-editor {path}",
+                fix=f"correct the line: sensible-editor {path}",
             )
         return {
             node.rpartition("/")[2]: _value(tree, node)

@@ -98,7 +98,7 @@ def close(name: str) -> None:
             if error.code != _BUSY:
                 raise HostError(
                     f"/dev/mapper/{name} does not close: {error.said}",
-                    fix=f"see what it is by now: cryptsetup status {name}",
+                    fix=f"see what it is now: cryptsetup status {name}",
                 ) from None
         else:
             return
@@ -169,7 +169,7 @@ def _explained(container: str, error: CommandError) -> HostError:
     where = f"LUKS container {container}"
     if error.code == _NO_PERMISSION:
         return HostError(
-            "the key does not open it",
+            "wrong key",
             where=where,
             fix="see whether it is the right one: cryptsetup open --test-passphrase --key-file"
             f" KEYFILE {container}",
@@ -178,7 +178,7 @@ def _explained(container: str, error: CommandError) -> HostError:
         return HostError(
             "too little memory is free to unlock it",
             where=where,
-            fix=f"free some, or have the key slot need less: cryptsetup luksConvertKey {container}",
+            fix=f"free some, or let the key slot need less: cryptsetup luksConvertKey {container}",
         )
     return HostError(
         f"it does not open: {error.said}",

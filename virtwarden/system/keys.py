@@ -97,14 +97,14 @@ def complaint(place: Place, found: Found) -> HostError | None:
         return HostError("it is not a regular file", where=where, fix=f"ls -l {found.path}")
     if place.kind == "file" and found.leaf.mode & _OTHERS:
         return HostError(
-            f"others than root can read it (mode {found.leaf.permissions:04o})",
+            f"users other than root can read it (mode {found.leaf.permissions:04o})",
             where=where,
             fix=f"chmod 0400 {found.path}, and change the key where somebody may have read it",
         )
     for step in (*found.directories, found.leaf):
         if step.uid != 0 or (step.mode & (stat.S_IWGRP | stat.S_IWOTH) and not _is_sticky(step)):
             return HostError(
-                f"others than root can replace it, through {step.path}",
+                f"users other than root can replace it, through {step.path}",
                 where=where,
                 fix=f"see who wrote it, then: chown root {step.path}; chmod go-w {step.path}",
             )

@@ -141,7 +141,7 @@ class Nftables:
             if there.get(block) != lines:
                 return _amiss(f"nft table inet {table}", block, there)
         if there != wanted:
-            return f"nft table inet {table} has what virt-warden did not put there"
+            return f"nft table inet {table} has rules that virt-warden did not put there"
         return ""
 
     def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
@@ -160,7 +160,7 @@ def _blocks(table: str) -> dict[str, list[str]]:
 
 def _amiss(table: str, block: str, there: dict[str, list[str]]) -> str:
     if block.startswith("set "):
-        return f"{table} lets others in than admin_workstations says"
+        return f"{table} does not match admin_workstations"
     if not there.get(block, [""])[0].startswith("type filter hook "):
         return f"{table} has no {block} that is bound"
     return f"{block} of {table} has not the rules it had"

@@ -9,10 +9,10 @@ from virtwarden.cli.main import Command
 from virtwarden.paths import Paths
 
 ACTIONS = {
-    "status": "each encrypted disk: container, cipher, key, open or locked, and since when",
+    "status": "list encrypted disks: container, cipher, key, state and since when",
     "format": "make a new encrypted volume for a domain's disk",
-    "adopt": "encrypt an existing disk of a domain, into a new container",
-    "load": "give libvirt the keys of the disks that QEMU itself decrypts",
+    "adopt": "copy an existing disk of a domain into a new container",
+    "load": "give libvirt the keys of disks that QEMU decrypts",
 }
 """Each with its help; the module of its name in virtwarden/cli/luks answers it."""
 

@@ -23,11 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID; it must be off")
     parser.add_argument("disk", metavar="DISK", help="the disk's target, such as vda")
     after = parser.add_mutually_exclusive_group()
-    after.add_argument("--abort", action="store_true", help="give up what was begun")
+    after.add_argument("--abort", action="store_true", help="give up an interrupted adopt")
     after.add_argument(
         "--remove-old",
         action="store_true",
-        help="overwrite and remove the former disk, once its container was taken into use",
+        help="overwrite and remove the former disk, after its domain has the container",
     )
 
 
@@ -56,8 +56,8 @@ def _must_be_kept_from_starting(policy: Policy, rules: Rules, domain: Domain) ->
     """Only of these does the hook refuse a start in the middle, whose writes would be lost."""
     if not policy.manages(domain.name) or rules.mode is not Mode.ENFORCING or not domain.enrolment:
         raise HostError(
-            f"{domain.name} could start in the middle of it",
+            f"{domain.name} could start during the copy",
             where=rules.where("mode"),
-            fix=f'have it managed, mode = "enforcing", and enrolled: virt-warden enrol'
+            fix=f'manage it (`managed`), set mode = "enforcing", and enrol it: virt-warden enrol'
             f" {shown(domain.name)}",
         )

@@ -23,18 +23,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID")
     parser.add_argument("disk", metavar="DISK", help="the disk's target, such as vdb")
     parser.add_argument(
-        "--size", type=_bytes, default=0, metavar="SIZE", help="of a file that is made, such as 20G"
+        "--size",
+        type=_bytes,
+        default=0,
+        metavar="SIZE",
+        help="size of the file to make, such as 20G",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="also where something is in it: that is lost"
-    )
+    parser.add_argument("--force", action="store_true", help="overwrite a volume that is not empty")
 
 
 def _bytes(text: str) -> int:
     """A size with one of qemu-img's units."""
     found = re.fullmatch(r"([1-9][0-9]*)([KMGT]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 20G")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 20G")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     place = creation.place_of(said, domain, options.disk)
     if not options.size and files.look(said.luks).leaf is None:
         raise HostError(
-            "it is not there", where=said.luks, fix="have a file made, with --size, or lvcreate"
+            "it is not there", where=said.luks, fix="make a file (--size) or a volume (lvcreate)"
         )
     creation.make(paths, place, options.size, Terminal(), blank=not options.force)
     print(_what_next(domain, options.disk, creation.node(said, domain, options.disk)))

@@ -57,7 +57,7 @@ def _place(rules: Rules, disk: Disk, purpose: str) -> Place:
     place = key_place(said.key if said else None, disk.path, purpose)
     if place is None:
         raise HostError(
-            f"the policy says nothing of the key of disk {disk.target}",
+            f"the policy names no key for disk {disk.target}",
             fix=f"add key.file, key.credential, key.clevis or key.ask below"
             f" [domain.disks.{disk.target}] (docs/luks.md)",
         )

@@ -21,7 +21,7 @@ from virtwarden.policy import Rules, load
 def arguments(parser: argparse.ArgumentParser) -> None:
     """See Command."""
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="all, if none is named")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

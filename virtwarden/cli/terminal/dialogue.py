@@ -37,8 +37,8 @@ class Terminal:
             passphrase = sys.stdin.readline().rstrip("\n")
         else:
             passphrase = getpass.getpass(f"New {purpose.lower()}: ")
-            if passphrase != getpass.getpass("Once more: "):
-                raise HostError("the two are not the same", fix="again")
+            if passphrase != getpass.getpass("Again: "):
+                raise HostError("the two passphrases differ", fix="again")
         if len(passphrase) < _SHORTEST_PASSPHRASE:
             raise HostError(
                 f"a passphrase needs {_SHORTEST_PASSPHRASE} letters", fix="take a longer one"
