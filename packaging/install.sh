@@ -32,7 +32,9 @@ for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
 done
 install -d "$share/selinux"
 install -m 644 packaging/selinux/* "$share/selinux"
-install -D -m 644 wrapper/qemu_system.py "$wrapper/qemu_system.py"
+install -d "$wrapper"
+install -m 644 wrapper/*.py "$wrapper"
+rm "$wrapper/emulator.py"
 for arch in $ARCHES; do
     install -m 755 wrapper/emulator.py "$wrapper/qemu-system-$arch"
 done

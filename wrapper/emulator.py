@@ -2,7 +2,7 @@
 """/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the door; qemu_system.py is behind it.
 
 What a script says itself Python compiles each time it runs, what it imports just once. It is
-started by its own path, beside which the other lies; root alone can write there.
+started by its own path, beside which the others lie; root alone can write there.
 """
 
 import sys

@@ -26,6 +26,7 @@ _BY_RELEASE = {
     "pki": "virt-pki-validate asks for other modes",
     "process": "QEMU answers EPERM, or ends",
     "remote": "libvirt has daemons of other names",
+    "run": "python3-sh waits for a command in other words",
     "sandbox": "QEMU opens other files",
     "start": "SPICE is a module of QEMU's or a part of it",
     "tap_chains": "nftables lists rules in other words",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import runpy
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import wrapped
 import xmls
 from fake_host import (
-    REPOSITORY,
     UID,
     FakeHost,
     account_of,
@@ -139,8 +138,7 @@ def test_whatever_is_looser_breaks_it(broken: dict[str, Any], sentence: str) -> 
 
 
 def test_what_the_wrapper_lets_through_is_what_the_promise_allows() -> None:
-    wrapper = runpy.run_path(str(REPOSITORY / "wrapper" / "qemu_system.py"))
-    assert wrapper["ENVIRONMENT"] == sandbox.ENVIRONMENT
+    assert wrapped.process.ENVIRONMENT == sandbox.ENVIRONMENT
 
 
 def test_variables_that_the_policy_lets_a_domain_pass_break_no_promise() -> None:

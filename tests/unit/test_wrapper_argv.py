@@ -5,27 +5,20 @@ fixtures/argv-*.json: what libvirt executed, and the part of the ticket that its
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wrapped
 from hypothesis import given
 from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
-WRAPPER = HERE.parents[1] / "wrapper" / "qemu_system.py"
 REAL = sorted(path.stem.removeprefix("argv-") for path in HERE.glob("fixtures/argv-*.json"))
 DISK = "/var/lib/libvirt/images/a.qcow2"
 TLS = "/run/virt-warden/tls"
-
-spec = importlib.util.spec_from_file_location("qemu_system", WRAPPER)
-assert spec is not None
-assert spec.loader is not None
-wrapper: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(wrapper)
 
 
 def real(name: str) -> tuple[dict[str, Any], list[str]]:
@@ -61,11 +54,13 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
 
 
 def refusals(ticket: dict[str, Any], argv: list[str]) -> list[str]:
-    return [str(refusal) for refusal in wrapper.check_argv(ticket, wrapper.parse_argv(argv))]
+    return [
+        str(refusal) for refusal in wrapped.review.check_argv(ticket, wrapped.argv.parse_argv(argv))
+    ]
 
 
 def tightened(ticket: dict[str, Any], argv: list[str]) -> list[str]:
-    words: list[str] = wrapper.tighten_argv(ticket, wrapper.parse_argv(argv))
+    words: list[str] = wrapped.consoles.tighten_argv(ticket, wrapped.argv.parse_argv(argv))
     return words
 
 
@@ -104,7 +99,7 @@ def test_without_tls_there_is_no_sasl() -> None:
 
 def test_qemu_is_told_where_sasl_looks_and_no_domain_tells_it_otherwise() -> None:
     given = {"SASL_CONF_PATH": "/tmp/evil", "KRB5RCACHENAME": "file:/tmp/evil"}
-    ours = wrapper.tighten_environment(ticket_of(**sasl(["alice"])), given)
+    ours = wrapped.process.tighten_environment(ticket_of(**sasl(["alice"])), given)
     assert ours == {"SASL_CONF_PATH": "/run/sasl", "KRB5RCACHENAME": "none:"}
 
 
@@ -118,7 +113,7 @@ def vnc_values(argv: list[str]) -> list[str]:
 @pytest.mark.parametrize("name", REAL)
 def test_what_libvirt_really_writes_passes_unchanged(name: str) -> None:
     ticket, argv = real(name)
-    wrapper.parse_ticket(json.dumps(ticket), ticket["uuid"])
+    wrapped.ticket.parse_ticket(json.dumps(ticket), ticket["uuid"])
     assert refusals(ticket, argv) == []
     assert tightened(ticket, argv) == argv
 
@@ -190,12 +185,12 @@ def test_a_password_or_credentials_given_otherwise_are_replaced(smuggled: str) -
 def test_a_display_that_is_off_reaches_qemu_in_no_spelling(name: str) -> None:
     ticket, argv = real(name)
     words = tightened(ticket | {"display": False, "tls_dir": TLS}, argv)
-    assert "vnc" not in [option.name for option in wrapper.parse_argv(words)]
+    assert "vnc" not in [option.name for option in wrapped.argv.parse_argv(words)]
     assert "tls-creds-x509" not in " ".join(words)
     assert words[-2:] == ["-display", "none"]
-    others = [option.words for option in wrapper.parse_argv(argv) if option.name != "vnc"]
+    others = [option.words for option in wrapped.argv.parse_argv(argv) if option.name != "vnc"]
     kept = [words for words in others if "tls-creds-x509" not in " ".join(words)]
-    assert [option.words for option in wrapper.parse_argv(words)][:-1] == kept
+    assert [option.words for option in wrapped.argv.parse_argv(words)][:-1] == kept
 
 
 def test_the_long_way_to_say_vnc_is_off_as_well() -> None:
@@ -414,7 +409,7 @@ def test_a_planned_nic_that_is_missing_is_refused() -> None:
 
 def test_macs_are_the_same_in_capitals() -> None:
     ticket = ticket_of(name="x", macs=["AA:bb:cc:dd:ee:ff"])
-    wrapper.parse_ticket(json.dumps(ticket), ticket["uuid"])
+    wrapped.ticket.parse_ticket(json.dumps(ticket), ticket["uuid"])
     assert refusals(ticket, ["-name", "x", "-device", "e1000,mac=aa:BB:cc:dd:ee:ff"]) == []
 
 
@@ -471,14 +466,14 @@ def test_another_name_is_refused(words: list[str]) -> None:
 @given(st.lists(st.tuples(st.text("ab.-", min_size=1), st.text("x,=-n")), min_size=1))
 def test_what_is_joined_with_doubled_commas_is_split_again(pairs: list[tuple[str, str]]) -> None:
     raw = [f"{key}={value.replace(',', ',,')}" for key, value in pairs]
-    split = list(wrapper.split_opts(",".join(raw)))
+    split = list(wrapped.argv.split_opts(",".join(raw)))
     assert [(key, value) for key, value, _ in split] == pairs
     assert [part for *_, part in split] == raw
 
 
 @given(st.text("vn=,pas"))
 def test_no_part_of_a_console_is_lost_or_made_up(text: str) -> None:
-    parts = [raw for *_, raw in wrapper.split_opts(text)]
+    parts = [raw for *_, raw in wrapped.argv.split_opts(text)]
     assert ",".join(parts) == text.removesuffix(",") or text.endswith(",")
 
 
@@ -517,8 +512,8 @@ def test_json_that_two_readers_could_read_in_two_ways_is_refused(value: str) -> 
     ],
 )
 def test_only_one_wellformed_uuid_names_a_ticket(argv: list[str]) -> None:
-    with pytest.raises(wrapper.Refusal, match="-uuid"):
-        wrapper.guest_uuid(wrapper.parse_argv(argv))
+    with pytest.raises(wrapped.refusal.Refusal, match="-uuid"):
+        wrapped.argv.guest_uuid(wrapped.argv.parse_argv(argv))
 
 
 @pytest.mark.parametrize(
@@ -541,13 +536,13 @@ def test_only_one_wellformed_uuid_names_a_ticket(argv: list[str]) -> None:
     ],
 )
 def test_only_what_has_no_guest_is_a_probe(argv: list[str], probe: bool) -> None:
-    assert wrapper.is_probe(wrapper.parse_argv(argv)) is probe
+    assert wrapped.argv.is_probe(wrapped.argv.parse_argv(argv)) is probe
 
 
 def test_the_environment_keeps_what_libvirt_sets_and_no_loader_variable() -> None:
     given = {"PATH": "/bin", "HOME": "/h", "LD_PRELOAD": "/x", "FOO": "bar"}
-    assert wrapper.tighten_environment(ticket_of(), given) == {"PATH": "/bin", "HOME": "/h"}
-    assert wrapper.tighten_environment(ticket_of(passthrough=True), given) == given
+    assert wrapped.process.tighten_environment(ticket_of(), given) == {"PATH": "/bin", "HOME": "/h"}
+    assert wrapped.process.tighten_environment(ticket_of(passthrough=True), given) == given
 
 
 # The emulator
@@ -556,9 +551,9 @@ def test_the_environment_keeps_what_libvirt_sets_and_no_loader_variable() -> Non
 def test_what_an_upgrade_takes_out_of_the_wrappers_directory_keeps_nobody_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wrapper, "OWN_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(wrapped.qemu_system, "OWN_DIRECTORY", str(tmp_path))
     gone = [".dpkg-new", "qemu-system-x86_64.dpkg-tmp"]
-    monkeypatch.setattr(wrapper.os, "listdir", lambda _: [gone[0], "own", gone[1]])
+    monkeypatch.setattr(wrapped.qemu_system.os, "listdir", lambda _: [gone[0], "own", gone[1]])
     (tmp_path / "own").touch()
-    assert wrapper.is_ours((tmp_path / "own").stat())
-    assert not wrapper.is_ours(Path("/").stat())
+    assert wrapped.qemu_system.is_ours((tmp_path / "own").stat())
+    assert not wrapped.qemu_system.is_ours(Path("/").stat())

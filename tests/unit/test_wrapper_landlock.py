@@ -7,7 +7,8 @@ import struct
 from typing import Any
 
 import pytest
-from test_wrapper_argv import real, ticket_of, wrapper
+import wrapped
+from test_wrapper_argv import real, ticket_of
 
 SANDBOX = {
     "required": True,
@@ -28,33 +29,33 @@ class Kernel:
 
     def __call__(self, number: int, *arguments: Any) -> int:
         self.calls.append((number, arguments))
-        if number == wrapper.NR_LANDLOCK_CREATE_RULESET and arguments[0] is None:
-            wrapper._ctypes.set_errno(0 if self.abi > 0 else errno.EOPNOTSUPP)
+        if number == wrapped.landlock.NR_LANDLOCK_CREATE_RULESET and arguments[0] is None:
+            wrapped.landlock._ctypes.set_errno(0 if self.abi > 0 else errno.EOPNOTSUPP)
             return self.abi
-        return 0 if number != wrapper.NR_LANDLOCK_CREATE_RULESET else 1000
+        return 0 if number != wrapped.landlock.NR_LANDLOCK_CREATE_RULESET else 1000
 
     def handled(self) -> tuple[int, ...]:
         (attributes,) = [
-            a[0] for n, a in self.calls if n == wrapper.NR_LANDLOCK_CREATE_RULESET and a[0]
+            a[0] for n, a in self.calls if n == wrapped.landlock.NR_LANDLOCK_CREATE_RULESET and a[0]
         ]
         return struct.unpack("=3Q", attributes)
 
     def restricts(self) -> bool:
-        return any(number == wrapper.NR_LANDLOCK_RESTRICT_SELF for number, _ in self.calls)
+        return any(number == wrapped.landlock.NR_LANDLOCK_RESTRICT_SELF for number, _ in self.calls)
 
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Kernel:
     found = Kernel(request.param)
-    monkeypatch.setattr(wrapper, "landlock", found)
-    monkeypatch.setattr(wrapper.os, "close", lambda _: None)
+    monkeypatch.setattr(wrapped.landlock, "call", found)
+    monkeypatch.setattr(wrapped.landlock.os, "close", lambda _: None)
     return found
 
 
 @pytest.mark.parametrize("kernel", [-1, 0], indirect=True)
 def test_a_required_sandbox_that_the_kernel_has_not_is_a_refusal(kernel: Kernel) -> None:
-    with pytest.raises(wrapper.Refusal, match="this kernel has no Landlock") as refusal:
-        wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    with pytest.raises(wrapped.refusal.Refusal, match="this kernel has no Landlock") as refusal:
+        wrapped.landlock.confine(ticket_of(landlock=SANDBOX), [])
     assert 'sandbox = "auto"' in refusal.value.fix
     assert not kernel.restricts()
 
@@ -63,14 +64,14 @@ def test_a_required_sandbox_that_the_kernel_has_not_is_a_refusal(kernel: Kernel)
 def test_elsewhere_the_log_says_that_there_is_none(
     kernel: Kernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wrapper.confine(ticket_of(landlock=SANDBOX | {"required": False}), [])
+    wrapped.landlock.confine(ticket_of(landlock=SANDBOX | {"required": False}), [])
     assert "starts without a sandbox" in capfd.readouterr().err
     assert not kernel.restricts()
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6, 7, 99], indirect=True)
 def test_the_kernel_is_asked_for_all_that_it_knows_and_no_more(kernel: Kernel) -> None:
-    wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    wrapped.landlock.confine(ticket_of(landlock=SANDBOX), [])
     files, ports, scoped = kernel.handled()
     assert kernel.restricts()
     assert files.bit_count() == {1: 13, 2: 14, 3: 15, 4: 15}.get(kernel.abi, 16)
@@ -80,7 +81,7 @@ def test_the_kernel_is_asked_for_all_that_it_knows_and_no_more(kernel: Kernel) -
 
 @pytest.mark.parametrize("kernel", [6], indirect=True)
 def test_ports_that_are_not_limited_are_not_handled(kernel: Kernel) -> None:
-    wrapper.confine(ticket_of(landlock=SANDBOX | {"bind": None, "connect": None}), [])
+    wrapped.landlock.confine(ticket_of(landlock=SANDBOX | {"bind": None, "connect": None}), [])
     assert kernel.handled()[1] == 0
 
 
@@ -88,7 +89,7 @@ def test_ports_that_are_not_limited_are_not_handled(kernel: Kernel) -> None:
 def test_the_sandbox_says_how_much_the_kernel_gave(
     kernel: Kernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wrapper.confine(ticket_of(landlock=SANDBOX), [])
+    wrapped.landlock.confine(ticket_of(landlock=SANDBOX), [])
     assert "Landlock 6" in capfd.readouterr().err
 
 
@@ -96,16 +97,16 @@ def test_the_sandbox_says_how_much_the_kernel_gave(
 def test_without_a_word_of_it_in_the_ticket_there_is_none(
     kernel: Kernel, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wrapper.confine(ticket_of(landlock=None), [])
+    wrapped.landlock.confine(ticket_of(landlock=None), [])
     assert kernel.calls == []
     assert capfd.readouterr().err == ""
 
 
 def test_only_what_the_command_line_names_is_handed_on() -> None:
     _, argv = real("nics")
-    named = wrapper.named_descriptors(wrapper.parse_argv(argv))
+    named = wrapped.process.named_descriptors(wrapped.argv.parse_argv(argv))
     words = ["-netdev", '{"type":"tap","fds":"40:41","vhostfds":"42:43"}', "-incoming", "fd:44"]
-    more = wrapper.named_descriptors(wrapper.parse_argv([*argv, *words]))
+    more = wrapped.process.named_descriptors(wrapped.argv.parse_argv([*argv, *words]))
     assert more - named == {40, 41, 42, 43, 44}
     assert {0, 1, 2} < named
 
@@ -115,12 +116,12 @@ def test_a_descriptor_that_is_named_only_later_is_handed_on(
 ) -> None:
     """The memory of a saved guest, which libvirt names when QEMU runs already."""
     closed: list[tuple[int, int]] = []
-    monkeypatch.setattr(wrapper, "close_on_exec", lambda *ends: closed.append(ends))
+    monkeypatch.setattr(wrapped.process, "close_on_exec", lambda *ends: closed.append(ends))
     _, argv = real("restore")
     words = ["-incoming", "defer"]
     assert words == argv[argv.index("-incoming") :][:2]
-    wrapper.tighten_descriptors(ticket_of(passthrough=False), wrapper.parse_argv(argv))
+    wrapped.process.tighten_descriptors(ticket_of(passthrough=False), wrapped.argv.parse_argv(argv))
     assert closed == []
     argv = [word for word in argv if word not in words]
-    wrapper.tighten_descriptors(ticket_of(passthrough=False), wrapper.parse_argv(argv))
+    wrapped.process.tighten_descriptors(ticket_of(passthrough=False), wrapped.argv.parse_argv(argv))
     assert closed != []

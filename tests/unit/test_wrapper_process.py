@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_wrapper_argv import WRAPPER, real, vnc_values
+from test_wrapper_argv import real, vnc_values
+from wrapped import WRAPPER
 
 pytestmark = pytest.mark.process
 
 VM = 70001
+FILES = [file for file in sorted(WRAPPER.glob("*.py")) if file.name != "emulator.py"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 STUB = """#!/usr/bin/python3 -IS
@@ -53,8 +55,9 @@ def executable(path: Path, text: str) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run the wrapper with this ticket and command line; a stub is the emulator."""
-    executable(tmp_path / "lib/qemu-system-x86_64", (WRAPPER.parent / "emulator.py").read_text())
-    shutil.copy(WRAPPER, tmp_path / "lib")
+    executable(tmp_path / "lib/qemu-system-x86_64", (WRAPPER / "emulator.py").read_text())
+    for file in FILES:
+        shutil.copy(file, tmp_path / "lib")
     executable(tmp_path / "bin/qemu-system-x86_64", STUB)
     (tmp_path / "virt-warden").mkdir()
     (tmp_path / "virt-warden").chmod(0o711)
@@ -214,7 +217,7 @@ def test_neither_a_probe_nor_a_guest_is_refused(run: Run) -> None:
 
 
 def test_a_fault_of_our_own_is_one_line_and_a_refusal(run: Run, tmp_path: Path) -> None:
-    installed = tmp_path / "lib" / WRAPPER.name
+    installed = tmp_path / "lib/process.py"
     broken = installed.read_text().replace(
         "def capabilities() -> int:", "def capabilities() -> int:\n    1 / 0"
     )
@@ -225,8 +228,9 @@ def test_a_fault_of_our_own_is_one_line_and_a_refusal(run: Run, tmp_path: Path) 
     assert done.stderr.count("\n") == 1
 
 
-def test_half_a_wrapper_is_one_line_and_a_refusal(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "lib" / WRAPPER.name).unlink()
+@pytest.mark.parametrize("missing", [file.name for file in FILES])
+def test_half_a_wrapper_is_one_line_and_a_refusal(run: Run, tmp_path: Path, missing: str) -> None:
+    (tmp_path / "lib" / missing).unlink()
     done = run(*case("plain"))
     assert done.returncode == 1
     assert done.stderr.startswith("virt-warden refuses this start: its wrapper's files are not all")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_wrapper_argv import ticket_of, wrapper
+import wrapped
+from test_wrapper_argv import ticket_of
 
 UUID = "00000000-0000-4000-8000-000000000001"
 OTHER = "00000000-0000-4000-8000-000000000002"
@@ -33,14 +34,14 @@ def tickets(tmp_path: Path) -> Path:
 
 
 def refused(tickets: Path, uuid: str = UUID) -> str:
-    with pytest.raises(wrapper.Refusal) as refusal:
-        wrapper.read_ticket(uuid, str(tickets))
+    with pytest.raises(wrapped.refusal.Refusal) as refusal:
+        wrapped.ticket.read_ticket(uuid, str(tickets))
     assert "virt-warden" in refusal.value.fix
     return str(refusal.value)
 
 
 def test_what_the_hook_wrote_is_believed(tickets: Path) -> None:
-    assert wrapper.read_ticket(UUID, str(tickets)) == ticket_of()
+    assert wrapped.ticket.read_ticket(UUID, str(tickets)) == ticket_of()
 
 
 def test_without_a_ticket_nothing_starts(tickets: Path) -> None:
@@ -106,7 +107,7 @@ def test_another_domains_ticket_is_refused(tickets: Path) -> None:
 
 def test_a_huge_ticket_is_refused(tickets: Path) -> None:
     with (tickets / UUID / "ticket.json").open("a") as ticket:
-        ticket.write(" " * wrapper.TICKET_LIMIT)
+        ticket.write(" " * wrapped.ticket.TICKET_LIMIT)
     assert "too big" in refused(tickets)
 
 
@@ -156,16 +157,16 @@ MALFORMED: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("key", "value"), MALFORMED)
 def test_a_malformed_field_is_named(key: str, value: object) -> None:
-    with pytest.raises(wrapper.Refusal, match=f"malformed at {key}"):
-        wrapper.parse_ticket(json.dumps({**ticket_of(), key: value}), UUID)
+    with pytest.raises(wrapped.refusal.Refusal, match=f"malformed at {key}"):
+        wrapped.ticket.parse_ticket(json.dumps({**ticket_of(), key: value}), UUID)
 
 
 @pytest.mark.parametrize("key", sorted(ticket_of()))
 def test_a_missing_field_is_named(key: str) -> None:
     ticket = ticket_of()
     del ticket[key]
-    with pytest.raises(wrapper.Refusal, match=f"malformed at {key}"):
-        wrapper.parse_ticket(json.dumps(ticket), UUID)
+    with pytest.raises(wrapped.refusal.Refusal, match=f"malformed at {key}"):
+        wrapped.ticket.parse_ticket(json.dumps(ticket), UUID)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_what_is_no_ticket_at_all_is_refused(tickets: Path, text: bytes) -> None
 
 def identity(**other: Any) -> list[str]:
     facts = {"uids": {VM}, "gids": {VM}, "groups": {VM, 106}, "capabilities": 0} | other
-    return [str(refusal) for refusal in wrapper.check_identity(ticket_of(), **facts)]
+    return [str(refusal) for refusal in wrapped.process.check_identity(ticket_of(), **facts)]
 
 
 def test_the_vms_own_user_passes() -> None:
@@ -209,4 +210,4 @@ def test_anybody_else_is_refused(other: dict[str, Any], said: str) -> None:
 
 @pytest.mark.root
 def test_roots_capabilities_are_seen() -> None:
-    assert wrapper.capabilities() != 0
+    assert wrapped.process.capabilities() != 0

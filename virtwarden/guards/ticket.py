@@ -1,6 +1,6 @@
 """What the wrapper must find and do, told by the hook in a file that only root can write.
 
-The wrapper, which imports nothing of this package, reads it: wrapper/qemu_system.py.
+The wrapper, which imports nothing of this package, reads it: wrapper/ticket.py.
 """
 
 from __future__ import annotations

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from virtwarden.errors import CommandError
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _TIMEOUT_SECONDS = 30
-# timeout(1), "EXIT STATUS"
-_TIMED_OUT = (124, 137)
-_NOT_FOUND = (126, 127)
+# After SIGTERM, until SIGKILL.
+_GRACE_SECONDS = 2
+# As timeout(1) and the shell say it.
+_TERMINATED, _KILLED, _NOT_FOUND = 124, 137, 127
 
 
 def run(*command: str, stdin: str = "", timeout: int = _TIMEOUT_SECONDS) -> str:
@@ -38,7 +39,8 @@ def output(
     issue 299). What it reads and prints is written down nowhere.
 
     Raises CommandError, with the command as one could paste it, the exit code and the last line
-    that it wrote on stderr, where it fails, is missing, or runs for more than `timeout` seconds.
+    that it wrote on stderr, where it fails, is missing, or runs for more than `timeout` seconds:
+    all processes of its session's group are then ended.
     """
     import logging
     from io import BytesIO
@@ -53,25 +55,61 @@ def output(
     # sh 1 gives back the command that ran, sh 2 its output as text: both fill a file.
     printed = BytesIO()
     try:
-        # sh's own _timeout looks only every 0.1 s whether the command has ended: timeout(1) is
-        # told by the kernel.
-        sh.Command("/usr/bin/timeout")(
-            "--kill-after=2",
-            str(timeout),
-            *command,
+        running = sh.Command(command[0])(
+            *command[1:],
             _in=stdin,
             _out=printed,
             _env=_ENVIRONMENT,
             _tty_out=False,
             _new_session=True,
+            # sh's own _timeout looks only every 0.1 s whether the command has ended.
+            _bg=True,
+            _bg_exc=False,
             **kept,
         )
-    except (sh.ErrorReturnCode, sh.SignalException) as failure:
-        raise _error(command, failure.exit_code, failure.stderr, timeout) from None
+    except (sh.CommandNotFound, sh.ForkException) as failure:
+        raise _cannot_be_run(command[0], failure) from None
     finally:
         for handle in inherited:
             os.set_inheritable(handle, False)
+    late = _end_when_late(running.pid, timeout)
+    with suppress(sh.ErrorReturnCode, sh.SignalException):
+        running.wait()
+    said = _last_line(running.stderr)
+    if late:
+        raise _failed(command, f"did not end in {timeout} s", late, said)
+    if code := running.exit_code:
+        raise _failed(command, f"failed with exit code {code}: {said}", code, said)
     return printed.getvalue()
+
+
+def _end_when_late(group: int, timeout_seconds: int) -> int:
+    """Wait until the first process of a group has ended; 0, or by what exit code it was late.
+
+    The kernel tells at once when it ends, and reaping it is left to sh.
+    """
+    import select
+
+    try:
+        leader = os.pidfd_open(group)
+    except ProcessLookupError:  # sh has reaped it already
+        return 0
+    try:
+        ended = select.poll()
+        ended.register(leader, select.POLLIN)
+        if ended.poll(timeout_seconds * 1000):
+            return 0
+        import signal
+
+        code = _TERMINATED
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+            if not ended.poll(_GRACE_SECONDS * 1000):
+                code = _KILLED
+            os.killpg(group, signal.SIGKILL)
+        return code
+    finally:
+        os.close(leader)
 
 
 @contextmanager
@@ -87,17 +125,21 @@ def at_the_terminal(*command: str) -> Iterator[None]:
         process.wait()
 
 
-def _error(
-    command: tuple[str, ...], code: int, stderr: bytes, timeout_seconds: int
-) -> CommandError:
-    shown = shlex.join(command)
+def _last_line(stderr: bytes) -> str:
     lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
-    said = lines[-1].strip() if lines else "it said nothing"
-    if code in _TIMED_OUT:
-        what, fix = f"`{shown}` did not end in {timeout_seconds} s", "run it by hand"
-    elif code in _NOT_FOUND:
-        what = f"{command[0]} cannot be run"
-        fix = f"install the Debian package that has it: apt-file search {command[0]}"
-    else:
-        what, fix = f"`{shown}` failed with exit code {code}: {said}", "run it by hand"
-    return CommandError(what, code=code, said=said, fix=fix)
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _failed(command: tuple[str, ...], how: str, code: int, said: str) -> CommandError:
+    return CommandError(
+        f"`{shlex.join(command)}` {how}", code=code, said=said, fix="run it by hand"
+    )
+
+
+def _cannot_be_run(program: str, failure: Exception) -> CommandError:
+    return CommandError(
+        f"{program} cannot be run",
+        code=_NOT_FOUND,
+        said=str(failure).splitlines()[-1].strip(),
+        fix=f"install the Debian package that has it: apt-file search {program}",
+    )

@@ -1,0 +1,46 @@
+"""Functions of the C library that ask the kernel what Python's own modules do not ask it."""
+
+from __future__ import annotations
+
+import _ctypes  # ctypes wraps it in a module that takes long to import
+import sys
+
+
+class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none when it runs
+    _type_ = "i"
+
+
+class CapabilitySets(_ctypes.Array):  # type: ignore[type-arg]
+    """struct __user_cap_data_struct, of version 3: effective, permitted, inheritable, twice."""
+
+    _type_ = Int
+    _length_ = 6
+
+
+class LibC:
+    """What this process is linked with."""
+
+    _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # dlopen(3): the program itself
+
+
+class Call(_ctypes.CFuncPtr):
+    """A function of the C library: takes numbers of 32 bits and bytes, gives one, keeps errno."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = Int
+
+
+syscall, prctl, capget, setrlimit = (
+    Call((name, LibC))  # type: ignore[arg-type]
+    for name in ("syscall", "prctl", "capget", "setrlimit")
+)
+
+
+def failure(what: str) -> OSError:
+    """Why the last call failed, to be raised."""
+    return OSError(_ctypes.get_errno(), what)
+
+
+def packed(size: int, *numbers: int) -> bytes:
+    """Numbers of so many bytes each, as they stand in the kernel's structures."""
+    return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)
