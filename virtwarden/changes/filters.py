@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from virtwarden import gate
 from virtwarden.changes import worked
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
 from virtwarden.system import files
 from virtwarden.system.netfilter import BACKENDS, TapFilter, rules_of
@@ -16,7 +16,7 @@ from virtwarden.system.taps import Tap
 
 
 @dataclass(frozen=True)
-class InstallFilters:
+class InstallFilters(Change):
     """What a domain's taps send in another's name is dropped, and the gate shuts out other taps.
 
     Where the domain has no tap, one may still be plugged in: the gate is up for it all the same.
@@ -37,7 +37,6 @@ class InstallFilters:
         object.__setattr__(self, "filters", tuple(filters))
 
     def describe(self) -> str:
-        """See Change."""
         each = [
             *(f"from {f.tap} with {_dropped(f)} ({self.backend})" for f in self.filters),
             f"from a tap that was not let in ({self.gate})",
@@ -45,17 +44,14 @@ class InstallFilters:
         return f"drop what comes {'; '.join(each)}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
         for backend in {self.backend, self.gate}:
             worked.note_filtered_taps(paths, backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         gate.uninstall(paths, self.domain, [each.tap for each in self.filters])
         return ""
 
@@ -65,7 +61,7 @@ def _dropped(promise: TapFilter) -> str:
 
 
 @dataclass(frozen=True)
-class AdmitTaps:
+class AdmitTaps(Change):
     """Taps of a domain that is not guarded are let in, where the gate is up for others."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -74,25 +70,21 @@ class AdmitTaps:
     taps: tuple[str, ...]
 
     def describe(self) -> str:
-        """See Change."""
         return f"let what comes from {', '.join(self.taps)} pass unfiltered"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {"taps": [[tap.name, tap.index] for tap in gate.shut_out(paths, self.taps)]}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gate.admit(paths, self.taps)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         gate.dismiss(paths, [Tap(name, index) for name, index in before["taps"]])
         return ""
 
 
 @dataclass(frozen=True)
-class InstallFilter:
+class InstallFilter(Change):
     """The filter of one tap, as versions before the gate had it: none plans it any more.
 
     What such a version left in a journal is undone.
@@ -110,15 +102,12 @@ class InstallFilter:
     deny_vlan_tags: bool
 
     def describe(self) -> str:
-        """See Change."""
         return f"drop what comes from {self.tap} in another's name than {self.mac} ({self.backend})"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         promise = TapFilter(
             self.tap,
             self.mac,
@@ -132,7 +121,7 @@ class InstallFilter:
             BACKENDS[self.backend].install([promise])
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change. Whose filter a tap has is written down: another domain's is left."""
+        """Whose filter a tap has is written down: another domain's is left."""
         note = paths.filters / self.tap
         with files.locked(paths.filters):
             if not note.exists():

@@ -16,11 +16,11 @@ from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
+    """There are none."""
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Raises PolicyError where the policy itself cannot be used."""
+    """Raises PolicyError where the policy itself cannot be used."""
     policy = load(paths)
     with connected() as connection:
         cases = [next_case(paths, policy, domain) for domain in persistent(connection)]

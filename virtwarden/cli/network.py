@@ -18,7 +18,6 @@ from virtwarden.policy import load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     admit = actions.add_parser(
         "admit", help="let NICs in that were plugged into running domains, as the policy allows"
@@ -32,7 +31,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     if options.action == "restore":
         print(f"gate and filters stand; {gate.restore(paths)} taps are let in")
         return 0

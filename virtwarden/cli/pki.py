@@ -22,7 +22,6 @@ _SHORTEST_PASSPHRASE = 12
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     init = actions.add_parser("init", help="found an authority")
     _which(init)
@@ -79,7 +78,6 @@ def _passphrase(parser: argparse._ActionsContainer) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     actions: dict[str, Callable[[argparse.Namespace, Paths], int]] = {
         "init": _init,
         "server": _server,

@@ -36,30 +36,28 @@ class Door(Protocol):
 
 
 @dataclass(frozen=True)
-class PasswordDoor:
+class PasswordDoor(Door):
     """VNC's own password. A crash in between leaves one that nobody knows."""
 
     domain: libvirt.virDomain
     user: str = ""
 
     def fresh_password(self) -> str:
-        """See Door."""
         return passwords.fresh()
 
     def admit(self, password: str, seconds: int) -> None:
-        """See Door. QEMU itself sees to the time."""
+        """QEMU itself sees to the time."""
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
         monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
         monitor.command(self.domain, "set_password", protocol="vnc", password=password)
 
     def shut(self) -> None:
-        """See Door."""
         monitor.command(self.domain, "expire_password", protocol="vnc", time="now")
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
 
 
 @dataclass
-class SaslDoor:
+class SaslDoor(Door):
     """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
 
     paths: Paths
@@ -68,11 +66,9 @@ class SaslDoor:
     admitted: bytes = b""
 
     def fresh_password(self) -> str:
-        """See Door."""
         return secrets.token_urlsafe(_SASL_PASSWORD_BYTES)
 
     def admit(self, password: str, seconds: int) -> None:
-        """See Door."""
         if not (self.directory / sasl.DATABASE).exists():
             raise HostError("it was started without SASL", fix="stop it and start it anew")
         private = self.paths.run / "keys"
@@ -80,5 +76,4 @@ class SaslDoor:
         self.admitted = sasl.admit(self.directory, self.user, password, private)
 
     def shut(self) -> None:
-        """See Door."""
         sasl.shut(self.directory, self.admitted)

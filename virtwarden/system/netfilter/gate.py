@@ -47,7 +47,7 @@ class Gate(Protocol):
         """Which of these taps are not let in, by name; None where the kernel does not keep it."""
 
 
-class NftablesGate:
+class NftablesGate(Gate):
     """A set of the taps, by index, whose frames may pass a bridge; their number costs nothing.
 
     Any tap is kept out, whatever its name: the kernel knows one by its kind. Frames to the groups
@@ -60,7 +60,6 @@ class NftablesGate:
     _HOOKS: Mapping[str, str] = {"prerouting": "iif", "input": "iif", "postrouting": "oif"}
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """See Gate."""
         lines = [f"table {self._TABLE} {{", "  set admitted {", "    type iface_index"]
         indices = ", ".join(str(tap.index) for tap in admitted)
         lines += [f"    elements = {{ {indices} }}"] if indices else []
@@ -78,15 +77,12 @@ class NftablesGate:
         return f'meta {end}kind "tun" {end} != @admitted drop'
 
     def lowering(self) -> str:
-        """See Gate."""
         return f"add table {self._TABLE}\ndelete table {self._TABLE}\n"
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._elements("add", taps)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         # Deleting needs that it is there: added first, one text does for both cases.
         return self._elements("add", taps) + self._elements("delete", taps)
 
@@ -95,16 +91,13 @@ class NftablesGate:
         return f"{verb} element {self._TABLE} admitted {{ {indices} }}\n" if indices else ""
 
     def perform(self, transaction: str) -> None:
-        """See Gate."""
         if transaction:
             nft(transaction)
 
     def stands(self) -> bool:
-        """See Gate."""
         return self.shut_out([]) is not None
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """See Gate."""
         try:
             table = nft(f"list table {self._TABLE}")
         except CommandError:
@@ -166,7 +159,7 @@ class _Door:
 _LIBVIRTS = "vnet+"
 
 
-class EbtablesGate:
+class EbtablesGate(Gate):
     """Chains that every tap with a name of libvirt's own must get through, a rule for each tap.
 
     They know taps by their names alone: one that was given another name is not kept out.
@@ -180,7 +173,6 @@ class EbtablesGate:
     )
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """See Gate."""
         names = [*(tap.name for tap in admitted), *(name.replace("*", "+") for name in foreign)]
         lines = self.lowering().splitlines()
         for door in self._DOORS:
@@ -190,7 +182,6 @@ class EbtablesGate:
         return "\n".join([*lines, ""])
 
     def lowering(self) -> str:
-        """See Gate."""
         lines = []
         for door in self._DOORS:
             if door.chain in listed(door.table, door.chain):
@@ -201,11 +192,9 @@ class EbtablesGate:
         return "\n".join([*lines, ""])
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._rules("-I", taps, there=False)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._rules("-D", taps, there=True)
 
     def _rules(self, verb: str, taps: Sequence[Tap], *, there: bool) -> str:
@@ -218,12 +207,10 @@ class EbtablesGate:
         return "\n".join([*lines, ""])
 
     def perform(self, transaction: str) -> None:
-        """See Gate."""
         if transaction.strip():
             run(EBTABLES_RESTORE, "--noflush", stdin=transaction)
 
     def stands(self) -> bool:
-        """See Gate."""
         there = [door.kept() for door in self._DOORS]
         wanted = [([door.jump], ["-j DROP"]) for door in self._DOORS]
         return there == wanted or there == in_scratch_network(self._as_listed)
@@ -233,7 +220,6 @@ class EbtablesGate:
         return [door.kept() for door in self._DOORS]
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """See Gate."""
         if not self.stands():
             return None
         admitted = set.intersection(*(door.admitted() for door in self._DOORS))
