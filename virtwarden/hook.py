@@ -17,7 +17,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
 
-_PLUGGED = "port-created"
+_PORT_CREATED = "port-created"
 # A refusal at these steps keeps the domain from starting; later ones come too late for that.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
@@ -61,7 +61,7 @@ def main(
     try:
         if op == "release":
             _release(call)
-        elif op == _PLUGGED:
+        elif op == _PORT_CREATED:
             _review_port(call)
         elif op in _REFUSABLE + _AFTERWARDS:
             _guard(call)
@@ -80,7 +80,7 @@ def _may_fail(call: _Call) -> bool:
     leaves it alone.
     """
     deletes_memory = call.op == "restore" and call.paths.managed_save(call.name).exists()
-    return call.op in (*_REFUSABLE, _PLUGGED) and not deletes_memory
+    return call.op in (*_REFUSABLE, _PORT_CREATED) and not deletes_memory
 
 
 def _unexpected(error: Exception) -> str:
@@ -134,7 +134,7 @@ def _let_pass(call: _Call) -> None:
 
 
 def _review_port(call: _Call) -> None:
-    """A NIC comes onto a libvirt network, at a start or plugged in: only where it may be."""
+    """A NIC comes onto a libvirt network, at a start or later: only where it may be."""
     from virtwarden import lifecycle
     from virtwarden.domain import networkport
     from virtwarden.guards.base import Case, Op
@@ -148,7 +148,7 @@ def _review_port(call: _Call) -> None:
         rules = replace(rules, nics={name: n for name, n in rules.nics.items() if ":" in name})
         facts = HostFacts(call.paths)
         try:
-            lifecycle.plugging(Case(Op.PREPARE, port.domain, rules, facts, call.paths))
+            lifecycle.review_port(Case(Op.PREPARE, port.domain, rules, facts, call.paths))
         except Refusal as refusal:
             where = f"domain {port.owner}, {refusal.where}"
             raise Refusal(refusal.what, where=where, fix=refusal.fix) from None

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _authority(options: argparse.Namespace, paths: Paths) -> Authority:
-    return {consoles.NAME: consoles.of, remote.NAME: remote.of}[options.authority](paths)
+    return {consoles.NAME: consoles.ca, remote.NAME: remote.ca}[options.authority](paths)
 
 
 def _init(options: argparse.Namespace, paths: Paths) -> int:
@@ -99,9 +99,9 @@ def _init(options: argparse.Namespace, paths: Paths) -> int:
         raise HostError("an NSS database has a passphrase", fix="--nss without --sealed")
     rest = Rest(b"" if options.sealed else _new_passphrase(options), in_nss=options.nss)
     if options.authority == consoles.NAME:
-        consoles.found(paths, rest)
+        consoles.create(paths, rest)
     else:
-        authority.found(remote.of(paths), rest)
+        authority.create(remote.ca(paths), rest)
     found = _authority(options, paths)
     print(f"The authority {found.name} is in {found.directory}, its key: {kind(found.directory)}.")
     if rest.passphrase:

@@ -132,7 +132,7 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
         user=door.user,
         certificate=rules.client_certificates == "required",
     )
-    watch = Watch(hypervisor, request.found, request.operator, door, Latest.of(paths, domain.uuid))
+    watch = Watch(hypervisor, request.found, request.operator, door, Latest.new(paths, domain.uuid))
     try:
         door.admit(ticket.password, ticket.seconds)
         log.event(

@@ -27,7 +27,7 @@ class Latest:
     mark: str
 
     @classmethod
-    def of(cls, paths: Paths, domain: str) -> Latest:
+    def new(cls, paths: Paths, domain: str) -> Latest:
         """A new ticket, from now on the latest."""
         directory = paths.run / "tickets"
         files.private_directory(directory)

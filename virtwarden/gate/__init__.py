@@ -45,7 +45,7 @@ def install(
             _end_former(paths, each)
             notes.write(paths, each)
             taps.keep_for_root(each.tap.name)
-        bridges.school(paths, domain, (each.tap.name for each in found))
+        bridges.stop_learning(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(keeper, backend, found):
             return
         _raise(paths, keeper)
@@ -134,7 +134,7 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
             notes.erase(paths, each.tap.name)
         for name in written:
             notes.erase_torn(paths, name)
-        bridges.unschool(paths, domain)
+        bridges.learn_again(paths, domain)
 
 
 def _take_out(keeper: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:

@@ -50,7 +50,7 @@ def plan(case: Case) -> list[Change]:
         changes.append(
             WriteFile(
                 path=f"{case.cell}/ticket.json",
-                content=ticket.of(case, case.account),
+                content=ticket.render(case, case.account),
                 user=case.user,
             )
         )

@@ -23,7 +23,7 @@ def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
         from virtwarden import lifecycle
 
         with journal.locked(paths, case.domain.uuid):
-            return lifecycle.plugged(case)
+            return lifecycle.admit_attached(case)
     taps = gate.shut_out(paths, [nic.tap for nic in case.domain.nics if nic.tap])
     gate.admit(paths, [tap.name for tap in taps])
     return [tap.name for tap in taps]

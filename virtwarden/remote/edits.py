@@ -49,7 +49,7 @@ class Undone:
     kept: Path
 
 
-def of(path: Path, content: str, mode: int = 0o644) -> Edit:
+def prepare(path: Path, content: str, mode: int = 0o644) -> Edit:
     """An edit of a file as it is now."""
     former = path.read_text() if path.exists() else None
     return Edit(path, former, content, path.stat().st_mode & 0o777 if former is not None else mode)

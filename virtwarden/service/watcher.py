@@ -53,7 +53,7 @@ class _Watcher:
         self._ticks = 0
         self._is_tick = True
         self._due: dict[str, None] = {}
-        self._plugged: dict[str, None] = {}
+        self._attached: dict[str, None] = {}
         self._doorman = Doorman(paths)
         self._is_all_due = False
         self._policy = cache.look(paths)
@@ -98,9 +98,9 @@ class _Watcher:
     def _see_to_due(self) -> None:
         if self._connection is None or self._keeper is None:
             return
-        while self._plugged:
-            uuid = next(iter(self._plugged))
-            del self._plugged[uuid]
+        while self._attached:
+            uuid = next(iter(self._attached))
+            del self._attached[uuid]
             self._doorman.admit(self._connection, uuid)
         if self._is_all_due:
             self._is_all_due = False
@@ -137,7 +137,7 @@ class _Watcher:
         log.event(log.Level.NOTICE, "disconnected", reason=self._lost)
         self._lost = ""
         self._due.clear()
-        self._plugged.clear()
+        self._attached.clear()
         connection, self._connection, self._keeper = self._connection, None, None
         with suppress(libvirt.libvirtError):
             connection.close()
@@ -152,7 +152,7 @@ class _Watcher:
         _alias: str,
         _opaque: object,
     ) -> None:
-        self._plugged[domain.UUIDString()] = None
+        self._attached[domain.UUIDString()] = None
 
     def _note_event(
         self,
