@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from virtwarden import lifecycle
-from virtwarden.audit.keeping import unkept
+from virtwarden.audit.unmet import unmet
 from virtwarden.guards.base import Case
 from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import connected, persistent
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     with connected() as connection:
         cases = [next_case(paths, policy, domain) for domain in persistent(connection)]
     managed = [case for case in cases if policy.manages(case.domain.name)]
-    found = [*unkept(policy, [case.domain for case in managed]), *_refused(managed)]
+    found = [*unmet(policy, [case.domain for case in managed]), *_refused(managed)]
     for line in dict.fromkeys(found):
         print(line)
     if not found:

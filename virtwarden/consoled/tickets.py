@@ -18,7 +18,7 @@ import libvirt
 from virtwarden import log
 from virtwarden.consoled import operators
 from virtwarden.consoled.attempts import attempt
-from virtwarden.consoled.doors import Door, PasswordDoor, SaslDoor
+from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
 from virtwarden.consoled.viewers import Latest, Watch
@@ -121,20 +121,22 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     rules, domain = request.rules, request.domain
     host, port = _place(domain, rules)
     ca = paths.console_ca / authority.CERTIFICATE
-    door = _door(paths, request)
+    login = _login(paths, request)
     ticket = Ticket(
         domain=domain.name,
         host=host,
         port=port,
-        password=door.fresh_password(),
+        password=login.fresh_password(),
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
-        user=door.user,
+        user=login.user,
         certificate=rules.client_certificates == "required",
     )
-    watch = Watch(hypervisor, request.found, request.operator, door, Latest.new(paths, domain.uuid))
+    watch = Watch(
+        hypervisor, request.found, request.operator, login, Latest.new(paths, domain.uuid)
+    )
     try:
-        door.admit(ticket.password, ticket.seconds)
+        login.allow(ticket.password, ticket.seconds)
         log.event(
             log.Level.NOTICE,
             "console-ticket",
@@ -150,10 +152,10 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     return watch
 
 
-def _door(paths: Paths, request: _Request) -> Door:
+def _login(paths: Paths, request: _Request) -> Login:
     if request.rules.sasl == "tickets":
-        return SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
-    return PasswordDoor(request.found)
+        return SaslLogin(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+    return PasswordLogin(request.found)
 
 
 def _place(domain: Domain, rules: Rules) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Lets NICs in that were plugged into a running domain, of which libvirt told no hook."""
+"""Admits NICs that were attached to a running domain, of which libvirt told no hook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virtwarden.policy import Policy
 
 
 def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
-    """Let in what may be; the names of the taps that are let in by this.
+    """Admit what may be; the names of the taps that are admitted by this.
 
     Raises WardenError where the policy, or the host, has something against it.
     """

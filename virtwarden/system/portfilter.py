@@ -1,7 +1,7 @@
 """TCP ports that some addresses alone may reach, by either of the kernel's two firewalls.
 
 Only drops are added, so that whatever else the host's own firewall refuses stays refused. On the
-loopback interface root's own connections pass: virt-warden knocks there to see what is offered.
+loopback interface root's own connections pass: virt-warden connects there to see what is offered.
 """
 
 from __future__ import annotations

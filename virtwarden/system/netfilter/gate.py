@@ -126,7 +126,7 @@ def _are_kept(wanted: Chains, there: Chains) -> bool:
 
 
 @dataclass(frozen=True)
-class _Door:
+class _GateChain:
     """A chain of ebtables' that frames from or to libvirt's taps must get through."""
 
     table: str
@@ -135,25 +135,25 @@ class _Door:
     end: str
 
     @property
-    def chain(self) -> str:
+    def name(self) -> str:
         return f"vmw-gate{self.end}"
 
     @property
     def jump(self) -> str:
-        return f"{self.frames}{self.end} {_LIBVIRTS} -j {self.chain}"
+        return f"{self.frames}{self.end} {_LIBVIRTS} -j {self.name}"
 
     def rule(self, name: str) -> str:
         return f"{self.end} {name} -j RETURN"
 
     def admitted(self) -> set[str]:
-        rules = (rule.split() for rule in listed(self.table, self.chain).get(self.chain, []))
+        rules = (rule.split() for rule in listed(self.table, self.name).get(self.name, []))
         return {words[-3] for words in rules if words[-2:] == ["-j", "RETURN"]}
 
-    def kept(self) -> tuple[list[str], list[str]]:
+    def as_listed(self) -> tuple[list[str], list[str]]:
         """The jumps to the chain, and the chain's last rule, as ebtables lists them."""
         hook = listed(self.table, self.hook).get(self.hook, [])
-        jumps = [rule for rule in hook if rule.endswith(f" -j {self.chain}")]
-        return jumps, listed(self.table, self.chain).get(self.chain, [])[-1:]
+        jumps = [rule for rule in hook if rule.endswith(f" -j {self.name}")]
+        return jumps, listed(self.table, self.name).get(self.name, [])[-1:]
 
 
 _LIBVIRTS = "vnet+"
@@ -167,28 +167,28 @@ class EbtablesGate(Gate):
 
     name = "ebtables"
 
-    _DOORS = (
-        *(_Door(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),
-        _Door("nat", "POSTROUTING", "", "-o"),
+    _CHAINS = (
+        *(_GateChain(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),
+        _GateChain("nat", "POSTROUTING", "", "-o"),
     )
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
         names = [*(tap.name for tap in admitted), *(name.replace("*", "+") for name in foreign)]
         lines = self.lowering().splitlines()
-        for door in self._DOORS:
-            lines += [f"*{door.table}", f":{door.chain} RETURN"]
-            lines += [f"-A {door.chain} {door.rule(name)}" for name in names]
-            lines += [f"-A {door.chain} -j DROP", f"-I {door.hook} {door.jump}", "COMMIT"]
+        for chain in self._CHAINS:
+            lines += [f"*{chain.table}", f":{chain.name} RETURN"]
+            lines += [f"-A {chain.name} {chain.rule(name)}" for name in names]
+            lines += [f"-A {chain.name} -j DROP", f"-I {chain.hook} {chain.jump}", "COMMIT"]
         return "\n".join([*lines, ""])
 
     def lowering(self) -> str:
         lines = []
-        for door in self._DOORS:
-            if door.chain in listed(door.table, door.chain):
-                lines.append(f"*{door.table}")
-                jumps, _ = door.kept()
-                lines += [f"-D {door.hook} {jump}" for jump in jumps]
-                lines += [f"-F {door.chain}", f"-X {door.chain}", "COMMIT"]
+        for chain in self._CHAINS:
+            if chain.name in listed(chain.table, chain.name):
+                lines.append(f"*{chain.table}")
+                jumps, _ = chain.as_listed()
+                lines += [f"-D {chain.hook} {jump}" for jump in jumps]
+                lines += [f"-F {chain.name}", f"-X {chain.name}", "COMMIT"]
         return "\n".join([*lines, ""])
 
     def admission(self, taps: Sequence[Tap]) -> str:
@@ -199,11 +199,11 @@ class EbtablesGate(Gate):
 
     def _rules(self, verb: str, taps: Sequence[Tap], *, there: bool) -> str:
         lines = []
-        for door in self._DOORS:
-            admitted = door.admitted()
+        for chain in self._CHAINS:
+            admitted = chain.admitted()
             names = [tap.name for tap in taps if (tap.name in admitted) is there]
-            rules = [f"{verb} {door.chain} {door.rule(name)}" for name in names]
-            lines += [f"*{door.table}", *rules, "COMMIT"]
+            rules = [f"{verb} {chain.name} {chain.rule(name)}" for name in names]
+            lines += [f"*{chain.table}", *rules, "COMMIT"]
         return "\n".join([*lines, ""])
 
     def perform(self, transaction: str) -> None:
@@ -211,18 +211,18 @@ class EbtablesGate(Gate):
             run(EBTABLES_RESTORE, "--noflush", stdin=transaction)
 
     def stands(self) -> bool:
-        there = [door.kept() for door in self._DOORS]
-        wanted = [([door.jump], ["-j DROP"]) for door in self._DOORS]
+        there = [chain.as_listed() for chain in self._CHAINS]
+        wanted = [([chain.jump], ["-j DROP"]) for chain in self._CHAINS]
         return there == wanted or there == in_scratch_network(self._as_listed)
 
     def _as_listed(self) -> list[tuple[list[str], list[str]]]:
         self.perform(self.raising([], []))
-        return [door.kept() for door in self._DOORS]
+        return [chain.as_listed() for chain in self._CHAINS]
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
         if not self.stands():
             return None
-        admitted = set.intersection(*(door.admitted() for door in self._DOORS))
+        admitted = set.intersection(*(chain.admitted() for chain in self._CHAINS))
         prefix = _LIBVIRTS.rstrip("+")
         return [t.name for t in taps if t.name.startswith(prefix) and t.name not in admitted]
 
