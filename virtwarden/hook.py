@@ -97,7 +97,7 @@ def _release(call: _Call) -> None:
     from virtwarden.domain.model import read
     from virtwarden.system.taps import Tap
 
-    domain = read(_input(call.stdin))
+    domain = read(_untrusted_xml(call))
     if not call.paths.domain_state(domain.uuid).exists():
         # An index says more than a name, but by now libvirt has removed the taps.
         gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
@@ -130,7 +130,7 @@ def _let_pass(call: _Call) -> None:
     if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
         from virtwarden.domain.model import read
 
-        gate.admit(call.paths, [nic.tap for nic in read(_input(call.stdin)).nics if nic.tap])
+        gate.admit(call.paths, [nic.tap for nic in read(_untrusted_xml(call)).nics if nic.tap])
 
 
 def _review_port(call: _Call) -> None:
@@ -140,7 +140,7 @@ def _review_port(call: _Call) -> None:
     from virtwarden.guards.base import Case, Op
     from virtwarden.guards.facts import HostFacts
 
-    port = networkport.read(_input(call.stdin))
+    port = networkport.read(_untrusted_xml(call))
     policy = _policy(call.paths, port.owner)
     if policy.manages(port.owner):
         rules = policy.rules_for(port.owner)
@@ -183,7 +183,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
         "reconnect": (Op.STARTED, lifecycle.reconnect),
     }
     step, act = steps[call.op]
-    case = Case(step, read(_input(call.stdin)), rules, HostFacts(call.paths), call.paths)
+    case = Case(step, read(_untrusted_xml(call)), rules, HostFacts(call.paths), call.paths)
     with journal.locked(call.paths, case.domain.uuid):
         if call.is_wanted():
             act(case)
@@ -208,16 +208,16 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     """
     from virtwarden.enrolment.enrol import enrol_xml
 
-    call.stdout.write(enrol_xml(_input(call.stdin), rules.user_prefix, call.paths))
+    call.stdout.write(enrol_xml(_untrusted_xml(call), rules.user_prefix, call.paths))
 
 
-def _input(stdin: BinaryIO) -> bytes:
+def _untrusted_xml(call: _Call) -> bytes:
     from virtwarden.domain.model import XML_LIMIT_BYTES
 
-    xml = stdin.read(XML_LIMIT_BYTES + 1)
-    if not xml:
+    untrusted_xml = call.stdin.read(XML_LIMIT_BYTES + 1)
+    if not untrusted_xml:
         raise DomainError("libvirt gave no XML on stdin", fix="do not call the hook by hand")
-    return xml
+    return untrusted_xml
 
 
 def _fail(call: _Call, reason: str, stderr: TextIO) -> int:

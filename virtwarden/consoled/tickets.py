@@ -44,19 +44,19 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     talk = Talk(connection, _PATIENCE_SECONDS)
     operator = None
-    wanted = "-"
+    untrusted_name = "-"
     try:
         operator = operators.peer(connection)
-        wanted = talk.hear("domain")
+        untrusted_name = talk.hear("domain")
         with connected() as hypervisor:
-            request = _request(paths, hypervisor, operator, wanted)
+            request = _request(paths, hypervisor, operator, untrusted_name)
             _authenticate(paths, operator, talk)
             watch = _give(paths, hypervisor, request, talk)
             connection.close()
             watch.until_used(request.rules.ticket_seconds)
     except WardenError as error:
         who = operator.name if operator else "nobody"
-        name = wanted[:_LONGEST_NAME]
+        name = untrusted_name[:_LONGEST_NAME]
         log.event(log.Level.WARNING, "console-refused", domain=name, operator=who, reason=error)
         _tell(talk, error)
         return 1
@@ -81,29 +81,30 @@ class _Request:
 
 
 def _request(
-    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, wanted: str
+    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, untrusted_name: str
 ) -> _Request:
     policy = load(paths, store=True)
-    rules = policy.rules_for(wanted)
-    found = _find(hypervisor, wanted)
+    rules = policy.rules_for(untrusted_name)
+    found = _find(hypervisor, untrusted_name)
     # One answer for both, so that nobody learns which domains there are.
     if found is None or not operators.may_look(operator, rules):
         raise HostError(
-            f"there is no domain {wanted} whose console {operator.name} may see",
+            f"there is no domain {untrusted_name} whose console {operator.name} may see",
             where=rules.where("console.operators"),
             fix="see its name: virsh list --all; or have the admin add you to operators there",
         )
-    if not policy.manages(wanted):
-        raise HostError(f"virt-warden does not manage {wanted}", where=policy.where("managed"))
+    name = untrusted_name  # libvirt has a domain of this name, and the operator may know of it
+    if not policy.manages(name):
+        raise HostError(f"virt-warden does not manage {name}", where=policy.where("managed"))
     if not found.isActive():
-        raise HostError(f"{wanted} does not run", fix=f"virsh start {shown(wanted)}")
+        raise HostError(f"{name} does not run", fix=f"virsh start {shown(name)}")
     return _Request(operator, found, read(str(found.XMLDesc(0)).encode()), rules)
 
 
-def _find(hypervisor: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+def _find(hypervisor: libvirt.virConnect, untrusted_name: str) -> libvirt.virDomain | None:
     """By its name alone: the policy goes by names."""
     try:
-        return hypervisor.lookupByName(name)
+        return hypervisor.lookupByName(untrusted_name)
     except libvirt.libvirtError:
         return None
 
