@@ -1,4 +1,4 @@
-"""/var/lib/virt-warden/farewell: the door; virtwarden/package/farewell.py is the room."""
+"""/var/lib/virt-warden/farewell: the entry script of virtwarden/package/farewell.py."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -ISB
-"""/etc/libvirt/hooks/qemu, and hooks/network: the door; virtwarden/service/ask.py is behind it.
+"""/etc/libvirt/hooks/qemu, and hooks/network: the entry script of virtwarden/service/ask.py.
 
 Python compiles a script each time it runs, and what it imports just once. So this is short: where
 to go, and what to say where there is no way. Neither the environment nor the working directory

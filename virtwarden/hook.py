@@ -17,7 +17,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
 
-_PLUGGED = "port-created"
+_PORT_CREATED = "port-created"
 # A refusal at these steps keeps the domain from starting; later ones come too late for that.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
@@ -61,7 +61,7 @@ def main(
     try:
         if op == "release":
             _release(call)
-        elif op == _PLUGGED:
+        elif op == _PORT_CREATED:
             _review_port(call)
         elif op in _REFUSABLE + _AFTERWARDS:
             _guard(call)
@@ -80,7 +80,7 @@ def _may_fail(call: _Call) -> bool:
     leaves it alone.
     """
     deletes_memory = call.op == "restore" and call.paths.managed_save(call.name).exists()
-    return call.op in (*_REFUSABLE, _PLUGGED) and not deletes_memory
+    return call.op in (*_REFUSABLE, _PORT_CREATED) and not deletes_memory
 
 
 def _unexpected(error: Exception) -> str:
@@ -97,7 +97,7 @@ def _release(call: _Call) -> None:
     from virtwarden.domain.model import read
     from virtwarden.system.taps import Tap
 
-    domain = read(_input(call.stdin))
+    domain = read(_untrusted_xml(call))
     if not call.paths.domain_state(domain.uuid).exists():
         # An index says more than a name, but by now libvirt has removed the taps.
         gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
@@ -130,17 +130,17 @@ def _let_pass(call: _Call) -> None:
     if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
         from virtwarden.domain.model import read
 
-        gate.admit(call.paths, [nic.tap for nic in read(_input(call.stdin)).nics if nic.tap])
+        gate.admit(call.paths, [nic.tap for nic in read(_untrusted_xml(call)).nics if nic.tap])
 
 
 def _review_port(call: _Call) -> None:
-    """A NIC comes onto a libvirt network, at a start or plugged in: only where it may be."""
+    """A NIC comes onto a libvirt network, at a start or later: only where it may be."""
     from virtwarden import lifecycle
     from virtwarden.domain import networkport
     from virtwarden.guards.base import Case, Op
     from virtwarden.guards.facts import HostFacts
 
-    port = networkport.read(_input(call.stdin))
+    port = networkport.read(_untrusted_xml(call))
     policy = _policy(call.paths, port.owner)
     if policy.manages(port.owner):
         rules = policy.rules_for(port.owner)
@@ -148,7 +148,7 @@ def _review_port(call: _Call) -> None:
         rules = replace(rules, nics={name: n for name, n in rules.nics.items() if ":" in name})
         facts = HostFacts(call.paths)
         try:
-            lifecycle.plugging(Case(Op.PREPARE, port.domain, rules, facts, call.paths))
+            lifecycle.review_port(Case(Op.PREPARE, port.domain, rules, facts, call.paths))
         except Refusal as refusal:
             where = f"domain {port.owner}, {refusal.where}"
             raise Refusal(refusal.what, where=where, fix=refusal.fix) from None
@@ -183,7 +183,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
         "reconnect": (Op.STARTED, lifecycle.reconnect),
     }
     step, act = steps[call.op]
-    case = Case(step, read(_input(call.stdin)), rules, HostFacts(call.paths), call.paths)
+    case = Case(step, read(_untrusted_xml(call)), rules, HostFacts(call.paths), call.paths)
     with journal.locked(call.paths, case.domain.uuid):
         if call.is_wanted():
             act(case)
@@ -208,16 +208,16 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     """
     from virtwarden.enrolment.enrol import enrol_xml
 
-    call.stdout.write(enrol_xml(_input(call.stdin), rules.user_prefix, call.paths))
+    call.stdout.write(enrol_xml(_untrusted_xml(call), rules.user_prefix, call.paths))
 
 
-def _input(stdin: BinaryIO) -> bytes:
+def _untrusted_xml(call: _Call) -> bytes:
     from virtwarden.domain.model import XML_LIMIT_BYTES
 
-    xml = stdin.read(XML_LIMIT_BYTES + 1)
-    if not xml:
+    untrusted_xml = call.stdin.read(XML_LIMIT_BYTES + 1)
+    if not untrusted_xml:
         raise DomainError("libvirt gave no XML on stdin", fix="do not call the hook by hand")
-    return xml
+    return untrusted_xml
 
 
 def _fail(call: _Call, reason: str, stderr: TextIO) -> int:

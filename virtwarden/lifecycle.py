@@ -55,7 +55,7 @@ _INDISPENSABLE: tuple[Guard, ...] = (identity, luks, network, sandbox)
 # the ticket names, and the gate lets no tap in by itself, whatever these guards would refuse.
 _UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
 
-# Those who are asked again when a NIC is plugged in.
+# Those who are asked again when a NIC is attached.
 _OF_NICS: tuple[Guard, ...] = (zones, network)
 
 
@@ -113,17 +113,17 @@ def reconnect(case: Case) -> None:
     _report(case, verify(case))
 
 
-def plugging(case: Case) -> None:
-    """A NIC, the domain's only one here, is to come onto a libvirt network. Raises Refusal."""
+def review_port(case: Case) -> None:
+    """Before the one NIC of this case gets its port of a libvirt network. Raises Refusal."""
     if case.rules.mode is Mode.ENFORCING:
         _refuse(case, [refusal for guard in _OF_NICS for refusal in guard.review(case)])
 
 
-def plugged(case: Case) -> list[str]:
-    """A NIC was plugged into the running domain, of which libvirt told no hook: let it in.
+def admit_attached(case: Case) -> list[str]:
+    """A NIC was attached to the running domain, of which libvirt told no hook: admit its tap.
 
     All of the domain's NICs are filtered by the policy as it is now, and those taps that the gate
-    had shut out are let in; gives their names. Raises Refusal where the policy has something
+    had shut out are admitted; gives their names. Raises Refusal where the policy has something
     against any of them: then those stay shut out.
     """
     case = replace(case, op=Op.START)

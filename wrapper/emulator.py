@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the door; qemu_system.py is behind it.
+"""/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the entry script of qemu_system.py.
 
 What a script says itself Python compiles each time it runs, what it imports just once. It is
 started by its own path, beside which the others lie; root alone can write there.

@@ -1,6 +1,6 @@
 """The <emulator> of an enrolled domain: finds all as the hook left it, tightens it, becomes QEMU.
 
-libvirt executes this in QEMU's place, behind its door, emulator.py, already as the VM's own user.
+libvirt executes this in QEMU's place, by its entry script emulator.py, as the VM's own user.
 What it imports runs as that user before every guest, and every import delays every start: hence
 the files that lie beside it, the standard library, few modules of that, and no regular expressions,
 which take longer to import and compile than all the rest to run. Confined by AppArmor it can read

@@ -15,7 +15,7 @@ from typing import Any
 from tests.host.namespace import CHECKOUT
 from virtwarden.changes import KINDS, journal
 
-DOOR = f"""\
+HOOK = f"""\
 #!/usr/bin/python3 -I
 import sys
 sys.path[:0] = ["/usr/share/virt-warden", "{CHECKOUT}"]

@@ -112,7 +112,7 @@ def certified(warden: Warden) -> Iterator[Warden]:
 
 def put_one_that_ran_out(file: Path) -> None:
     key = certificates.new_key()
-    issuer = certificates.Issuer(certificates.found("long ago", key, certificates.DAY), key)
+    issuer = certificates.Issuer(certificates.self_signed("long ago", key, certificates.DAY), key)
     life = datetime.timedelta(hours=-1)
     purpose = certificates.Purpose.SERVER
     made = certificates.issue(issuer, purpose, "localhost", key.public_key(), life)

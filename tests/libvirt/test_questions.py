@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,14 +67,24 @@ def test_beside_a_domain_that_runs(asked: Warden, images: Path, question: tuple[
     assert disk(images) == before
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
-def test_where_nothing_ever_ran(asked: Warden, images: Path, question: tuple[str, ...]) -> None:
+@pytest.fixture
+def fresh(asked: Warden) -> Iterator[Warden]:
+    """The same domains, on a host that has no trace of virt-warden's but what is installed."""
     set_policy(POLICY)
-    for tree in (PATHS.state, PATHS.run):
+    aside = {tree: tree.with_name(f"{tree.name}.aside") for tree in (PATHS.state, PATHS.run)}
+    for tree, elsewhere in aside.items():
+        tree.rename(elsewhere)
+    yield asked
+    for tree, elsewhere in aside.items():
         shutil.rmtree(tree, ignore_errors=True)
+        elsewhere.rename(tree)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
+def test_where_nothing_ever_ran(fresh: Warden, images: Path, question: tuple[str, ...]) -> None:
     before = disk(images)
-    assert str(PATHS.run) not in before
-    said = asked.command(*question, check=False)
+    assert not {str(PATHS.state), str(PATHS.run)} & before.keys()
+    said = fresh.command(*question, check=False)
     assert "Traceback" not in said.stderr
     assert disk(images) == before
 

@@ -119,7 +119,7 @@ def faulty_hook() -> Iterator[None]:
     """libvirt's hook is one with a fuse in it."""
     kept = HOOKS / ".kept"
     (HOOKS / "qemu").rename(kept)
-    (HOOKS / "qemu").write_text(faults.DOOR)
+    (HOOKS / "qemu").write_text(faults.HOOK)
     (HOOKS / "qemu").chmod(0o755)
     yield
     kept.replace(HOOKS / "qemu")

@@ -58,9 +58,9 @@ def test_a_listed_machine_reaches_the_console_and_its_neighbour_does_not(
     warden.started("web01", extra_devices=WEBSOCKET)
     port = warden.vnc_port("web01")
     for host in (HOST4, HOST6):
-        for door in (port, port - 5900 + 5700):
-            assert lan.good.reaches(host, door)
-            assert not lan.bad.reaches(host, door)
+        for tcp_port in (port, port - 5900 + 5700):
+            assert lan.good.reaches(host, tcp_port)
+            assert not lan.bad.reaches(host, tcp_port)
     assert warden.status("web01")["breaches"] == []
 
 

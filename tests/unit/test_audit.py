@@ -17,7 +17,7 @@ import xmls
 from lxml import etree
 from lxml import html as lxml_html
 
-from virtwarden.audit import hooks, keeping, kernel, libvirt_settings, waivers
+from virtwarden.audit import hooks, kernel, libvirt_settings, unmet, waivers
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
@@ -268,8 +268,8 @@ def backend(*, works: bool, reason: str = "") -> SimpleNamespace:
 
 def kept(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *, nft: bool) -> list[Item]:
     backends = {"nftables": backend(works=nft), "ebtables": backend(works=True)}
-    monkeypatch.setattr(keeping, "BACKENDS", backends)
-    monkeypatch.setattr(keeping, "_OPEN_VSWITCH", directory / "openvswitch")
+    monkeypatch.setattr(unmet, "BACKENDS", backends)
+    monkeypatch.setattr(unmet, "_OPEN_VSWITCH", directory / "openvswitch")
     web01 = read_domain(xmls.domain().encode())
     return list(policy_checks.checks(fake_host.policy(text, directory), [web01]))
 

@@ -31,7 +31,7 @@ def _root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def issuer() -> Issuer:
     key = certificates.new_key()
-    return Issuer(certificates.found("the tests' authority", key, AUTHORITY_LIFE), key)
+    return Issuer(certificates.self_signed("the tests' authority", key, AUTHORITY_LIFE), key)
 
 
 def put(directory: Path, issuer: Issuer, life: datetime.timedelta = 398 * DAY) -> tuple[Path, Path]:

@@ -21,7 +21,7 @@ def is_sandboxed(
     xml = xmls.domain(xmls.disk(), labels=xmls.label() + labels)
     host = FakeHost(mac=model, permissive=permissive)
     case = case_of(xml, rules(sandbox=sandbox), host, Op.START)
-    return confinement.of(case, EMULATOR) is not None
+    return confinement.landlock_rules(case, EMULATOR) is not None
 
 
 # Attacks

@@ -252,13 +252,13 @@ def test_without_a_password_tls_is_still_asked_for() -> None:
 
 
 @pytest.mark.parametrize("devices", [NOWHERE, xmls.vnc(port="-1"), xmls.vnc(port="")])
-def test_where_nobody_can_knock_there_is_nothing_to_check(devices: str) -> None:
+def test_where_nobody_can_connect_there_is_nothing_to_check(devices: str) -> None:
     assert verified(None, devices) == []
 
 
 @pytest.mark.parametrize("devices", [SOCKET, OLD_SOCKET])
 @pytest.mark.parametrize(("offer", "breaks"), [(OF_TLS, False), (Offer((1,)), True), (None, True)])
-def test_a_socket_is_knocked_at_as_well(devices: str, offer: Offer | None, breaks: bool) -> None:
+def test_a_socket_is_connected_to_as_well(devices: str, offer: Offer | None, breaks: bool) -> None:
     host = FakeHost(offers={("/run/a.sock", 0): offer} if offer else {})
     own = case(devices, Op.STARTED, host, listen=("unix",))
     found = console.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))

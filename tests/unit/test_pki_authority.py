@@ -55,9 +55,9 @@ def cut_off(act: Callable[[], object], file: str) -> None:
 def test_an_authority_whose_making_was_cut_off_is_made_with_nothing_beside_it(
     paths: Paths, file: str
 ) -> None:
-    cut_off(lambda: consoles.found(paths, REST), file)
+    cut_off(lambda: consoles.create(paths, REST), file)
     assert any(name.startswith(f".{file}.") for name in names(paths))
-    consoles.found(paths, REST)
+    consoles.create(paths, REST)
     assert names(paths) == WHOLE
 
 
@@ -68,7 +68,7 @@ def test_a_renewal_of_the_signer_clears_away_what_one_that_was_cut_off_left(
     def renew() -> None:
         consoles.renew_signer(paths, lambda _: REST.passphrase)
 
-    consoles.found(paths, REST)
+    consoles.create(paths, REST)
     cut_off(renew, file)
     assert any(name.startswith(f".{file}.") for name in names(paths))
     renew()
@@ -81,7 +81,7 @@ def test_no_console_gets_a_certificate_of_a_key_and_a_signer_that_are_not_of_one
 ) -> None:
     monkeypatch.setattr(credentials, "run", as_if_sealed)
     paths.run.mkdir()
-    consoles.found(paths, rest)
+    consoles.create(paths, rest)
     cut_off(lambda: consoles.renew_signer(paths, lambda _: rest.passphrase), "signer-cert.pem")
     if rest.passphrase:
         with pytest.raises(HostError) as told:
@@ -109,7 +109,7 @@ def test_a_signer_that_is_just_renewed_is_waited_for(
 
     monkeypatch.setattr(credentials, "unseal", unseal)
     paths.run.mkdir()
-    consoles.found(paths, REST)
+    consoles.create(paths, REST)
     consoles.issue(paths, "web01", ())
     assert held == ["console-signer"]
 
@@ -117,8 +117,8 @@ def test_a_signer_that_is_just_renewed_is_waited_for(
 def test_a_certificate_that_is_issued_after_one_that_was_cut_off_is_listed_with_the_former_ones(
     paths: Paths,
 ) -> None:
-    above = consoles.of(paths)
-    authority.found(above, REST)
+    above = consoles.ca(paths)
+    authority.create(above, REST)
     issuer = authority.issuer_of(above, lambda _: REST.passphrase)
 
     def issue(name: str) -> None:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-import doors
+import hook_script
 import pytest
-from doors import BY_ITSELF, CALL, XML, Answer, door
+from hook_script import BY_ITSELF, CALL, XML, Answer, call_hook
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,13 +76,13 @@ def served(path: Path, serve: Callable[[socket.socket], object]) -> Iterator[Non
 
 def ask(path: Path, serve: Callable[[socket.socket], object], xml: bytes = XML) -> Answer:
     with served(path, serve):
-        return door(path, xml)
+        return call_hook(path, xml)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     socket = tmp_path / "hook.sock"
-    doors.does(socket, doors.WORK)
+    hook_script.does(socket, hook_script.WORK)
     return socket
 
 
@@ -122,8 +122,8 @@ def test_a_call_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
     """As where the hook is stopped, and goes on."""
     call = "connection.connect(SERVICE)"
     small = f"{call}; connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 4096)"
-    assert call in doors.ASK
-    monkeypatch.setattr(doors, "ASK", doors.ASK.replace(call, small))
+    assert call in hook_script.ASK
+    monkeypatch.setattr(hook_script, "ASK", hook_script.ASK.replace(call, small))
     ask(path, lambda connection: answer(connection, Paths(), turns), LONG)
     assert acted == [(CALL, LONG, True)]
 
@@ -131,15 +131,15 @@ def test_a_call_of_which_the_kernel_takes_a_part_at_a_time_arrives_whole(
 def test_a_name_that_is_not_utf8_arrives_as_it_is(path: Path, acted: Acted, turns: Asked) -> None:
     name = b"caf\xe9"
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        door(path, arguments=[name, b"release"])
+        call_hook(path, arguments=[name, b"release"])
     assert acted[0][0] == [name.decode(errors="surrogateescape"), "release"]
 
 
 def test_where_nobody_listens_the_hook_does_it_by_itself(path: Path) -> None:
-    assert door(path) == BY_ITSELF
+    assert call_hook(path) == BY_ITSELF
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(path))
-    assert door(path) == BY_ITSELF
+    assert call_hook(path) == BY_ITSELF
 
 
 @pytest.mark.parametrize("xml", [XML, LONG], ids=["short", "long"])
@@ -147,7 +147,7 @@ def test_a_service_that_does_not_offer_in_time_is_left(path: Path, xml: bytes) -
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        assert door(path, xml, OFFER_SECONDS=1) == BY_ITSELF
+        assert call_hook(path, xml, OFFER_SECONDS=1) == BY_ITSELF
 
 
 def test_a_service_that_says_a_byte_at_a_time_is_left_in_time(path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_service_that_says_a_byte_at_a_time_is_left_in_time(path: Path) -> Non
                 threading.Event().wait(0.3)
 
     with served(path, serve):
-        assert door(path, OFFER_SECONDS=1) == BY_ITSELF
+        assert call_hook(path, OFFER_SECONDS=1) == BY_ITSELF
     assert len(said) < 10
 
 
@@ -174,7 +174,7 @@ def test_a_service_to_which_no_call_gets_through_is_left(path: Path) -> None:
         listener.bind(str(path))
         listener.listen(0)
         waiting.connect(str(path))
-        assert door(path) == BY_ITSELF
+        assert call_hook(path) == BY_ITSELF
 
 
 def test_a_service_that_comes_back_too_late_finds_nobody_and_does_nothing(
@@ -230,7 +230,7 @@ def test_a_hook_that_is_dismissed_goes_on_while_the_service_does(
 
     monkeypatch.setattr(hook, "main", main)
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        assert door(path, arguments=["web01", "started"]) == Answer(0, b"", b"")
+        assert call_hook(path, arguments=["web01", "started"]) == Answer(0, b"", b"")
         assert done == []
         answered.set()
     assert done == ["verified"]
@@ -259,7 +259,7 @@ def test_a_start_has_its_turn_until_it_is_done_or_refused(
 
     monkeypatch.setattr(hook, "main", main)
     with served(path, lambda connection: answer(connection, Paths(), turns)):
-        assert door(path, arguments=["web01", op, "begin", "-"]) == Answer(code, b"", b"")
+        assert call_hook(path, arguments=["web01", op, "begin", "-"]) == Answer(code, b"", b"")
     assert turns.calls == asked
 
 
@@ -315,12 +315,12 @@ def test_an_answer_is_waited_for_however_long_it_takes(path: Path) -> None:
         wire.send(connection, b"0", b"", b"")
 
     with served(path, serve):
-        assert door(path, OFFER_SECONDS=1) == Answer(0, b"", b"")
+        assert call_hook(path, OFFER_SECONDS=1) == Answer(0, b"", b"")
 
 
 def test_a_service_that_says_nonsense_is_waited_for_until_it_is_gone(path: Path) -> None:
     begun = path.with_name("begun")
-    doors.does(path, f"open({str(begun)!r}, 'w'); {doors.WORK}")
+    hook_script.does(path, f"open({str(begun)!r}, 'w'); {hook_script.WORK}")
     too_early = []
 
     def serve(connection: socket.socket) -> None:
@@ -349,9 +349,9 @@ def test_a_hook_that_is_stopped_until_its_time_is_up_goes_on(
 ) -> None:
     """It takes an offer that is there, or does its work by itself; it never ends of that."""
     late = r"\1import time; time.sleep(1.1)\n\1\2"
-    text, found = re.subn(rf"^( *)({re.escape(line)})", late, doors.ASK, flags=re.M)
+    text, found = re.subn(rf"^( *)({re.escape(line)})", late, hook_script.ASK, flags=re.M)
     assert found == 1
-    monkeypatch.setattr(doors, "ASK", text)
+    monkeypatch.setattr(hook_script, "ASK", text)
     took = []
 
     def serve(connection: socket.socket) -> None:
@@ -361,10 +361,10 @@ def test_a_hook_that_is_stopped_until_its_time_is_up_goes_on(
             wire.send(connection, b"0", b"answered", b"")
 
     with served(path, serve):
-        answered = door(path, OFFER_SECONDS=1)
+        answered = call_hook(path, OFFER_SECONDS=1)
     assert answered == (Answer(0, b"answered", b"") if took else BY_ITSELF)
     path.unlink()
-    assert door(path, OFFER_SECONDS=1) == BY_ITSELF
+    assert call_hook(path, OFFER_SECONDS=1) == BY_ITSELF
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 3])
@@ -395,7 +395,7 @@ def test_a_service_that_is_left_knows_it_before_the_hook_does_its_work(
 ) -> None:
     """`reconnect` is done by a child, for which the hook waits."""
     known = path.with_name("known")
-    doors.does(path, f"import os\nwhile not os.path.exists({str(known)!r}): pass\n")
+    hook_script.does(path, f"import os\nwhile not os.path.exists({str(known)!r}): pass\n")
 
     def serve(connection: socket.socket) -> None:
         for _ in range(3):
@@ -406,7 +406,7 @@ def test_a_service_that_is_left_knows_it_before_the_hook_does_its_work(
         known.touch()
 
     with served(path, serve):
-        assert door(path, arguments=["web01", step]) == Answer(0, b"", b"")
+        assert call_hook(path, arguments=["web01", step]) == Answer(0, b"", b"")
 
 
 def test_a_socket_that_is_not_roots_is_told_nothing(path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_socket_that_is_not_roots_is_told_nothing(path: Path) -> None:
         assert connection.recv(1) == b""
 
     with served(path, serve):
-        assert door(path, SERVICE_UID=os.getuid() + 1) == BY_ITSELF
+        assert call_hook(path, SERVICE_UID=os.getuid() + 1) == BY_ITSELF
 
 
 def test_a_hook_of_another_version_is_left_to_do_its_work_by_itself(

@@ -1,4 +1,4 @@
-"""Knocking at a VNC server that may be anybody's."""
+"""Connecting to a VNC server that may be anybody's."""
 
 from __future__ import annotations
 

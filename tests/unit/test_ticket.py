@@ -20,7 +20,7 @@ from virtwarden.policy import Mode
 def ticket_of(devices: str = "", **more: Any) -> dict[str, Any]:
     case = case_of(xmls.domain(devices), rules(**more), FakeHost(), Op.START)
     account = account_of("vmw-web01", xmls.UUID)
-    return dict(wrapped.ticket.parse_ticket(ticket.of(case, account), xmls.UUID))
+    return dict(wrapped.ticket.parse_ticket(ticket.render(case, account), xmls.UUID))
 
 
 def test_the_wrapper_reads_what_the_hook_writes() -> None:
@@ -37,7 +37,7 @@ def test_the_wrapper_reads_what_the_hook_writes() -> None:
 def test_the_wrapper_reads_the_ticket_of_whatever_libvirt_starts(file: Any, mode: Mode) -> None:
     case = case_of(file.read_bytes(), rules(mode=mode), FakeHost(), Op.START)
     account = account_of(case.user, case.domain.uuid)
-    found = wrapped.ticket.parse_ticket(ticket.of(case, account), case.domain.uuid)
+    found = wrapped.ticket.parse_ticket(ticket.render(case, account), case.domain.uuid)
     assert (found["name"], found["mode"]) == (case.domain.name, mode.value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from virtwarden.audit.item import Check, Item, Severity
-from virtwarden.audit.keeping import unkept
+from virtwarden.audit.unmet import unmet
 from virtwarden.domain.model import Domain
 from virtwarden.policy import Policy
 
@@ -22,7 +22,7 @@ KEPT = Check(
 
 def checks(policy: Policy, domains: Sequence[Domain]) -> Iterator[Item]:
     """Look for what is not kept; `domains` are those that the policy manages."""
-    sentences = dict.fromkeys(unkept(policy, domains))
+    sentences = dict.fromkeys(unmet(policy, domains))
     yield from map(KEPT.bad, sentences)
     if not sentences:
         yield KEPT.good(f"all of it, for {len(domains)} managed domains")

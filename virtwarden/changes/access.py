@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl, files, users
@@ -24,7 +24,7 @@ def user_named(name: str) -> users.Account:
 
 
 @dataclass(frozen=True)
-class SetAccess:
+class SetAccess(Change):
     """One file, owned by the domain's user and with this mode: nobody else's."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -37,11 +37,9 @@ class SetAccess:
     mode: int
 
     def describe(self) -> str:
-        """See Change."""
         return f"give {self.path} to {self.user}:{self.user}, mode {self.mode:04o}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             found = os.fstat(handle)
@@ -56,14 +54,12 @@ class SetAccess:
         }
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             files.by_descriptor(handle).chmod(self.mode)
             os.chown(files.by_descriptor(handle), account.uid, account.gid)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         try:
             with files.held(self.path, self.device, self.number, before["boot"]) as handle:
                 return self._give_back(handle, before)
@@ -92,7 +88,7 @@ class SetAccess:
 
 
 @dataclass(frozen=True)
-class GrantAccess:
+class GrantAccess(Change):
     """An entry for the domain's user in the ACL of a file or directory; acl(5).
 
     An ACL is read and written as a whole, and domains that start at once share directories: each
@@ -109,12 +105,10 @@ class GrantAccess:
     permissions: int
 
     def describe(self) -> str:
-        """See Change."""
         letters = "".join(letter for bit, letter in _LETTERS if self.permissions & bit)
         return f"give {self.user} an ACL entry on {self.path}: {letters}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             return {
@@ -124,7 +118,6 @@ class GrantAccess:
             }
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         with (
             files.locked(paths.shared),
             files.held(self.path, self.device, self.number) as handle,
@@ -138,7 +131,6 @@ class GrantAccess:
                 ) from None
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         try:
             with (
                 files.locked(paths.shared),

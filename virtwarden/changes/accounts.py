@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import users
 
 
 @dataclass(frozen=True)
-class CreateUser:
+class CreateUser(Change):
     """A domain's own user and group, with a uid that nobody had before."""
 
     scope: ClassVar[Scope] = Scope.ENROLMENT
@@ -24,7 +24,6 @@ class CreateUser:
     groups: tuple[str, ...]
 
     def describe(self) -> str:
-        """See Change."""
         lowest, highest = self.uid_range
         return (
             f"create user and group {self.name} (a uid of {lowest} to {highest} that was never"
@@ -32,7 +31,7 @@ class CreateUser:
         )
 
     def capture(self, paths: Paths) -> Before:
-        """See Change. Takes the uid for good, before anybody uses it."""
+        """Takes the uid for good, before anybody uses it."""
         there = users.account(self.name)
         if there is not None and there.domain == self.domain:
             return {"uid": there.uid}
@@ -40,13 +39,11 @@ class CreateUser:
             return {"uid": ledger.take(self.uid_range, self.name, self.domain)}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         # useradd's own lock gives up after some seconds: starts at once wait for ours instead.
         with users.ledger(paths.ledger):
             users.create(self.name, before["uid"], self.groups, self.domain)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         uid = before["uid"]
         if users.has_processes(uid):
             raise HostError(
@@ -58,7 +55,7 @@ class CreateUser:
 
 
 @dataclass(frozen=True)
-class EndProcesses:
+class EndProcesses(Change):
     """Nothing now; at the undo, every process of the domain's user ends.
 
     A QEMU that was taken over may leave processes that libvirt knows nothing of, with the tap
@@ -71,18 +68,15 @@ class EndProcesses:
     user: str
 
     def describe(self) -> str:
-        """See Change."""
         return f"end every process of user {self.user} after the stop"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
+        """There is nothing to do before the stop."""
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         account = users.account(self.user)
         if account is not None and account.domain:
             users.kill_processes(account)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from virtwarden.changes.access import user_named
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
@@ -18,7 +18,7 @@ from virtwarden.system import files
 
 
 @dataclass(frozen=True)
-class MakeDirectory:
+class MakeDirectory(Change):
     """A directory of root's, which one domain's user may read and nobody else."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -28,15 +28,12 @@ class MakeDirectory:
     user: str
 
     def describe(self) -> str:
-        """See Change."""
         return f"make directory {self.path}, readable only by {self.user}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {"existed": Path(self.path).exists()}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         account = user_named(self.user)
         files.passable_directory(paths.run)
         directory = Path(self.path)
@@ -52,7 +49,6 @@ class MakeDirectory:
         directory.chmod(0o750)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         if before["existed"]:
             return ""
         try:
@@ -65,7 +61,7 @@ class MakeDirectory:
 
 
 @dataclass(frozen=True)
-class WriteFile:
+class WriteFile(Change):
     """A file of root's that one domain's user may read, or nobody. It holds no secret."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -76,27 +72,23 @@ class WriteFile:
     user: str
 
     def describe(self) -> str:
-        """See Change."""
         reader = self.user or "root"
         return f"write {self.path} ({len(self.content)} bytes), readable only by {reader}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gid = user_named(self.user).gid if self.user else 0
         files.write_atomically(Path(self.path), self.content.encode(), 0o640, gid=gid)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         files.discard(Path(self.path))
         return ""
 
 
 @dataclass(frozen=True)
-class IssueCertificate:
+class IssueCertificate(Change):
     """A console certificate for one start of one domain, with a key that its user alone can read.
 
     `directory` is what QEMU's tls-creds-x509 object expects: ca-cert.pem, server-cert.pem and
@@ -113,22 +105,19 @@ class IssueCertificate:
 
     @property
     def is_whole(self) -> bool:
-        """See Checkable. The last of its files tells."""
+        """The last of its files tells."""
         return (Path(self.directory) / consoles.LAST_FILE).exists()
 
     def describe(self) -> str:
-        """See Change."""
         return (
             f"issue a console certificate for {', '.join(self.names)} into {self.directory},"
             f" its key readable only by {self.user}"
         )
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gid = user_named(self.user).gid
         directory = Path(self.directory)
         with suppress(FileExistsError):
@@ -142,7 +131,6 @@ class IssueCertificate:
             files.write_atomically(directory / name, content, 0o640, gid=gid)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         directory = Path(self.directory)
         for name in consoles.FILES:
             files.discard(directory / name)

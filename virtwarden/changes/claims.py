@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import Refusal
 from virtwarden.paths import Paths
 from virtwarden.system import files
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Change):
     """A domain uses a file, known by its device and inode, until it stops."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -31,16 +31,14 @@ class Claim:
     shareable: bool
 
     def describe(self) -> str:
-        """See Change."""
         how = "read and write" if self.write else "read only"
         return f"claim {self.path} for {self.name} ({how}{', shared' if self.shareable else ''})"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change. Raises Refusal where the file is another running domain's."""
+        """Raises Refusal where the file is another running domain's."""
         with files.locked(paths.claims):
             refusal = conflict(self, claims_on(paths, self.device, self.number))
             if refusal is not None:
@@ -50,7 +48,6 @@ class Claim:
             files.write_atomically(place / self.domain, json.dumps(asdict(self)).encode(), 0o600)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         with files.locked(paths.claims):
             place = _place(paths, self.device, self.number)
             files.discard(place / self.domain)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from virtwarden import gate
 from virtwarden.changes import worked
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
 from virtwarden.system.netfilter import TapFilter, rules_of
 from virtwarden.system.taps import Tap
 
 
 @dataclass(frozen=True)
-class InstallFilters:
+class InstallFilters(Change):
     """What a domain's taps send in another's name is dropped, and the gate shuts out other taps.
 
     Where the domain has no tap, one may still be plugged in: the gate is up for it all the same.
@@ -35,7 +35,6 @@ class InstallFilters:
         object.__setattr__(self, "filters", tuple(filters))
 
     def describe(self) -> str:
-        """See Change."""
         each = [
             *(f"from {f.tap} with {_dropped(f)} ({self.backend})" for f in self.filters),
             f"from a tap that is not admitted ({self.gate})",
@@ -43,17 +42,14 @@ class InstallFilters:
         return f"drop what comes {'; '.join(each)}"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
         for backend in {self.backend, self.gate}:
             worked.note_filtered_taps(paths, backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         gate.uninstall(paths, self.domain, [each.tap for each in self.filters])
         return ""
 
@@ -63,7 +59,7 @@ def _dropped(promise: TapFilter) -> str:
 
 
 @dataclass(frozen=True)
-class AdmitTaps:
+class AdmitTaps(Change):
     """Taps of a domain that is not guarded are let in, where the gate is up for others."""
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -72,18 +68,14 @@ class AdmitTaps:
     taps: tuple[str, ...]
 
     def describe(self) -> str:
-        """See Change."""
         return f"admit {', '.join(self.taps)}, unfiltered"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {"taps": [[tap.name, tap.index] for tap in gate.shut_out(paths, self.taps)]}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         gate.admit(paths, self.taps)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         gate.dismiss(paths, [Tap(name, index) for name, index in before["taps"]])
         return ""

@@ -97,7 +97,7 @@ def undo(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[str]:
             reasons.append(f"{record.change.describe()}: {error}")
         else:
             reports += [report] if report else []
-    _keep(paths, domain, scope, failed)
+    _write_back(paths, domain, scope, failed)
     if failed:
         raise JournalError(
             f"{len(failed)} changes could not be undone, the first: {reasons[0]}",
@@ -183,7 +183,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def _keep(paths: Paths, domain: str, scope: Scope, left: list[Record]) -> None:
+def _write_back(paths: Paths, domain: str, scope: Scope, left: list[Record]) -> None:
     journal = _file(paths, domain, scope)
     if left:
         content = _header(domain) + "".join(record.line() for record in left)

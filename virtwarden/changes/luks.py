@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from virtwarden.changes.access import user_named
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import cryptsetup, files, keys, mapper
@@ -20,7 +20,7 @@ _OWNER_ALONE = 0o600
 
 
 @dataclass(frozen=True)
-class NodeRule:
+class NodeRule(Change):
     """A rule of udev's for the node of one container that is about to be opened.
 
     udev sets owner, group and mode of a device node anew at each of its events (udev(7)): a chown
@@ -35,18 +35,15 @@ class NodeRule:
     user: str
 
     def describe(self) -> str:
-        """See Change."""
         return (
             f"udev rule: /dev/mapper/{self.mapper} belongs to {self.user or 'root'}, and udev does"
             " not read it"
         )
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {"uid": user_named(self.user).uid if self.user else 0}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         if not paths.udev_rules.parent.is_dir():
             return  # a host without udev: the device mapper's own library makes the nodes
         paths.udev_rules.mkdir(mode=0o755, exist_ok=True)
@@ -55,7 +52,7 @@ class NodeRule:
             run(_UDEVADM, "control", "--reload")
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change. udev sees by itself that a rule is gone; this one is of nothing by now."""
+        """udev sees by itself that a rule is gone; this one is of nothing by now."""
         files.discard(self._file(paths))
         return ""
 
@@ -77,7 +74,7 @@ class NodeRule:
 
 
 @dataclass(frozen=True)
-class OpenLuks:
+class OpenLuks(Change):
     """A LUKS container, decrypted by the kernel as /dev/mapper/NAME, which one user may open.
 
     `device` and `number` tell the container from all other files and block devices.
@@ -103,7 +100,6 @@ class OpenLuks:
         return keys.Place(self.key_kind, self.key_value, self.container, self.purpose)
 
     def describe(self) -> str:
-        """See Change."""
         how = "read only" if self.readonly else "with discards" if self.discard else "no discards"
         return (
             f"open {self.container} as /dev/mapper/{self.mapper} ({how}; {self.place}), only"
@@ -111,7 +107,6 @@ class OpenLuks:
         )
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         with files.held(self.container, self.device, self.number) as handle:
             found = os.fstat(handle)
         return {
@@ -122,7 +117,7 @@ class OpenLuks:
         }
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change. Raises HostError where the key cannot be got or does not open it."""
+        """Raises HostError where the key cannot be got or does not open it."""
         if before["existed"]:
             raise HostError(
                 f"/dev/mapper/{self.mapper} is already open",
@@ -157,7 +152,7 @@ class OpenLuks:
             files.by_descriptor(handle).chmod(_OWNER_ALONE)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change. Raises HostError where it does not close."""
+        """Raises HostError where it does not close."""
         if before["existed"] or before["boot"] != files.boot_id():
             return ""
         # A cryptsetup that a killed hook left behind holds the lock until it has ended.

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from virtwarden.changes import worked
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
 from virtwarden.system import portfilter
 
 
 @dataclass(frozen=True)
-class RestrictPorts:
+class RestrictPorts(Change):
     """TCP ports of a domain's consoles that these addresses and networks alone may reach.
 
     The rules bear the domain's UUID: a port that another domain has by now stays as closed as
@@ -33,21 +33,17 @@ class RestrictPorts:
         return portfilter.PortFilter(self.domain, self.ports, self.sources)
 
     def describe(self) -> str:
-        """See Change."""
         # `explain` stands in 0 for a port that libvirt has not chosen yet.
         ports = " and ".join(str(port) if port else "that libvirt chooses" for port in self.ports)
         return f"allow only {', '.join(self.sources)} to reach TCP port {ports} ({self.backend})"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         portfilter.BACKENDS[self.backend].install(self.promise)
         worked.note_limited_ports(paths, self.backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         portfilter.BACKENDS[self.backend].remove(self.domain)
         return ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from virtwarden.changes.base import Before, Scope
+from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files
@@ -24,7 +24,7 @@ _REMEMBERED = tuple(
 
 
 @dataclass(frozen=True)
-class LockShared:
+class LockShared(Change):
     """A file that is root's while any domain uses it, and open to those alone that an ACL names.
 
     The first domain writes down whose the file was, the last one gives it back: neither the
@@ -40,16 +40,13 @@ class LockShared:
     domain: str
 
     def describe(self) -> str:
-        """See Change."""
         return f"give {self.path} to root; only users in its ACL can open it"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         with files.held(self.path, self.device, self.number):
             return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         with (
             files.locked(paths.shared),
             files.held(self.path, self.device, self.number) as handle,
@@ -78,7 +75,6 @@ class LockShared:
                 os.chown(files.by_descriptor(handle), 0, 0)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change."""
         with files.locked(paths.shared):
             lease = _load(paths, self.path)
             if lease is None:
@@ -96,7 +92,7 @@ class LockShared:
 
 
 @dataclass(frozen=True)
-class TakeBack:
+class TakeBack(Change):
     """A shared file that libvirt gave to the domain's user at its start is root's again.
 
     libvirt does so with kernels, initrds, device trees, ACPI tables and files for fw_cfg, whose XML
@@ -111,15 +107,12 @@ class TakeBack:
     number: int
 
     def describe(self) -> str:
-        """See Change."""
         return f"give {self.path} back to root once libvirt has started the domain"
 
     def capture(self, paths: Paths) -> Before:
-        """See Change."""
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        """See Change."""
         with files.held(self.path, self.device, self.number) as handle:
             os.chown(files.by_descriptor(handle), 0, 0)
             for attribute in _REMEMBERED:
@@ -127,7 +120,7 @@ class TakeBack:
                     os.removexattr(files.by_descriptor(handle), attribute)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        """See Change. LockShared has what it was like before all."""
+        """LockShared has what it was like before all."""
         return ""
 
 

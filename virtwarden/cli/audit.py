@@ -15,7 +15,6 @@ from virtwarden.system import files
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.epilog = f"Exit code: {EXIT_CODES}."
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs")
@@ -29,7 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     policy = load(paths)
     report = report_on(collect.items(paths, policy, collect.cases(paths, policy)), policy)
     if options.html:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from virtwarden import lifecycle
-from virtwarden.audit.keeping import unkept
+from virtwarden.audit.unmet import unmet
 from virtwarden.guards.base import Case
 from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import connected, persistent
@@ -16,16 +16,16 @@ from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
+    """There are none."""
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Raises PolicyError where the policy itself cannot be used."""
+    """Raises PolicyError where the policy itself cannot be used."""
     policy = load(paths)
     with connected() as connection:
         cases = [next_case(paths, policy, domain) for domain in persistent(connection)]
     managed = [case for case in cases if policy.manages(case.domain.name)]
-    found = [*unkept(policy, [case.domain for case in managed]), *_refused(managed)]
+    found = [*unmet(policy, [case.domain for case in managed]), *_refused(managed)]
     for line in dict.fromkeys(found):
         print(line)
     if not found:

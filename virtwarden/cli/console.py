@@ -21,7 +21,6 @@ from virtwarden.words import printable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument(
         "--serve", action="store_true", help="for systemd: answer the operator at stdin, a socket"
     )
@@ -36,7 +35,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     if options.serve:
         return _serve(paths)
     if not options.domain:

@@ -18,7 +18,6 @@ from virtwarden.policy import load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--all", action="store_true", help="all domains that the policy manages")
     whom.add_argument(
@@ -28,7 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     if options.xml is not None:
         return enrol_file(paths, options.xml)
     return enrol(paths, options.domains, all_domains=options.all)

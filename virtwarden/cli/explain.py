@@ -14,12 +14,10 @@ from virtwarden.policy import KeySource, Mode, Policy, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     return explain(paths, options.domain)
 
 

@@ -17,7 +17,6 @@ _SHOWN_ELSEWHERE = frozenset({"VIRT_WARDEN_EVENT", "DOMAIN_NAME", "DOMAIN_UUID"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, with all fields"
     )
@@ -28,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. The oldest entry first."""
+    """The oldest entry first."""
     for entry in entries(options.domain, options.event or []):
         print(json.dumps(_plain(entry)) if options.json else _line(entry))
     return 0

@@ -18,7 +18,6 @@ from virtwarden.policy import load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     admit = actions.add_parser(
         "admit", help="filter and admit NICs that were attached to running domains"
@@ -34,7 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     if options.action == "restore":
         print(f"gate and filters are up; {gate.restore(paths)} taps are admitted")
         return 0

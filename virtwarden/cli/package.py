@@ -11,14 +11,13 @@ from virtwarden.paths import Paths
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("configure", help="put the hook and the AppArmor lines in place")
     actions.add_parser("remove", help="unenrol every domain, and remove hook and AppArmor lines")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Gives 1 where nothing was removed, since a domain stays enrolled."""
+    """Gives 1 where nothing was removed, since a domain stays enrolled."""
     if options.action == "remove":
         return int(not remove(paths, print, _warn))
     configure(paths, print, _warn)

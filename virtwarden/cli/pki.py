@@ -22,7 +22,6 @@ _SHORTEST_PASSPHRASE = 12
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     init = actions.add_parser("init", help="make a CA")
     _which(init)
@@ -79,7 +78,6 @@ def _passphrase(parser: argparse._ActionsContainer) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     actions: dict[str, Callable[[argparse.Namespace, Paths], int]] = {
         "init": _init,
         "server": _server,
@@ -93,7 +91,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _authority(options: argparse.Namespace, paths: Paths) -> Authority:
-    return {consoles.NAME: consoles.of, remote.NAME: remote.of}[options.authority](paths)
+    return {consoles.NAME: consoles.ca, remote.NAME: remote.ca}[options.authority](paths)
 
 
 def _init(options: argparse.Namespace, paths: Paths) -> int:
@@ -101,9 +99,9 @@ def _init(options: argparse.Namespace, paths: Paths) -> int:
         raise HostError("an NSS database needs a passphrase", fix="use --nss without --sealed")
     rest = Rest(b"" if options.sealed else _new_passphrase(options), in_nss=options.nss)
     if options.authority == consoles.NAME:
-        consoles.found(paths, rest)
+        consoles.create(paths, rest)
     else:
-        authority.found(remote.of(paths), rest)
+        authority.create(remote.ca(paths), rest)
     found = _authority(options, paths)
     print(f"The {found.title} is in {found.directory}. Its key: {kind(found.directory)}.")
     if rest.passphrase:

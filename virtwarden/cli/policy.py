@@ -10,13 +10,12 @@ from virtwarden.policy import InvalidPolicy, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("check", help="list all mistakes, one a line")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Prints what is wrong, or that all is well."""
+    """Prints what is wrong, or that all is well."""
     try:
         load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:

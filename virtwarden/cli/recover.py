@@ -18,12 +18,10 @@ from virtwarden.paths import Paths
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     return recover(paths, options.domains)
 
 

@@ -17,7 +17,6 @@ _RECIPES = ("ssh", "tls", "sasl")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("check", help="check, item by item, each with its fix")
     setup = actions.add_parser("setup", help="set it up; shows the diff first, and can be undone")
@@ -35,7 +34,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     if options.action == "check":
         return _check(paths)
     if options.action == "undo":

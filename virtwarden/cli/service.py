@@ -9,9 +9,9 @@ from virtwarden.service import main as service
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
+    """There are none."""
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Runs until SIGTERM; gives 1 where one of its processes died."""
+    """Runs until SIGTERM; gives 1 where one of its processes died."""
     return service.run(paths)

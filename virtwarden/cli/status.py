@@ -19,13 +19,11 @@ from virtwarden.words import printable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     return status(paths, options.domains, as_json=options.json)
 
 

@@ -16,7 +16,6 @@ from virtwarden.paths import Paths
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument(
         "--all",
@@ -27,7 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     return unenrol(paths, options.domains, all_domains=options.all)
 
 

@@ -21,13 +21,12 @@ _PROGRAM = Path("/usr/bin/virt-install")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.prefix_chars = ""  # every word is virt-install's, --help too
     parser.add_argument("words", nargs=argparse.REMAINDER, help="see virt-install(1)")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Ends as virt-install does."""
+    """Ends as virt-install does."""
     if not _PROGRAM.exists():
         raise HostError(f"{_PROGRAM} is not there", fix="apt install virtinst")
     interception.enrol_all(paths, load(paths, store=True), _warn)

@@ -64,7 +64,7 @@ def _gid(group: str) -> int | None:
         return None
 
 
-def authenticate(operator: Operator, password: str) -> None:
+def authenticate(operator: Operator, untrusted_password: str) -> None:
     """Have PAM say that this is the operator's password, and the account in order.
 
     Takes some two seconds where it is not (pam_fail_delay(3)). Raises HostError.
@@ -73,7 +73,7 @@ def authenticate(operator: Operator, password: str) -> None:
 
     asked = pam.pam()
     try:
-        known = asked.authenticate(operator.name, password, service=PAM_SERVICE)
+        known = asked.authenticate(operator.name, untrusted_password, service=PAM_SERVICE)
     except ValueError:  # a password with a zero in it
         known = False
     if not known:

@@ -45,7 +45,7 @@ class Talk:
         """`patience_seconds` is how long a line of the other end's may take."""
         connection.settimeout(patience_seconds)
         self._connection = connection
-        self._heard = b""
+        self._untrusted = b""
 
     def say(self, **said: object) -> None:
         """Send one line."""
@@ -59,16 +59,16 @@ class Talk:
         self.say(ticket=asdict(ticket))
 
     def hear(self, key: str) -> str:
-        """The text under this key of the next line."""
-        found = self.hear_line().get(key)
-        if not isinstance(found, str):
+        """The text under this key of the next line: any text, of which nothing is known yet."""
+        untrusted_text = self.hear_line().get(key)
+        if not isinstance(untrusted_text, str):
             raise HostError(f"invalid answer: {key} is missing")
-        return found
+        return untrusted_text
 
     def hear_line(self) -> dict[str, Any]:
         """The next line."""
-        while b"\n" not in self._heard:
-            if len(self._heard) > _LONGEST_LINE:
+        while b"\n" not in self._untrusted:
+            if len(self._untrusted) > _LONGEST_LINE:
                 raise HostError("invalid answer: too long")
             try:
                 more = self._connection.recv(4096)
@@ -76,10 +76,10 @@ class Talk:
                 raise HostError(f"the other end does not answer: {error}") from None
             if not more:
                 raise HostError("the other end hung up")
-            self._heard += more
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._untrusted += more
+        untrusted_line, _, self._untrusted = self._untrusted.partition(b"\n")
         try:
-            said = json.loads(line)
+            said = json.loads(untrusted_line)
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
@@ -87,10 +87,10 @@ class Talk:
         return said
 
 
-def ticket_of(said: Any) -> Ticket:
+def ticket_of(untrusted_ticket: Any) -> Ticket:
     """A ticket as the service sent it. Raises HostError where it is none."""
     try:
-        ticket = Ticket(**said)
+        ticket = Ticket(**untrusted_ticket)
     except TypeError:
         raise HostError("the console service gave no ticket") from None
     texts = (ticket.domain, ticket.host, ticket.password, ticket.ca, ticket.user)

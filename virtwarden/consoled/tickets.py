@@ -18,7 +18,7 @@ import libvirt
 from virtwarden import log
 from virtwarden.consoled import operators
 from virtwarden.consoled.attempts import attempt
-from virtwarden.consoled.doors import Door, PasswordDoor, SaslDoor
+from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
 from virtwarden.consoled.viewers import Latest, Watch
@@ -44,19 +44,19 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     talk = Talk(connection, _PATIENCE_SECONDS)
     operator = None
-    wanted = "-"
+    untrusted_name = "-"
     try:
         operator = operators.peer(connection)
-        wanted = talk.hear("domain")
+        untrusted_name = talk.hear("domain")
         with connected() as hypervisor:
-            request = _request(paths, hypervisor, operator, wanted)
+            request = _request(paths, hypervisor, operator, untrusted_name)
             _authenticate(paths, operator, talk)
             watch = _give(paths, hypervisor, request, talk)
             connection.close()
             watch.until_used(request.rules.ticket_seconds)
     except WardenError as error:
         who = operator.name if operator else "nobody"
-        name = wanted[:_LONGEST_NAME]
+        name = untrusted_name[:_LONGEST_NAME]
         log.event(log.Level.WARNING, "console-refused", domain=name, operator=who, reason=error)
         _tell(talk, error)
         return 1
@@ -81,29 +81,30 @@ class _Request:
 
 
 def _request(
-    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, wanted: str
+    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, untrusted_name: str
 ) -> _Request:
     policy = load(paths, store=True)
-    rules = policy.rules_for(wanted)
-    found = _find(hypervisor, wanted)
+    rules = policy.rules_for(untrusted_name)
+    found = _find(hypervisor, untrusted_name)
     # One answer for both, so that nobody learns which domains there are.
     if found is None or not operators.may_look(operator, rules):
         raise HostError(
-            f"there is no domain {wanted} whose console {operator.name} may see",
+            f"there is no domain {untrusted_name} whose console {operator.name} may see",
             where=rules.where("console.operators"),
             fix="see its name: virsh list --all; or have the admin add you to operators there",
         )
-    if not policy.manages(wanted):
-        raise HostError(f"virt-warden does not manage {wanted}", where=policy.where("managed"))
+    name = untrusted_name  # libvirt has a domain of this name, and the operator may know of it
+    if not policy.manages(name):
+        raise HostError(f"virt-warden does not manage {name}", where=policy.where("managed"))
     if not found.isActive():
-        raise HostError(f"{wanted} does not run", fix=f"virsh start {shown(wanted)}")
+        raise HostError(f"{name} does not run", fix=f"virsh start {shown(name)}")
     return _Request(operator, found, read(str(found.XMLDesc(0)).encode()), rules)
 
 
-def _find(hypervisor: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+def _find(hypervisor: libvirt.virConnect, untrusted_name: str) -> libvirt.virDomain | None:
     """By its name alone: the policy goes by names."""
     try:
-        return hypervisor.lookupByName(name)
+        return hypervisor.lookupByName(untrusted_name)
     except libvirt.libvirtError:
         return None
 
@@ -121,20 +122,22 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     rules, domain = request.rules, request.domain
     host, port = _place(domain, rules)
     ca = paths.console_ca / authority.CERTIFICATE
-    door = _door(paths, request)
+    login = _login(paths, request)
     ticket = Ticket(
         domain=domain.name,
         host=host,
         port=port,
-        password=door.fresh_password(),
+        password=login.fresh_password(),
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
-        user=door.user,
+        user=login.user,
         certificate=rules.client_certificates == "required",
     )
-    watch = Watch(hypervisor, request.found, request.operator, door, Latest.of(paths, domain.uuid))
+    watch = Watch(
+        hypervisor, request.found, request.operator, login, Latest.new(paths, domain.uuid)
+    )
     try:
-        door.admit(ticket.password, ticket.seconds)
+        login.allow(ticket.password, ticket.seconds)
         log.event(
             log.Level.NOTICE,
             "console-ticket",
@@ -150,10 +153,10 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     return watch
 
 
-def _door(paths: Paths, request: _Request) -> Door:
+def _login(paths: Paths, request: _Request) -> Login:
     if request.rules.sasl == "tickets":
-        return SaslDoor(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
-    return PasswordDoor(request.found)
+        return SaslLogin(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+    return PasswordLogin(request.found)
 
 
 def _place(domain: Domain, rules: Rules) -> tuple[str, int]:

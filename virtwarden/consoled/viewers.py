@@ -10,7 +10,7 @@ from pathlib import Path
 import libvirt
 
 from virtwarden import log
-from virtwarden.consoled.doors import Door
+from virtwarden.consoled.logins import Login
 from virtwarden.consoled.operators import Operator
 from virtwarden.paths import Paths
 from virtwarden.system import files
@@ -27,7 +27,7 @@ class Latest:
     mark: str
 
     @classmethod
-    def of(cls, paths: Paths, domain: str) -> Latest:
+    def new(cls, paths: Paths, domain: str) -> Latest:
         """A new ticket, from now on the latest."""
         directory = paths.run / "tickets"
         files.private_directory(directory)
@@ -59,14 +59,14 @@ class Watch:
         hypervisor: libvirt.virConnect,
         domain: libvirt.virDomain,
         operator: Operator,
-        door: Door,
+        login: Login,
         latest: Latest,
     ) -> None:
         self._domain = domain
-        self._door = door
+        self._login = login
         self._latest = latest
         self._operator = operator
-        self._knocking: set[tuple[str, str]] = set()
+        self._connecting: set[tuple[str, str]] = set()
         self._viewer = ""
         kind = libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS
         hypervisor.domainEventRegisterAny(domain, kind, self._hear, None)
@@ -83,8 +83,8 @@ class Watch:
             while not self._viewer and self._latest.holds() and time.monotonic() < deadline:
                 libvirt.virEventRunDefaultImpl()
         finally:
-            if self._viewer or self._door.user:
-                self._door.shut()
+            if self._viewer or self._login.user:
+                self._login.revoke()
             self._latest.end()
         if self._viewer:
             self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
@@ -93,7 +93,7 @@ class Watch:
 
     def end(self) -> None:
         """Let nobody in by the ticket any more."""
-        self._door.shut()
+        self._login.revoke()
         self._latest.end()
 
     def _hear(
@@ -109,20 +109,20 @@ class Watch:
     ) -> None:
         viewer = (remote["node"], remote["service"])
         if phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_CONNECT:
-            self._knocking.add(viewer)
+            self._connecting.add(viewer)
         elif phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE:
-            self._knocking.discard(viewer)
+            self._connecting.discard(viewer)
             if self._is_ours(subject):
                 self._viewer = self._viewer or viewer[0]
-        elif viewer in self._knocking:
-            self._knocking.discard(viewer)
+        elif viewer in self._connecting:
+            self._connecting.discard(viewer)
             self._log(log.Level.WARNING, "console-denied", viewer=viewer[0])
 
     def _is_ours(self, subject: list[tuple[str, str]]) -> bool:
         """Whether who came in did so by this ticket; VNC's own password has no name."""
         if not self._latest.holds():
             return False
-        return not self._door.user or ("saslUsername", self._door.user) in subject
+        return not self._login.user or ("saslUsername", self._login.user) in subject
 
     def _log(self, level: log.Level, what: str, **more: object) -> None:
         name, uuid = self._domain.name(), self._domain.UUIDString()

@@ -243,21 +243,21 @@ class Domain:
         )
 
 
-def parse(xml: bytes, *others: str) -> etree._Element:
+def parse(untrusted_xml: bytes, *others: str) -> etree._Element:
     """The XML of one domain, or of one of the `others` by the name of its root, as a tree.
 
     The text is untrusted: no entity is expanded, nothing is fetched, and what is larger than
     `XML_LIMIT_BYTES`, would take long, or carries a document type is refused. Raises DomainError.
     """
-    if len(xml) > XML_LIMIT_BYTES:
+    if len(untrusted_xml) > XML_LIMIT_BYTES:
         raise DomainError(f"the domain's XML is larger than {XML_LIMIT_BYTES} bytes")
-    if max(part.count(b"=") for part in xml.split(b"<")) > _ATTRIBUTE_LIMIT:
+    if max(part.count(b"=") for part in untrusted_xml.split(b"<")) > _ATTRIBUTE_LIMIT:
         raise DomainError(f"the domain's XML has an element of over {_ATTRIBUTE_LIMIT} attributes")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
-        root = etree.fromstring(xml, parser)
+        root = etree.fromstring(untrusted_xml, parser)
     except etree.XMLSyntaxError as error:
         raise DomainError(f"the domain's XML cannot be read: {error}") from None
     if _document_type(root):
@@ -272,9 +272,9 @@ def _document_type(root: etree._Element) -> str:
     return str(information.doctype)
 
 
-def read(xml: bytes) -> Domain:
+def read(untrusted_xml: bytes) -> Domain:
     """A Domain out of its XML. Raises DomainError where it is not one, or lacks name or UUID."""
-    domain = from_tree(parse(xml))
+    domain = from_tree(parse(untrusted_xml))
     if not domain.name:
         raise DomainError("the domain's XML has no <name>")
     if not _UUID.fullmatch(domain.uuid):

@@ -30,9 +30,9 @@ class NetworkPort:
         return Domain(name=self.owner, uuid=self.uuid, nics=(self.nic,))
 
 
-def read(xml: bytes) -> NetworkPort:
+def read(untrusted_xml: bytes) -> NetworkPort:
     """A port out of the hook's XML. Raises DomainError where there is none in it."""
-    root = parse(xml, "hookData")
+    root = parse(untrusted_xml, "hookData")
     port = root.find("networkport")
     if port is None:
         raise DomainError("the hook's XML tells of no port of a network")

@@ -26,14 +26,14 @@ _LABEL = "seclabel[@model='dac']"
 _KEPT = ("domain", "inactiveDomain")
 
 
-def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
+def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     """The XML of a domain with its user, wrapper and spelled-out images.
 
     XML that is enrolled already comes out as it went in, mended where someone edited it; what its
     disks are based on is believed of it, and of no image. Raises DomainError where it is no
     domain's, and HostError where an image cannot be looked at.
     """
-    root = parse(xml)
+    root = parse(untrusted_xml)
     former = from_tree(root)
     said = backing.known(root, former) if former.enrolment else {}
     _take_out(root, paths)
@@ -47,16 +47,16 @@ def enrol_xml(xml: bytes, prefix: str, paths: Paths) -> bytes:
     return _written(root)
 
 
-def unenrol_xml(xml: bytes, paths: Paths) -> bytes:
+def unenrol_xml(untrusted_xml: bytes, paths: Paths) -> bytes:
     """The XML as it was before it was enrolled; as it is where it never was."""
-    root = parse(xml)
+    root = parse(untrusted_xml)
     _take_out(root, paths)
     return _written(root)
 
 
-def unenrolled(xml: bytes, paths: Paths) -> bytes | None:
+def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
     """The same, also of a snapshot's or checkpoint's XML; None where nothing in it is enrolled."""
-    root = parse(xml, "domainsnapshot", "domaincheckpoint")
+    root = parse(untrusted_xml, "domainsnapshot", "domaincheckpoint")
     kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
     enrolled = [element for element in kept if _has_ours(element, paths)]
     for element in enrolled:
@@ -64,9 +64,9 @@ def unenrolled(xml: bytes, paths: Paths) -> bytes | None:
     return _written(root) if enrolled else None
 
 
-def is_enrolled(xml: bytes, paths: Paths) -> bool:
+def is_enrolled(untrusted_xml: bytes, paths: Paths) -> bool:
     """Whether anything in the XML is of an enrolment: its notes, or only the wrapper."""
-    return _has_ours(parse(xml), paths)
+    return _has_ours(parse(untrusted_xml), paths)
 
 
 def _has_ours(root: etree._Element, paths: Paths) -> bool:

@@ -65,13 +65,13 @@ def _lacking(password: str) -> str:
     return "" if set(password) - known else "special character"
 
 
-def objection(xml: bytes, rules: Rules) -> HostError | None:
+def objection(untrusted_xml: bytes, rules: Rules) -> HostError | None:
     """What the policy has against the passwords that stand in a domain's XML for ever.
 
     None where it has nothing, or where they are empty, which lets nobody in. Raises HostError where
     they cannot be looked at.
     """
-    root = parse(xml)
+    root = parse(untrusted_xml)
     displays = root.findall("devices/graphics[@passwd]")
     standing = [word for word in (display.get("passwd") for display in displays) if word]
     if not standing or rules.mode is Mode.DISABLED:

@@ -29,7 +29,7 @@ def install(
     paths: Paths,
     domain: str,
     backend: str,
-    gate: str,
+    wanted_gate: str,
     foreign: Sequence[str],
     filters: Sequence[TapFilter],
 ) -> None:
@@ -39,16 +39,16 @@ def install(
     """
     with files.locked(paths.filters):
         was_up = is_up(paths)
-        keeper = notes.hold(paths, domain, gate, foreign)
+        gate = notes.hold(paths, domain, wanted_gate, foreign)
         found = [f for f in (_looked_up(domain, backend, each) for each in filters) if f]
         for each in found:
             _end_former(paths, each)
             notes.write(paths, each)
             taps.keep_for_root(each.tap.name)
-        bridges.school(paths, domain, (each.tap.name for each in found))
-        if was_up and _installed(keeper, backend, found):
+        bridges.stop_learning(paths, domain, (each.tap.name for each in found))
+        if was_up and _installed(gate, backend, found):
             return
-        _raise(paths, keeper)
+        _raise(paths, gate)
 
 
 def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None:
@@ -63,33 +63,33 @@ def _end_former(paths: Paths, each: Filtered) -> None:
         BACKENDS[former.backend].remove([each.tap.name])
 
 
-def _installed(keeper: Gate, backend: str, found: Sequence[Filtered]) -> bool:
+def _installed(gate: Gate, backend: str, found: Sequence[Filtered]) -> bool:
     """Whether all went well; where it did not because the gate was flushed, it must be raised."""
     filters = {backend: [each.filter for each in found]}
     try:
-        _together(keeper, filters, keeper.admission([each.tap for each in found]))
+        _together(gate, filters, gate.admission([each.tap for each in found]))
     except CommandError:
-        if keeper.stands():
+        if gate.stands():
             raise
         return False
-    return bool(found) or keeper.stands()
+    return bool(found) or gate.stands()
 
 
 def _together(
-    keeper: Gate, filters: dict[str, list[TapFilter]], also: str, *, anew: bool = False
+    gate: Gate, filters: dict[str, list[TapFilter]], also: str, *, anew: bool = False
 ) -> None:
     """Filters first: where the gate is another backend's, nobody is let in before they stand."""
     put = {name: each.replace if anew else each.install for name, each in BACKENDS.items()}
     for backend, promises in filters.items():
-        if backend != keeper.name and promises:
+        if backend != gate.name and promises:
             put[backend](promises)
-    if filters.get(keeper.name):
-        put[keeper.name](filters[keeper.name], also)
+    if filters.get(gate.name):
+        put[gate.name](filters[gate.name], also)
     else:
-        keeper.perform(also)
+        gate.perform(also)
 
 
-def _raise(paths: Paths, keeper: Gate, *, anew: bool = False) -> int:
+def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     """Lay all that is written down; `anew` where most of it may be there."""
     written = _written(paths)
     filters: dict[str, list[TapFilter]] = {}
@@ -97,8 +97,8 @@ def _raise(paths: Paths, keeper: Gate, *, anew: bool = False) -> int:
         filters.setdefault(each.backend, []).append(each.filter)
     admitted = [each.tap for each in written]
     admitted += foreign_taps(_unwritten(written))
-    raising = keeper.raising(admitted, notes.foreign_names(paths))
-    _together(keeper, filters, raising, anew=anew)
+    raising = gate.raising(admitted, notes.foreign_names(paths))
+    _together(gate, filters, raising, anew=anew)
     return len(admitted)
 
 
@@ -120,31 +120,31 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
     has come: a filter that is another's by now is left.
     """
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
+        gate = notes.current_gate(paths)
         notes.let_go(paths, domain)
         written = {name: notes.read(paths, name) for name in names}
         ours = [each for each in written.values() if each and each.domain == domain]
-        if keeper is None:
+        if gate is None:
             _remove(ours)
         else:
-            _take_out(keeper, ours, lowered=not is_up(paths))
+            _take_out(gate, ours, lowered=not is_up(paths))
         for each in ours:
             # Its QEMU could have made it outlive itself: a tap on the bridge that is nobody's.
             taps.remove(each.tap)
             notes.erase(paths, each.tap.name)
         for name in written:
             notes.erase_torn(paths, name)
-        bridges.unschool(paths, domain)
+        bridges.learn_again(paths, domain)
 
 
-def _take_out(keeper: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:
-    also = keeper.lowering() if lowered else keeper.dismissal([each.tap for each in ours])
+def _take_out(gate: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:
+    also = gate.lowering() if lowered else gate.dismissal([each.tap for each in ours])
     try:
-        _remove([each for each in ours if each.backend != keeper.name])
-        names = [each.tap.name for each in ours if each.backend == keeper.name]
-        BACKENDS[keeper.name].remove(names, also)
+        _remove([each for each in ours if each.backend != gate.name])
+        names = [each.tap.name for each in ours if each.backend == gate.name]
+        BACKENDS[gate.name].remove(names, also)
     except CommandError:
-        if keeper.stands():
+        if gate.stands():
             raise
         _remove(ours)
 
@@ -159,9 +159,9 @@ def abandon(paths: Paths) -> None:
     if not is_up(paths):
         return
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
-        if keeper is not None:
-            keeper.perform(keeper.lowering())
+        gate = notes.current_gate(paths)
+        if gate is not None:
+            gate.perform(gate.lowering())
             notes.let_all_go(paths)
 
 
@@ -170,17 +170,17 @@ def admit(paths: Paths, names: Iterable[str]) -> None:
     if not is_up(paths):
         return
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
+        gate = notes.current_gate(paths)
         found = [tap for tap in map(taps.find, names) if tap]
-        if keeper is not None and found:
-            _let_in(keeper, found)
+        if gate is not None and found:
+            _let_in(gate, found)
 
 
-def _let_in(keeper: Gate, found: Sequence[Tap]) -> None:
+def _let_in(gate: Gate, found: Sequence[Tap]) -> None:
     try:
-        keeper.perform(keeper.admission(found))
+        gate.perform(gate.admission(found))
     except CommandError:
-        if keeper.stands():
+        if gate.stands():
             raise
 
 
@@ -189,11 +189,11 @@ def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
     if not is_up(paths):
         return
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
+        gate = notes.current_gate(paths)
         left = [tap for tap in gone if taps.find(tap.name) in (None, tap)]
-        if keeper is not None and left:
+        if gate is not None and left:
             with suppress(CommandError):  # it was flushed
-                keeper.perform(keeper.dismissal(left))
+                gate.perform(gate.dismissal(left))
 
 
 def admit_foreign(paths: Paths) -> list[str]:
@@ -201,15 +201,15 @@ def admit_foreign(paths: Paths) -> list[str]:
     if not is_up(paths):
         return []
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
-        if keeper is None:
+        gate = notes.current_gate(paths)
+        if gate is None:
             return []
         found = foreign_taps(_unwritten(notes.every(paths)))
         if not found:
             return []
-        waiting = keeper.shut_out(found) or []
+        waiting = gate.shut_out(found) or []
         if waiting:
-            _let_in(keeper, [tap for tap in found if tap.name in waiting])
+            _let_in(gate, [tap for tap in found if tap.name in waiting])
         return waiting
 
 
@@ -218,17 +218,17 @@ def restore(paths: Paths) -> int:
     if not is_up(paths):
         return 0
     with files.locked(paths.filters):
-        keeper = notes.keeper(paths)
-        return _raise(paths, keeper, anew=True) if keeper is not None else 0
+        gate = notes.current_gate(paths)
+        return _raise(paths, gate, anew=True) if gate is not None else 0
 
 
 def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
     """Which of these taps the gate keeps out."""
-    keeper = notes.keeper(paths)
-    if keeper is None:
+    gate = notes.current_gate(paths)
+    if gate is None:
         return []
     found = [tap for tap in map(taps.find, names) if tap]
-    waiting = keeper.shut_out(found) or []
+    waiting = gate.shut_out(found) or []
     return [tap for tap in found if tap.name in waiting]
 
 
@@ -242,8 +242,8 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
     """What is not as it should be with the gate, a sentence each; `names` are taps to be let in."""
     names = list(names)
     found = [tap for tap in map(taps.find, names) if tap]
-    keeper = notes.keeper(paths)
-    waiting = keeper.shut_out(found) if keeper else None
+    gate = notes.current_gate(paths)
+    waiting = gate.shut_out(found) if gate else None
     if waiting is None:
         fix = "virt-warden network restore"
         return [f"the gate is down: a NIC that is attached now would not be filtered ({fix})"]

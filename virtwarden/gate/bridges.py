@@ -11,26 +11,26 @@ from virtwarden.paths import Paths
 from virtwarden.system import bridges, files
 
 
-def school(paths: Paths, domain: str, names: Iterable[str]) -> None:
+def stop_learning(paths: Paths, domain: str, names: Iterable[str]) -> None:
     """Have these bridges learn less, and write down for which domain."""
     for bridge in {bridges.bridge_of(name) for name in names} - {""}:
-        pupils = paths.bridges / bridge
+        needing = paths.bridges / bridge
         learns = bridges.learns_from_groups(bridge)
-        if learns or pupils.is_dir():
-            files.private_directory(pupils)
-            (pupils / domain).touch(0o600)
+        if learns or needing.is_dir():
+            files.private_directory(needing)
+            (needing / domain).touch(0o600)
         if learns:
             bridges.set_learns_from_groups(bridge, learns=False)
 
 
-def unschool(paths: Paths, domain: str) -> None:
+def learn_again(paths: Paths, domain: str) -> None:
     """Have bridges learn as before, once no domain is left for which they were told not to."""
     if not paths.bridges.is_dir():
         return
-    for pupils in paths.bridges.iterdir():
-        (pupils / domain).unlink(missing_ok=True)
-        if not any(pupils.iterdir()):
-            bridges.set_learns_from_groups(pupils.name, learns=True)
-            pupils.rmdir()
+    for needing in paths.bridges.iterdir():
+        (needing / domain).unlink(missing_ok=True)
+        if not any(needing.iterdir()):
+            bridges.set_learns_from_groups(needing.name, learns=True)
+            needing.rmdir()
     if not any(paths.bridges.iterdir()):
         paths.bridges.rmdir()

@@ -68,7 +68,7 @@ def _read(note: Path) -> Filtered | None:
 
 def hold(paths: Paths, domain: str, gate: str, foreign: Sequence[str]) -> Gate:
     """Write down that a domain needs the gate; which gate, the first of them decided."""
-    chosen = keeper(paths) or GATES[gate]
+    chosen = current_gate(paths) or GATES[gate]
     files.private_directory(paths.gate)
     content = json.dumps({"gate": chosen.name, "foreign": list(foreign)})
     files.write_atomically(paths.gate / domain, content.encode(), 0o600)
@@ -91,7 +91,7 @@ def is_needed(paths: Paths) -> bool:
     return any(True for _ in _domains(paths))
 
 
-def keeper(paths: Paths) -> Gate | None:
+def current_gate(paths: Paths) -> Gate | None:
     """The gate that is to be up; None where none is."""
     for domain in _domains(paths):
         return GATES[str(_need(paths, domain)["gate"])]

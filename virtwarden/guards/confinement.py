@@ -75,7 +75,7 @@ def is_sandboxed(case: Case) -> bool:
     return ticket.get("landlock") is not None
 
 
-def of(case: Case, emulator: str) -> dict[str, Any] | None:
+def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
     """What the ticket says of the sandbox; None where there is to be none."""
     wanted = case.rules.sandbox
     if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):

@@ -24,7 +24,6 @@ _PORT_BACKENDS = {
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     refusals = [
         refusal for display in case.domain.displays for refusal in _review_display(case, display)
     ]
@@ -84,7 +83,6 @@ def _certificates_without_tls(case: Case) -> bool:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard."""
     if case.op is Op.AHEAD:
         return [*_certificates(case)]
     if case.op is not Op.START:
@@ -155,7 +153,7 @@ def _no_port_backend(case: Case) -> Refusal:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard. It connects to every console, as a viewer would."""
+    """It connects to every console, as a viewer would."""
     # Another emulator than the wrapper asks viewers for what it will.
     is_wrapped = "emulator" not in case.rules.exceptions
     return [*(console_probe.breaches(case) if is_wrapped else ()), *_verify_restrictions(case)]

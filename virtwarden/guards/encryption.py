@@ -15,7 +15,6 @@ NAME = "encryption"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     if case.op is not Op.PREPARE or case.rules.encryption == "optional":
         return []
     return [
@@ -92,10 +91,9 @@ def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard. There is nothing to do: luks opens what is encrypted."""
+    """There is nothing to do: luks opens what is encrypted."""
     return []
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     return []

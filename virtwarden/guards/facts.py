@@ -126,33 +126,27 @@ class Facts(Protocol):
 
 
 @dataclass(frozen=True)
-class HostFacts:
+class HostFacts(Facts):
     """Facts of this very host."""
 
     paths: Paths
 
     def account(self, name: str) -> Account | None:
-        """See Facts."""
         return users.account(name)
 
     def groups_of(self, account: Account) -> tuple[int, ...]:
-        """See Facts."""
         return users.groups_of(account)
 
     def group_id(self, name: str) -> int | None:
-        """See Facts."""
         return users.group_id(name)
 
     def look(self, path: str) -> Found:
-        """See Facts."""
         return files.look(path)
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
-        """See Facts."""
         return claims_on(self.paths, device, number)
 
     def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
-        """See Facts."""
         if not (self.paths.state / "adoptions").exists():
             return ()
         # Imported here: hardly any start needs it.
@@ -162,89 +156,67 @@ class HostFacts:
         return tuple(state.target for state in found if state.phase is not adoption.Phase.DONE)
 
     def maps(self) -> tuple[mapper.Map, ...]:
-        """See Facts."""
         return mapper.maps(self.paths.block_devices)
 
     def backend_works(self, name: str) -> bool:
-        """See Facts."""
         return worked.has_filtered_taps(self.paths, name) or netfilter.BACKENDS[name].works()
 
     def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
-        """See Facts."""
         return netfilter.BACKENDS[backend].cannot(promise)
 
     def is_tap(self, device: str) -> bool:
-        """See Facts."""
         return taps.find(device) is not None
 
     def filtered_by(self, tap: str) -> str:
-        """See Facts."""
         return gate.backend_of(self.paths, tap)
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
-        """See Facts."""
         return netfilter.BACKENDS[backend].missing(promise)
 
     def lacking_for_sasl(self, kind: str) -> str:
-        """See Facts."""
         return sasl.lacking(kind)
 
     def port_backend_works(self, name: str) -> bool:
-        """See Facts."""
         return worked.has_limited_ports(self.paths, name) or portfilter.BACKENDS[name].works()
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
-        """See Facts."""
         return portfilter.BACKENDS[backend].missing(promise)
 
     def has_cgroups(self) -> bool:
-        """See Facts."""
         return _CGROUPS.exists()
 
     def mac_model(self) -> str:
-        """See Facts."""
         return mac.model()
 
     def mac_is_permissive(self) -> bool:
-        """See Facts."""
         return mac.is_permissive()
 
     def selinux_vm_types(self) -> frozenset[str]:
-        """See Facts."""
         return mac.vm_types()
 
     def selinux_label(self, path: str) -> str:
-        """See Facts."""
         return mac.selinux_label(path)
 
     def bridge_of(self, interface: str) -> str:
-        """See Facts."""
         return bridges.bridge_of(interface)
 
     def is_vlan_aware(self, bridge: str) -> bool:
-        """See Facts."""
         return bridges.is_vlan_aware(bridge)
 
     def port(self, interface: str) -> bridges.Port:
-        """See Facts."""
         return bridges.port(interface)
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
-        """See Facts."""
         return gate.missing(self.paths, names)
 
     def host_names(self) -> tuple[str, ...]:
-        """See Facts."""
         return (os.uname().nodename, "localhost")
 
     def vnc_offers(self, host: str, port: int) -> vnc.Offer:
-        """See Facts."""
         return vnc.offer(host, port)
 
     def vnc_takes_anyone(self, host: str, port: int) -> bool:
-        """See Facts."""
         return vnc.takes_anyone(host, port)
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
-        """See Facts."""
         return vnc.takes_plain_websocket(host, port)

@@ -56,7 +56,6 @@ _PSEUDO_TERMINAL = r"/dev/pts/\d+"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     refusals = [refusal for path in case.domain.common_files for refusal in _common(case, path)]
     if "host-devices" in case.rules.exceptions:
         return refusals
@@ -155,10 +154,10 @@ def _wrong_with_common(
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard. There is nothing to do: what is refused is not there."""
+    """There is nothing to do: what is refused is not there."""
     return []
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard. What was plugged in since the start shows here."""
+    """What was plugged in since the start shows here."""
     return [refusal.what for refusal in review(case)]

@@ -37,7 +37,6 @@ def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     name = case.user
     if not name or not _is_enrolled(case):
         fix = f"{case.enrol} (for a new one: virt-warden virt-install)"
@@ -74,7 +73,6 @@ def _review_account(case: Case, account: Account) -> list[Refusal]:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard."""
     if case.op is Op.PREPARE:
         # QEMU's master key is below it.
         return [*_cell(case), *_enter(case, case.paths.libvirt_state)]
@@ -106,7 +104,6 @@ def _enter(case: Case, directory: Path) -> list[GrantAccess]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     account = case.account
     if account is None:
         return [f"there is no user {case.user} of this domain's own"]

@@ -21,7 +21,6 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     if case.op is not Op.PREPARE:
         return []
     refusals = _review_adoptions(case)
@@ -175,7 +174,6 @@ def _use(container: Container) -> Use:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard."""
     if case.op is not Op.PREPARE:
         return []
     changes: list[Change] = []
@@ -207,7 +205,6 @@ def _open(case: Case, container: Container) -> list[Change]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     breaches = []
     opened = {found.name: found for found in case.facts.maps()}
     for container in containers(case.domain, case.rules):

@@ -15,7 +15,7 @@ NAME = "mac"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard. libvirt has chosen the label by `start`."""
+    """libvirt has chosen the label by `start`."""
     if case.op is not Op.START or case.rules.svirt != "required":
         return []
     if has_label_of_its_own(case):
@@ -48,12 +48,11 @@ def _fix(case: Case) -> str:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard. libvirt itself sets the labels."""
+    """libvirt itself sets the labels."""
     return []
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     if case.rules.svirt == "off":
         return []
     labels = [label for label in case.domain.labels if label.label and label.model != "dac"]

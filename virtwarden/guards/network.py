@@ -19,7 +19,6 @@ _STAND_IN = "its-tap"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     refusals = [refusal for nic in case.domain.nics for refusal in _review_nic(case, nic)]
     if case.op is Op.PREPARE:
         refusals += _review_backend(case)
@@ -113,7 +112,7 @@ def _promises(case: Case) -> list[TapFilter]:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard; it is asked whatever the domain's mode and `review` say.
+    """It is asked whatever the domain's mode and `review` say.
 
     A tap that nobody lets in is shut out where the gate is up for other domains.
     """
@@ -148,7 +147,7 @@ def _gate(case: Case, backend: str) -> str:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard; the policy may name another backend by now than the one that holds the taps."""
+    """The policy may name another backend by now than the one that holds the taps."""
     promises = _promises(case)
     named = _backend(case)
     amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]

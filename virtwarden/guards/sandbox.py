@@ -22,7 +22,6 @@ _MACHINES = "/machine"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     refusals = []
     wrapper = ticket.wrapper_path(case.paths, case.domain.arch)
     if case.domain.emulator != wrapper and "emulator" not in case.rules.exceptions:
@@ -46,13 +45,12 @@ def review(case: Case) -> list[Refusal]:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard."""
     changes: list[Change] = []
     if case.op is Op.START and case.account is not None:
         changes.append(
             WriteFile(
                 path=f"{case.cell}/ticket.json",
-                content=ticket.of(case, case.account),
+                content=ticket.render(case, case.account),
                 user=case.user,
             )
         )
@@ -62,7 +60,6 @@ def plan(case: Case) -> list[Change]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     if "emulator" in case.rules.exceptions:
         return []
     breaches = []

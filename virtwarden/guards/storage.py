@@ -27,7 +27,6 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     if case.op is not Op.PREPARE:
         return []
     refusals = _review_shared_directories(case)
@@ -129,7 +128,6 @@ def _review_twice(case: Case) -> list[Refusal]:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard."""
     changes: list[Change] = []
     if case.op is Op.PREPARE:
         for use in plain_uses(case.domain, case.rules):
@@ -160,7 +158,6 @@ def _prepare(case: Case, use: Use) -> list[Change]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     breaches = []
     for use in plain_uses(case.domain, case.rules):
         found = case.facts.look(use.path)

@@ -38,7 +38,7 @@ def _qemu_arch(arch: str) -> str:
     return {"i686": "i386", "armv7l": "arm"}.get(arch, arch)
 
 
-def of(case: Case, account: Account) -> str:
+def render(case: Case, account: Account) -> str:
     """The ticket of a domain that is about to be executed as this user."""
     domain, rules = case.domain, case.rules
     return json.dumps(
@@ -63,7 +63,7 @@ def of(case: Case, account: Account) -> str:
             "static_passwords": rules.static_passwords == "allow",
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": "spice" in rules.exceptions,
-            "landlock": confinement.of(case, emulator_path(domain.arch)),
+            "landlock": confinement.landlock_rules(case, emulator_path(domain.arch)),
         }
     )
 

@@ -16,7 +16,6 @@ NAME = "zones"
 
 
 def review(case: Case) -> list[Refusal]:
-    """See Guard."""
     return [
         refusal
         for place, nic in enumerate(case.domain.nics)
@@ -116,7 +115,7 @@ def _places(zone: Zone) -> list[str]:
 
 
 def plan(case: Case) -> list[Change]:
-    """See Guard; before `network`, which lets a tap in once it is where it belongs."""
+    """Before `network`, which lets a tap in once it is where it belongs."""
     return [*_ports(case)] if case.op is Op.START else []
 
 
@@ -141,7 +140,6 @@ def _zone(case: Case, place: int, nic: Nic, bridge: str) -> Zone | None:
 
 
 def verify(case: Case, process: Process) -> list[str]:
-    """See Guard."""
     breaches = [f"{refusal.where}: {refusal.what}" for refusal in review(case)]
     for wanted in _ports(case):
         port = case.facts.port(wanted.tap)

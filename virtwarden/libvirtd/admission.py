@@ -1,4 +1,4 @@
-"""Lets NICs in that were plugged into a running domain, of which libvirt told no hook."""
+"""Admits NICs that were attached to a running domain, of which libvirt told no hook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virtwarden.policy import Policy
 
 
 def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
-    """Let in what may be; the names of the taps that are let in by this.
+    """Admit what may be; the names of the taps that are admitted by this.
 
     Raises WardenError where the policy, or the host, has something against it.
     """
@@ -23,7 +23,7 @@ def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
         from virtwarden import lifecycle
 
         with journal.locked(paths, case.domain.uuid):
-            return lifecycle.plugged(case)
+            return lifecycle.admit_attached(case)
     taps = gate.shut_out(paths, [nic.tap for nic in case.domain.nics if nic.tap])
     gate.admit(paths, [tap.name for tap in taps])
     return [tap.name for tap in taps]

@@ -64,7 +64,6 @@ class _FactsBeforeStart(HostFacts):
     domain: str
 
     def group_id(self, name: str) -> int | None:
-        """See Facts."""
         found = super().group_id(name)
         return None if found is not None and self._is_undone(name, found) else found
 
@@ -86,15 +85,12 @@ class _FactsAtStart(HostFacts):
     bridges: Mapping[str, str]
 
     def account(self, name: str) -> Account | None:
-        """See Facts."""
         return super().account(name) or Account(name, uid=0, gid=0, domain=self.domain)
 
     def is_tap(self, device: str) -> bool:
-        """See Facts."""
         return bool(device)
 
     def bridge_of(self, interface: str) -> str:
-        """See Facts."""
         return self.bridges.get(interface, "")
 
 

@@ -45,9 +45,9 @@ def enrol(
     return f"is enrolled: {when}{based}"
 
 
-def enrolled(paths: Paths, policy: Policy, warn: Warn, xml: bytes) -> bytes:
+def enrolled(paths: Paths, policy: Policy, warn: Warn, untrusted_xml: bytes) -> bytes:
     """The XML of a domain that libvirt need not know, enrolled. Raises as `enrol` does."""
-    made = enrol_xml(xml, policy.rules_for("").user_prefix, paths)
+    made = enrol_xml(untrusted_xml, policy.rules_for("").user_prefix, paths)
     _must_be_managed(policy, read(made).name)
     _must_have_no_weak_password(policy, warn, made)
     return made

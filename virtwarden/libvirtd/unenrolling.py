@@ -11,7 +11,7 @@ from virtwarden.changes import journal
 from virtwarden.enrolment.enrol import is_enrolled
 from virtwarden.errors import HostError, PolicyError
 from virtwarden.libvirtd.connection import inactive_xml, persistent, rests
-from virtwarden.libvirtd.kept import restore
+from virtwarden.libvirtd.copies import restore
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 from virtwarden.system import users

@@ -87,11 +87,11 @@ def main(arguments: list[str], stdin: BinaryIO, stdout: BinaryIO, paths: Paths) 
     At `restore` the XML on stdout takes the place of the saved one. Gives 0: nothing is refused.
     """
     op = arguments[1] if len(arguments) > 1 else ""
-    xml = stdin.read(_READ_BYTES)
+    untrusted_xml = stdin.read(_READ_BYTES)
     if op == "restore":
-        stdout.write(plain(xml, paths))
+        stdout.write(plain(untrusted_xml, paths))
         return 0
-    found = _UUID.search(xml)
+    found = _UUID.search(untrusted_xml)
     stopped = found[1].decode() if found else ""
     for domain in journal.known_domains(paths):
         if _has_run_journal(paths, domain) and (domain == stopped or not runs(domain)):
@@ -101,14 +101,14 @@ def main(arguments: list[str], stdin: BinaryIO, stdout: BinaryIO, paths: Paths) 
     return 0
 
 
-def plain(xml: bytes, paths: Paths) -> bytes:
+def plain(untrusted_xml: bytes, paths: Paths) -> bytes:
     """A domain's XML as before it was enrolled, or nothing where it is as it was."""
     for name in _SHARED_OBJECTS:  # found by the linker since they are there already, dlopen(3)
         if (paths.farewell / name).exists():
             ctypes.CDLL(str(paths.farewell / name), mode=ctypes.RTLD_GLOBAL)
     from virtwarden.enrolment.enrol import unenrolled
 
-    return unenrolled(xml, paths) or b""
+    return unenrolled(untrusted_xml, paths) or b""
 
 
 def _copy(source: Path, directory: Path) -> None:

@@ -10,7 +10,7 @@ from virtwarden import gate, recovery
 from virtwarden.changes import journal
 from virtwarden.errors import HostError, WardenError
 from virtwarden.libvirtd.connection import connected, each, persistent
-from virtwarden.libvirtd.kept import restore
+from virtwarden.libvirtd.copies import restore
 from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
 from virtwarden.package.installation import Say
 from virtwarden.package.offline import unenrol_files

@@ -73,7 +73,7 @@ class Authority:
             ) from None
 
 
-def found(authority: Authority, rest: Rest = _SEALED) -> None:
+def create(authority: Authority, rest: Rest = _SEALED) -> None:
     """Make the authority. The certificate comes last: where it is, all is.
 
     Raises HostError where it is there already: what it issued would be worth nothing.
@@ -87,7 +87,7 @@ def found(authority: Authority, rest: Rest = _SEALED) -> None:
             )
         key = certificates.new_key()
         title = f"virt-warden {authority.name} of {os.uname().nodename}"
-        certificate = certificates.found(title, key, AUTHORITY_LIFE)
+        certificate = certificates.self_signed(title, key, AUTHORITY_LIFE)
         keys.store(authority.directory, authority.name, key, certificate, rest)
         _publish_revocations(authority, Issuer(certificate, key), [])
         content = certificates.pem(certificate)

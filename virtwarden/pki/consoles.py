@@ -41,20 +41,20 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 """
 
 
-def of(paths: Paths) -> Authority:
+def ca(paths: Paths) -> Authority:
     """The consoles' authority of this host."""
     return Authority(NAME, paths.console_ca)
 
 
-def found(paths: Paths, rest: Rest) -> None:
+def create(paths: Paths, rest: Rest) -> None:
     """Make the authority and its signer. Raises HostError where it is there already."""
-    authority.found(of(paths), rest)
+    authority.create(ca(paths), rest)
     renew_signer(paths, lambda _: rest.passphrase)
 
 
 def renew_signer(paths: Paths, asks: Asks) -> None:
     """Give the authority a new signer; what the former one signed stays valid."""
-    above = of(paths)
+    above = ca(paths)
     issuer = authority.issuer_of(above, asks)
     certificate, key = authority.issue(
         above, issuer, Purpose.SIGNER, "virt-warden console signer", _SIGNER_LIFE
@@ -75,7 +75,7 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
     tls-creds-x509). An authority is made where there is none yet. Raises HostError where it is
     damaged, or a renewal was cut off that an admin alone, with the passphrase, can do again.
     """
-    above = of(paths)
+    above = ca(paths)
     try:
         with files.locked(paths.console_ca.parent):
             if not (above.directory / SIGNER_CERTIFICATE).exists():
@@ -125,14 +125,14 @@ def is_due(paths: Paths, content: bytes) -> bool:
 
 def _complete(paths: Paths) -> None:
     """Make what is missing: all of it at a first start, the signer after a crash in between."""
-    if not of(paths).exists:
-        authority.found(of(paths))
+    if not ca(paths).exists:
+        authority.create(ca(paths))
     renew_signer(paths, nobody)
 
 
 def _signer(paths: Paths) -> Issuer:
     file, unsealed = _signer_file(paths), _unsealed(paths)
-    with authority.held(of(paths)):  # who renews it replaces one after the other
+    with authority.held(ca(paths)):  # who renews it replaces one after the other
         certificate = file.read_bytes()
         try:
             content = unsealed.read_bytes()

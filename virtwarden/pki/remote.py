@@ -23,7 +23,7 @@ SERVER_LIFE = 398 * DAY
 CLIENT_LIFE = 398 * DAY
 
 
-def of(paths: Paths) -> Authority:
+def ca(paths: Paths) -> Authority:
     """The authority of this host's remote administration."""
     return Authority(NAME, paths.state / "remote-ca")
 
@@ -33,7 +33,7 @@ def install_server(paths: Paths, names: Iterable[str], asks: Asks) -> list[Path]
 
     Gives the files that were written. Raises HostError.
     """
-    above = of(paths)
+    above = ca(paths)
     issuer = authority.issuer_of(above, asks)
     wanted = tuple(names)
     # virt-pki-validate(1) compares its organisation with the authority's common name.
@@ -51,7 +51,7 @@ def install_server(paths: Paths, names: Iterable[str], asks: Asks) -> list[Path]
 
 def publish(paths: Paths) -> list[Path]:
     """Put the authority and its revocations where libvirt looks; after each revocation."""
-    above = of(paths)
+    above = ca(paths)
     crl = (above.directory / authority.CRL).read_bytes()
     content = {"ca": certificates.pem(above.certificate), "crl": crl}
     return install(content, (places.CA, places.CRL))

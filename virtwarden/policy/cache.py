@@ -69,7 +69,7 @@ def _identity(path: Path) -> list[Any]:
 
 def fetch(paths: Paths, now: Look, owner: int) -> Policy | None:
     """The compiled policy, where it was made of the very files that are there now, else None."""
-    document, policy = _kept(paths, owner)
+    document, policy = _stored(paths, owner)
     made = [document.get("version"), document.get("key")]
     moment = document.get("moment")
     if made != [__version__, now.key] or not isinstance(moment, int):
@@ -82,10 +82,10 @@ def last_good(paths: Paths, owner: int = 0) -> Policy | None:
 
     It tells, while the policy is broken, which domains were managed.
     """
-    return _kept(paths, owner)[1]
+    return _stored(paths, owner)[1]
 
 
-def _kept(paths: Paths, owner: int) -> tuple[dict[str, Any], Policy | None]:
+def _stored(paths: Paths, owner: int) -> tuple[dict[str, Any], Policy | None]:
     """What the cache holds; nothing where it is not there, not trustworthy or not ours."""
     try:
         return _understood(trust.read(paths.policy_cache, owner, _LIMIT_BYTES), paths.schema)

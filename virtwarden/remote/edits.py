@@ -40,16 +40,16 @@ class Edit:
 class Undone:
     """What came of putting back: a sentence for each file, and the commands after which it holds.
 
-    `left` are the files that were edited since; what was there before them stays in `kept`.
+    `left` are the files that were edited since; what was there before them stays in `record`.
     """
 
     sentences: tuple[str, ...]
     commands: Commands
     left: tuple[str, ...]
-    kept: Path
+    record: Path
 
 
-def of(path: Path, content: str, mode: int = 0o644) -> Edit:
+def prepare(path: Path, content: str, mode: int = 0o644) -> Edit:
     """An edit of a file as it is now."""
     former = path.read_text() if path.exists() else None
     return Edit(path, former, content, path.stat().st_mode & 0o777 if former is not None else mode)
@@ -60,8 +60,8 @@ def write(paths: Paths, recipe: str, edits: Iterable[Edit], undo: Commands) -> P
 
     Raises HostError where this recipe was followed before and not taken back.
     """
-    kept = _kept(paths, recipe)
-    if kept.exists():
+    file = _record_file(paths, recipe)
+    if file.exists():
         raise HostError(
             f"{recipe} was set up before", fix=f"virt-warden remote undo {recipe}, then again"
         )
@@ -72,17 +72,17 @@ def write(paths: Paths, recipe: str, edits: Iterable[Edit], undo: Commands) -> P
         "edits": [_plain(edit) for edit in chosen],
         "commands": undo,
     }
-    files.private_directory(kept.parent)
-    _keep(kept, record)
+    files.private_directory(file.parent)
+    _write_record(file, record)
     for edit in chosen:
         files.private_directory(edit.path.parent)
         files.write_atomically(edit.path, edit.content.encode(), edit.mode, durable=True)
-    return kept
+    return file
 
 
 def is_set_up(paths: Paths, recipe: str) -> bool:
     """Whether a recipe was followed, and not taken back."""
-    return _kept(paths, recipe).exists()
+    return _record_file(paths, recipe).exists()
 
 
 def put_back(paths: Paths, recipe: str) -> Undone:
@@ -91,7 +91,7 @@ def put_back(paths: Paths, recipe: str) -> Undone:
     Raises HostError where it was not followed, and where another one, followed later, wrote over
     the same file: to put that back then would bring this one's text back.
     """
-    kept, records = _kept(paths, recipe), _records(paths)
+    file, records = _record_file(paths, recipe), _records(paths)
     if recipe not in records:
         raise HostError(
             f"{recipe} is not set up by virt-warden", fix="see: virt-warden remote check"
@@ -106,14 +106,14 @@ def put_back(paths: Paths, recipe: str) -> Undone:
             sentence = f"{entry['path']} was edited since: not changed"
         sentences.append(sentence)
     if left:
-        _keep(kept, record | {"edits": left[::-1]})
+        _write_record(file, record | {"edits": left[::-1]})
     else:
-        kept.unlink()
+        file.unlink()
     return Undone(
         tuple(sentences),
         tuple(tuple(command) for command in record["commands"]),
         tuple(entry["path"] for entry in left),
-        kept,
+        file,
     )
 
 
@@ -148,12 +148,12 @@ def _records(paths: Paths) -> dict[str, Any]:
 
     Their numbers say in which order they were; those of a version that did not count have none.
     """
-    found = sorted(_kept(paths, "any").parent.glob("*.json"))
+    found = sorted(_record_file(paths, "any").parent.glob("*.json"))
     return {file.stem: {"number": 0} | json.loads(file.read_text()) for file in found}
 
 
-def _keep(kept: Path, record: dict[str, Any]) -> None:
-    files.write_atomically(kept, json.dumps(record).encode(), 0o600, durable=True)
+def _write_record(file: Path, record: dict[str, Any]) -> None:
+    files.write_atomically(file, json.dumps(record).encode(), 0o600, durable=True)
 
 
 def _plain(edit: Edit) -> dict[str, Any]:
@@ -165,5 +165,5 @@ def _plain(edit: Edit) -> dict[str, Any]:
     }
 
 
-def _kept(paths: Paths, recipe: str) -> Path:
+def _record_file(paths: Paths, recipe: str) -> Path:
     return paths.state / "remote" / f"{recipe}.json"

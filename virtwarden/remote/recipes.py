@@ -62,7 +62,7 @@ def tls(paths: Paths, names: Iterable[str]) -> Recipe:
 def sasl(paths: Paths, names: Iterable[str]) -> Recipe:
     """Users with a password, within TLS. Raises HostError where the host has no certificate."""
     return Recipe(
-        (_listening(auth="sasl", allowed=list(names)), edits.of(_SASL_FILE, _SASL)),
+        (_listening(auth="sasl", allowed=list(names)), edits.prepare(_SASL_FILE, _SASL)),
         _restart(),
         _undo(paths),
         (
@@ -75,7 +75,7 @@ def sasl(paths: Paths, names: Iterable[str]) -> Recipe:
 def ssh() -> Recipe:
     """Through SSH, with a key: nothing of libvirt listens."""
     return Recipe(
-        (edits.of(_SSHD_FILE, _SSHD),),
+        (edits.prepare(_SSHD_FILE, _SSHD),),
         _ssh_reloaded(),
         _ssh_reloaded(),
         ("who may manage this host: adduser NAME libvirt; a key in ~NAME/.ssh/authorized_keys",),
@@ -111,14 +111,14 @@ def _listening(*, auth: str, allowed: list[str]) -> Edit:
     if allowed:
         wanted["tls_allowed_dn_list"] = tuple(allowed)
     former = daemon.file.read_text() if daemon.file.exists() else ""
-    return edits.of(daemon.file, conf.with_settings(former, conf.LIBVIRTD, wanted))
+    return edits.prepare(daemon.file, conf.with_settings(former, conf.LIBVIRTD, wanted))
 
 
 def _issued_names(paths: Paths) -> list[str]:
     """As libvirt compares them: the subject's distinguished name."""
     names = [
         f"CN={one.name}"
-        for one in authority.issued(remote.of(paths))
+        for one in authority.issued(remote.ca(paths))
         if one.purpose == "client" and not one.revoked
     ]
     if not names:

@@ -36,9 +36,9 @@ def take_back(paths: Paths, way: str, say: Callable[[str], None]) -> None:
     _follow(undone.commands, say)
     if undone.left:
         raise HostError(
-            f"{way} is undone only in part; the former files are in {undone.kept}",
+            f"{way} is undone only in part; the former files are in {undone.record}",
             where=undone.left[0],
-            fix=f"edit {', '.join(undone.left)} as you want it, then: rm {undone.kept}",
+            fix=f"edit {', '.join(undone.left)} as you want it, then: rm {undone.record}",
         )
 
 

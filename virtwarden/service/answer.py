@@ -20,7 +20,7 @@ _BEGINNING, _ENDS = "prepare", ("started", "stopped", "release")
 def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
     """Read a call, offer to act, and act where the offer is taken; else do nothing."""
     try:
-        arguments, xml = _call(connection)
+        arguments, untrusted_xml = _call(connection)
     except (OSError, EOFError, ValueError):
         return  # it hung up, did not go on, or is not one of ours: it knows that we do not act
     name, op = (*arguments, "", "")[:2]
@@ -40,7 +40,7 @@ def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
             turns.take(name)
         return _still_waits(connection)
 
-    reply(hook.main(arguments, io.BytesIO(xml), stdout, stderr, paths, is_wanted, reply))
+    reply(hook.main(arguments, io.BytesIO(untrusted_xml), stdout, stderr, paths, is_wanted, reply))
 
 
 def _call(connection: socket.socket) -> tuple[list[str], bytes]:
@@ -49,12 +49,12 @@ def _call(connection: socket.socket) -> tuple[list[str], bytes]:
     if wire.receive(connection) != wire.VERSION:
         raise ValueError("the hook is of another version than the service")
     arguments = wire.receive(connection).decode(errors="surrogateescape").split("\0")
-    xml = wire.receive(connection)
+    untrusted_xml = wire.receive(connection)
     wire.send(connection, wire.OFFER)
     if wire.receive(connection) != wire.TAKE:
         raise ValueError("the hook does not accept the offer")
     connection.settimeout(None)
-    return arguments, xml
+    return arguments, untrusted_xml
 
 
 def _still_waits(connection: socket.socket) -> bool:

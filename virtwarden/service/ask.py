@@ -1,8 +1,8 @@
 """One call of libvirt's hook: asked of virt-warden.service, or else done without it.
 
-Behind the door, hooks/qemu.py. libvirt waits for this three times in each start, and for Python to
-start each time: so this imports what the interpreter has in itself, and wire.py, alone. os or
-socket would take as long as all else here together; not even `from __future__` is free.
+hooks/qemu.py calls it. libvirt waits for this three times in each start, and for Python to start
+each time: so this imports what the interpreter has in itself, and wire.py, alone. os or socket
+would take as long as all else here together; not even `from __future__` is free.
 """
 
 import _socket
@@ -26,7 +26,7 @@ MFD_NOEXEC_SEAL = 8  # <linux/memfd.h>
 
 
 def main(argv: list[str]) -> "NoReturn":
-    """Answer the call `DOOR NAME OP SUBOP EXTRA`, with the XML on stdin; ends the process.
+    """Answer the call `HOOK NAME OP SUBOP EXTRA`, with the XML on stdin; ends the process.
 
     Raises whatever keeps it from that.
     """

@@ -93,4 +93,4 @@ def _rehearse(paths: Paths) -> None:
             lifecycle.plan(case, lifecycle.GUARDS)
     key = certificates.new_key()
     certificates.pem_key(key)
-    certificates.pem(certificates.found("rehearsal", key, certificates.DAY))
+    certificates.pem(certificates.self_signed("rehearsal", key, certificates.DAY))

@@ -15,8 +15,8 @@ from virtwarden import log
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import cache
-from virtwarden.service.doorman import Doorman
-from virtwarden.service.keeper import Keeper
+from virtwarden.service.admitter import Admitter
+from virtwarden.service.enroller import Enroller
 from virtwarden.service.traces import DomainFiles, is_locked
 
 _URI = "qemu:///system"
@@ -47,14 +47,14 @@ class _Watcher:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._keeper: Keeper | None = None
+        self._enroller: Enroller | None = None
         self._connection: libvirt.virConnect | None = None
         self._lost = ""
         self._ticks = 0
         self._is_tick = True
         self._due: dict[str, None] = {}
-        self._plugged: dict[str, None] = {}
-        self._doorman = Doorman(paths)
+        self._attached: dict[str, None] = {}
+        self._admitter = Admitter(paths)
         self._is_all_due = False
         self._policy = cache.look(paths)
         self._files = DomainFiles(paths.libvirt_config)
@@ -79,8 +79,8 @@ class _Watcher:
 
     def _look_around(self) -> None:
         """Find what nobody tells of: that libvirt is back, that a file was changed."""
-        self._doorman.look_around()
-        if self._connection is None or self._keeper is None:
+        self._admitter.look_around()
+        if self._connection is None or self._enroller is None:
             # A libvirtd that was stopped is not woken: its socket is often systemd's.
             if is_locked(self._paths.libvirt_driver):
                 self._connect()
@@ -93,24 +93,24 @@ class _Watcher:
             with suppress(libvirt.libvirtError):
                 self._due[self._connection.lookupByName(name).UUIDString()] = None
         if self._ticks % _RETRY_TICKS == 0:
-            self._due |= dict.fromkeys(self._keeper.unfinished)
+            self._due |= dict.fromkeys(self._enroller.unfinished)
 
     def _see_to_due(self) -> None:
-        if self._connection is None or self._keeper is None:
+        if self._connection is None or self._enroller is None:
             return
-        while self._plugged:
-            uuid = next(iter(self._plugged))
-            del self._plugged[uuid]
-            self._doorman.admit(self._connection, uuid)
+        while self._attached:
+            uuid = next(iter(self._attached))
+            del self._attached[uuid]
+            self._admitter.admit(self._connection, uuid)
         if self._is_all_due:
             self._is_all_due = False
             self._due.clear()
-            self._keeper.see_to_all()
-            self._doorman.admit_all(self._connection)
+            self._enroller.see_to_all()
+            self._admitter.admit_all(self._connection)
         while self._due:
             uuid = next(iter(self._due))
             del self._due[uuid]
-            self._keeper.see_to(uuid)
+            self._enroller.see_to(uuid)
 
     def _connect(self) -> None:
         try:
@@ -125,7 +125,7 @@ class _Watcher:
             )
         except libvirt.libvirtError:
             return  # it is just starting or ending: the next tick tells
-        self._connection, self._keeper = connection, Keeper(self._paths, connection)
+        self._connection, self._enroller = connection, Enroller(self._paths, connection)
         self._lost = ""
         self._files.changed()
         self._is_all_due = True
@@ -137,8 +137,8 @@ class _Watcher:
         log.event(log.Level.NOTICE, "disconnected", reason=self._lost)
         self._lost = ""
         self._due.clear()
-        self._plugged.clear()
-        connection, self._connection, self._keeper = self._connection, None, None
+        self._attached.clear()
+        connection, self._connection, self._enroller = self._connection, None, None
         with suppress(libvirt.libvirtError):
             connection.close()
 
@@ -152,7 +152,7 @@ class _Watcher:
         _alias: str,
         _opaque: object,
     ) -> None:
-        self._plugged[domain.UUIDString()] = None
+        self._attached[domain.UUIDString()] = None
 
     def _note_event(
         self,

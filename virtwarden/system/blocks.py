@@ -34,7 +34,7 @@ class Blocks(Protocol):
         """Bytes within the disk's size. Raises HostError where they cannot be read."""
 
 
-class _Raw:
+class _Raw(Blocks):
     def __init__(self, handle: int, path: str) -> None:
         self._handle = handle
         self._path = path
@@ -42,7 +42,7 @@ class _Raw:
         self.size = -(-self._end // SECTOR_BYTES) * SECTOR_BYTES
 
     def read(self, offset: int, length: int) -> bytes:
-        """See Blocks. The last sector of a file may be cut off: the guest sees zeros there."""
+        """The last sector of a file may be cut off: the guest sees zeros there."""
         content = b""
         while offset + len(content) < min(offset + length, self._end):
             try:
@@ -55,13 +55,12 @@ class _Raw:
         return content.ljust(length, b"\0")
 
 
-class _Served:
+class _Served(Blocks):
     def __init__(self, server: Any) -> None:
         self._server = server
         self.size = int(server.get_size())
 
     def read(self, offset: int, length: int) -> bytes:
-        """See Blocks."""
         try:
             return bytes(self._server.pread(length, offset))
         except Exception as error:  # noqa: BLE001 - libnbd has an error class of its own

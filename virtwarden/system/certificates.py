@@ -61,8 +61,8 @@ def new_key() -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def found(name: str, key: PrivateKey, life: datetime.timedelta) -> x509.Certificate:
-    """The certificate of an authority that nobody is above of."""
+def self_signed(name: str, key: PrivateKey, life: datetime.timedelta) -> x509.Certificate:
+    """The certificate of a self-signed CA."""
     subject = _subject(name)
     builder = _builder(subject, subject, key.public_key(), _now() + life)
     return _extended(builder, Purpose.AUTHORITY).sign(key, _sha256())

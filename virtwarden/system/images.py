@@ -27,8 +27,10 @@ def is_plain(path: str) -> bool:
 
     Raises CommandError.
     """
-    header = json.loads(run(QEMU_IMG, "info", "--output=json", "-f", "qcow2", path))
-    return not header.get("snapshots") and "data-file" not in header["format-specific"]["data"]
+    listed = run(QEMU_IMG, "info", "--output=json", "-f", "qcow2", path)
+    untrusted_header = json.loads(listed)
+    own = untrusted_header["format-specific"]["data"]
+    return not untrusted_header.get("snapshots") and "data-file" not in own
 
 
 def backing(path: str, image_format: str) -> Image | None:
@@ -38,18 +40,20 @@ def backing(path: str, image_format: str) -> Image | None:
     had its hands on it, and write the answer down. Raises HostError and CommandError.
     """
     listed = run(QEMU_IMG, "info", "--force-share", "--output=json", "-f", image_format, path)
-    header = json.loads(listed)
-    below = header.get("full-backing-filename") or header.get("backing-filename")
-    if not below:
+    untrusted_header = json.loads(listed)
+    names = ("full-backing-filename", "backing-filename")
+    untrusted_base = next(filter(None, map(untrusted_header.get, names)), "")
+    if not untrusted_base:
         return None
-    below_format = header.get("backing-filename-format")
-    if not below_format:
+    untrusted_format = untrusted_header.get("backing-filename-format")
+    if not untrusted_format:
         raise HostError(
-            f"{path} does not say of which format its base {below} is",
-            fix=f"qemu-img rebase -u -b {below} -F FORMAT {path}",
+            f"{path} does not say of which format its base {untrusted_base} is",
+            fix=f"qemu-img rebase -u -b {untrusted_base} -F FORMAT {path}",
         )
     try:
-        mode = Path(below).stat().st_mode
+        mode = Path(untrusted_base).stat().st_mode
     except OSError as error:
-        raise HostError(f"the base {below} of {path}: {error.strerror}") from None
-    return Image(str(Path(below).resolve()), below_format, stat.S_ISBLK(mode))
+        raise HostError(f"the base {untrusted_base} of {path}: {error.strerror}") from None
+    base = str(Path(untrusted_base).resolve())
+    return Image(base, untrusted_format, stat.S_ISBLK(mode))

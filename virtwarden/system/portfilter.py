@@ -1,7 +1,7 @@
 """TCP ports that some addresses alone may reach, by either of the kernel's two firewalls.
 
 Only drops are added, so that whatever else the host's own firewall refuses stays refused. On the
-loopback interface root's own connections pass: virt-warden knocks there to see what is offered.
+loopback interface root's own connections pass: virt-warden connects there to see what is offered.
 """
 
 from __future__ import annotations
@@ -89,13 +89,12 @@ def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
     }
 
 
-class Nftables:
+class Nftables(Backend):
     """A table of the domain's own, with a set of addresses for each IP version."""
 
     name = "nftables"
 
     def works(self) -> bool:
-        """See Backend."""
         return accepts(self.render(PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())))
 
     def render(self, promise: PortFilter) -> str:
@@ -121,16 +120,13 @@ class Nftables:
         return "\n".join([*lines, "}"]) + "\n"
 
     def install(self, promise: PortFilter) -> None:
-        """See Backend."""
         nft(self.render(promise))
 
     def remove(self, domain: str) -> None:
-        """See Backend."""
         table = f"inet {_table(domain)}"
         nft(f"add table {table}\ndelete table {table}\n")
 
     def missing(self, promise: PortFilter) -> str:
-        """See Backend."""
         table = _table(promise.domain)
         try:
             there = _blocks(table)
@@ -166,13 +162,12 @@ def _amiss(table: str, block: str, there: dict[str, list[str]]) -> str:
     return f"{block} of {table} has not the rules it had"
 
 
-class Iptables:
+class Iptables(Backend):
     """A chain of the domain's own in each of iptables and ip6tables, jumped to before all else."""
 
     name = "iptables"
 
     def works(self) -> bool:
-        """See Backend."""
         try:
             for program in _XTABLES.values():
                 run(program, "-w", "-S", "INPUT")
@@ -181,7 +176,6 @@ class Iptables:
         return True
 
     def install(self, promise: PortFilter) -> None:
-        """See Backend."""
         self.remove(promise.domain)
         chain = _chain_name(promise.domain)
         for version, program in _XTABLES.items():
@@ -195,7 +189,6 @@ class Iptables:
             run(f"{program}-restore", "-w", "--noflush", stdin="\n".join(lines) + "\n")
 
     def remove(self, domain: str) -> None:
-        """See Backend."""
         chain = _chain_name(domain)
         for program in _XTABLES.values():
             there = _listed(program)
@@ -207,7 +200,6 @@ class Iptables:
             run(f"{program}-restore", "-w", "--noflush", stdin="\n".join(lines) + "\n")
 
     def missing(self, promise: PortFilter) -> str:
-        """See Backend."""
         there = _xtables_of(promise.domain)
         wanted = in_scratch_network(lambda: self._as_listed(promise))
         chain = _chain_name(promise.domain)

@@ -18,7 +18,6 @@ ACTIONS = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, purpose in ACTIONS.items():
         subparser = actions.add_parser(name, help=purpose, description=purpose)
@@ -26,7 +25,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     return _module(options.action).run(options, paths)
 
 

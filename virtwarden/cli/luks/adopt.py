@@ -19,7 +19,6 @@ from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID; it must be off")
     parser.add_argument("disk", metavar="DISK", help="the disk's target, such as vda")
     after = parser.add_mutually_exclusive_group()
@@ -32,7 +31,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     policy = load(paths, store=True)
     with connected() as connection:
         domain = read(inactive_xml(find(connection, options.domain)))

@@ -19,7 +19,6 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("domain", metavar="DOMAIN", help="by name or UUID")
     parser.add_argument("disk", metavar="DISK", help="the disk's target, such as vdb")
     parser.add_argument(
@@ -41,7 +40,6 @@ def _bytes(text: str) -> int:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     policy = load(paths, store=True)
     with connected() as connection:
         domain = read(inactive_xml(find(connection, options.domain)))

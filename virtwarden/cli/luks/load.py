@@ -20,14 +20,12 @@ from virtwarden.system.keys import Place
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--all", action="store_true", help="all domains that the policy manages")
     whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command."""
     policy = load(paths, store=True)
 
     def load_one(connection: libvirt.virConnect, domain: libvirt.virDomain) -> str:

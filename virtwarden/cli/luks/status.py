@@ -19,13 +19,12 @@ from virtwarden.policy import Rules, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """See Command."""
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """See Command. Gives 1 where a container is open that should not be, or cannot be read."""
+    """Gives 1 where a container is open that should not be, or cannot be read."""
     policy = load(paths)
     with connected() as connection:
         chosen = [find(connection, name) for name in options.domains] or all_domains(connection)

@@ -14,7 +14,7 @@ from typing import Any
 
 from virtwarden.errors import CommandError
 from virtwarden.system.netfilter import rules as r
-from virtwarden.system.netfilter.backend import Chains, difference
+from virtwarden.system.netfilter.backend import Backend, Chains, difference
 from virtwarden.system.netfilter.promise import Network, TapFilter
 from virtwarden.system.run import run
 from virtwarden.system.scratchnet import in_scratch_network
@@ -146,13 +146,12 @@ def _exceptions(rule: r.Rule) -> list[str]:
     return [f"{line} -j RETURN" for each in rule.unless for line in _lines((*protocol, *each))]
 
 
-class Ebtables:
+class Ebtables(Backend):
     """A chain of the tap's own in each table, and more for what has exceptions."""
 
     name = "ebtables"
 
     def works(self) -> bool:
-        """See Backend."""
         if not Path(EBTABLES_RESTORE).exists():
             return False
         try:
@@ -162,7 +161,6 @@ class Ebtables:
         return True
 
     def cannot(self, promise: TapFilter) -> str:
-        """See Backend."""
         used = {
             type(condition)
             for rule in r.rules_of(promise)
@@ -185,20 +183,17 @@ class Ebtables:
         return "\n".join([*lines, ""])
 
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """See Backend."""
         self.remove([p.tap for p in promises if _has_rules(p.tap)])
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises) + also)
 
     replace = install
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
-        """See Backend."""
         lines = [line for table in PLACES for tap in taps for line in _removal(table, tap)]
         if lines or also:
             run(EBTABLES_RESTORE, "--noflush", stdin="\n".join([*lines, also]))
 
     def missing(self, promise: TapFilter) -> str:
-        """See Backend."""
         there = _listed_of(promise)
         wanted = _laid(promise)
         if there == wanted:

@@ -47,7 +47,7 @@ class Gate(Protocol):
         """Which of these taps are not let in, by name; None where the kernel does not keep it."""
 
 
-class NftablesGate:
+class NftablesGate(Gate):
     """A set of the taps, by index, whose frames may pass a bridge; their number costs nothing.
 
     Any tap is kept out, whatever its name: the kernel knows one by its kind. Frames to the groups
@@ -60,7 +60,6 @@ class NftablesGate:
     _HOOKS: Mapping[str, str] = {"prerouting": "iif", "input": "iif", "postrouting": "oif"}
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """See Gate."""
         lines = [f"table {self._TABLE} {{", "  set admitted {", "    type iface_index"]
         indices = ", ".join(str(tap.index) for tap in admitted)
         lines += [f"    elements = {{ {indices} }}"] if indices else []
@@ -78,15 +77,12 @@ class NftablesGate:
         return f'meta {end}kind "tun" {end} != @admitted drop'
 
     def lowering(self) -> str:
-        """See Gate."""
         return f"add table {self._TABLE}\ndelete table {self._TABLE}\n"
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._elements("add", taps)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         # Deleting needs that it is there: added first, one text does for both cases.
         return self._elements("add", taps) + self._elements("delete", taps)
 
@@ -95,16 +91,13 @@ class NftablesGate:
         return f"{verb} element {self._TABLE} admitted {{ {indices} }}\n" if indices else ""
 
     def perform(self, transaction: str) -> None:
-        """See Gate."""
         if transaction:
             nft(transaction)
 
     def stands(self) -> bool:
-        """See Gate."""
         return self.shut_out([]) is not None
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """See Gate."""
         try:
             table = nft(f"list table {self._TABLE}")
         except CommandError:
@@ -133,7 +126,7 @@ def _are_kept(wanted: Chains, there: Chains) -> bool:
 
 
 @dataclass(frozen=True)
-class _Door:
+class _GateChain:
     """A chain of ebtables' that frames from or to libvirt's taps must get through."""
 
     table: str
@@ -142,31 +135,31 @@ class _Door:
     end: str
 
     @property
-    def chain(self) -> str:
+    def name(self) -> str:
         return f"vmw-gate{self.end}"
 
     @property
     def jump(self) -> str:
-        return f"{self.frames}{self.end} {_LIBVIRTS} -j {self.chain}"
+        return f"{self.frames}{self.end} {_LIBVIRTS} -j {self.name}"
 
     def rule(self, name: str) -> str:
         return f"{self.end} {name} -j RETURN"
 
     def admitted(self) -> set[str]:
-        rules = (rule.split() for rule in listed(self.table, self.chain).get(self.chain, []))
+        rules = (rule.split() for rule in listed(self.table, self.name).get(self.name, []))
         return {words[-3] for words in rules if words[-2:] == ["-j", "RETURN"]}
 
-    def kept(self) -> tuple[list[str], list[str]]:
+    def as_listed(self) -> tuple[list[str], list[str]]:
         """The jumps to the chain, and the chain's last rule, as ebtables lists them."""
         hook = listed(self.table, self.hook).get(self.hook, [])
-        jumps = [rule for rule in hook if rule.endswith(f" -j {self.chain}")]
-        return jumps, listed(self.table, self.chain).get(self.chain, [])[-1:]
+        jumps = [rule for rule in hook if rule.endswith(f" -j {self.name}")]
+        return jumps, listed(self.table, self.name).get(self.name, [])[-1:]
 
 
 _LIBVIRTS = "vnet+"
 
 
-class EbtablesGate:
+class EbtablesGate(Gate):
     """Chains that every tap with a name of libvirt's own must get through, a rule for each tap.
 
     They know taps by their names alone: one that was given another name is not kept out.
@@ -174,69 +167,62 @@ class EbtablesGate:
 
     name = "ebtables"
 
-    _DOORS = (
-        *(_Door(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),
-        _Door("nat", "POSTROUTING", "", "-o"),
+    _CHAINS = (
+        *(_GateChain(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),
+        _GateChain("nat", "POSTROUTING", "", "-o"),
     )
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """See Gate."""
         names = [*(tap.name for tap in admitted), *(name.replace("*", "+") for name in foreign)]
         lines = self.lowering().splitlines()
-        for door in self._DOORS:
-            lines += [f"*{door.table}", f":{door.chain} RETURN"]
-            lines += [f"-A {door.chain} {door.rule(name)}" for name in names]
-            lines += [f"-A {door.chain} -j DROP", f"-I {door.hook} {door.jump}", "COMMIT"]
+        for chain in self._CHAINS:
+            lines += [f"*{chain.table}", f":{chain.name} RETURN"]
+            lines += [f"-A {chain.name} {chain.rule(name)}" for name in names]
+            lines += [f"-A {chain.name} -j DROP", f"-I {chain.hook} {chain.jump}", "COMMIT"]
         return "\n".join([*lines, ""])
 
     def lowering(self) -> str:
-        """See Gate."""
         lines = []
-        for door in self._DOORS:
-            if door.chain in listed(door.table, door.chain):
-                lines.append(f"*{door.table}")
-                jumps, _ = door.kept()
-                lines += [f"-D {door.hook} {jump}" for jump in jumps]
-                lines += [f"-F {door.chain}", f"-X {door.chain}", "COMMIT"]
+        for chain in self._CHAINS:
+            if chain.name in listed(chain.table, chain.name):
+                lines.append(f"*{chain.table}")
+                jumps, _ = chain.as_listed()
+                lines += [f"-D {chain.hook} {jump}" for jump in jumps]
+                lines += [f"-F {chain.name}", f"-X {chain.name}", "COMMIT"]
         return "\n".join([*lines, ""])
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._rules("-I", taps, there=False)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """See Gate."""
         return self._rules("-D", taps, there=True)
 
     def _rules(self, verb: str, taps: Sequence[Tap], *, there: bool) -> str:
         lines = []
-        for door in self._DOORS:
-            admitted = door.admitted()
+        for chain in self._CHAINS:
+            admitted = chain.admitted()
             names = [tap.name for tap in taps if (tap.name in admitted) is there]
-            rules = [f"{verb} {door.chain} {door.rule(name)}" for name in names]
-            lines += [f"*{door.table}", *rules, "COMMIT"]
+            rules = [f"{verb} {chain.name} {chain.rule(name)}" for name in names]
+            lines += [f"*{chain.table}", *rules, "COMMIT"]
         return "\n".join([*lines, ""])
 
     def perform(self, transaction: str) -> None:
-        """See Gate."""
         if transaction.strip():
             run(EBTABLES_RESTORE, "--noflush", stdin=transaction)
 
     def stands(self) -> bool:
-        """See Gate."""
-        there = [door.kept() for door in self._DOORS]
-        wanted = [([door.jump], ["-j DROP"]) for door in self._DOORS]
+        there = [chain.as_listed() for chain in self._CHAINS]
+        wanted = [([chain.jump], ["-j DROP"]) for chain in self._CHAINS]
         return there == wanted or there == in_scratch_network(self._as_listed)
 
     def _as_listed(self) -> list[tuple[list[str], list[str]]]:
         self.perform(self.raising([], []))
-        return [door.kept() for door in self._DOORS]
+        return [chain.as_listed() for chain in self._CHAINS]
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """See Gate."""
         if not self.stands():
             return None
-        admitted = set.intersection(*(door.admitted() for door in self._DOORS))
+        admitted = set.intersection(*(chain.admitted() for chain in self._CHAINS))
         prefix = _LIBVIRTS.rstrip("+")
         return [t.name for t in taps if t.name.startswith(prefix) and t.name not in admitted]
 

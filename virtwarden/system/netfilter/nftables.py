@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from virtwarden.errors import CommandError
-from virtwarden.system.netfilter.backend import Chains, difference
+from virtwarden.system.netfilter.backend import Backend, Chains, difference
 from virtwarden.system.netfilter.nftwords import chain_of, chains
 from virtwarden.system.netfilter.promise import TapFilter
 from virtwarden.system.nft import accepts, blocks, nft
@@ -21,25 +21,22 @@ _TABLE = "virt-warden"
 _SCRATCH_DEVICE = "lo"
 
 
-class Nftables:
+class Nftables(Backend):
     """A base chain for each tap, and more for what has exceptions, all in one netdev table."""
 
     name = "nftables"
 
     def works(self) -> bool:
-        """See Backend."""
         return accepts(_created("lo", {chain_of("lo"): []}, "lo"))
 
     def cannot(self, promise: TapFilter) -> str:
-        """See Backend."""
         return ""
 
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """See Backend.
+        """A tap that was just made has no chains: `create` is then done at once.
 
-        A tap that was just made has no chains: `create` is then done at once. It fails where there
-        are any, and only then are they deleted, for which the kernel waits until no frame on its
-        way is looked at by the old ones, 10 ms and more.
+        It fails where there are any. Only then are they deleted, for which the kernel waits until
+        no frame on its way is looked at by the old ones, 10 ms and more.
         """
         try:
             nft(_all_created(promises) + also)
@@ -47,12 +44,10 @@ class Nftables:
             self.replace(promises, also)
 
     def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """See Backend."""
         removal = _removal([promise.tap for promise in promises], _chains_by_table())
         nft(removal + _all_created(promises) + also)
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
-        """See Backend."""
         there = _chains_by_table() if taps else {}
         text = _removal(taps, there)
         if _TABLE in there and len(_chains_of(taps, there)) == len(there[_TABLE]):
@@ -61,7 +56,6 @@ class Nftables:
             nft(text + also)
 
     def missing(self, promise: TapFilter) -> str:
-        """See Backend."""
         wanted = _bound(promise)
         there: Chains = {}
         for chain in wanted:

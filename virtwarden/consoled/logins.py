@@ -18,8 +18,11 @@ from virtwarden.system import files, sasl
 _SASL_PASSWORD_BYTES = 18
 
 
-class Door(Protocol):
-    """How QEMU is told who may come in. `user` is the name that viewers give, or empty."""
+class Login(Protocol):
+    """How QEMU is told by which password a viewer may see a console, once.
+
+    `user` is the name that viewers give, or empty.
+    """
 
     @property
     def user(self) -> str:
@@ -28,38 +31,36 @@ class Door(Protocol):
     def fresh_password(self) -> str:
         """A password as long as this way allows."""
 
-    def admit(self, password: str, seconds: int) -> None:
-        """Let in who gives this password, for so long."""
+    def allow(self, password: str, seconds: int) -> None:
+        """Have QEMU take this password, for so many seconds. Raises HostError."""
 
-    def shut(self) -> None:
-        """Let nobody in any more; who looks already goes on looking."""
+    def revoke(self) -> None:
+        """Have QEMU take it no more; a viewer that is connected stays so."""
 
 
 @dataclass(frozen=True)
-class PasswordDoor:
+class PasswordLogin(Login):
     """VNC's own password. A crash in between leaves one that nobody knows."""
 
     domain: libvirt.virDomain
     user: str = ""
 
     def fresh_password(self) -> str:
-        """See Door."""
         return passwords.fresh()
 
-    def admit(self, password: str, seconds: int) -> None:
-        """See Door. QEMU itself sees to the time."""
+    def allow(self, password: str, seconds: int) -> None:
+        """QEMU itself sees to the time."""
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
         monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
         monitor.command(self.domain, "set_password", protocol="vnc", password=password)
 
-    def shut(self) -> None:
-        """See Door."""
+    def revoke(self) -> None:
         monitor.command(self.domain, "expire_password", protocol="vnc", time="now")
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
 
 
 @dataclass
-class SaslDoor:
+class SaslLogin(Login):
     """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
 
     paths: Paths
@@ -68,17 +69,14 @@ class SaslDoor:
     admitted: bytes = b""
 
     def fresh_password(self) -> str:
-        """See Door."""
         return secrets.token_urlsafe(_SASL_PASSWORD_BYTES)
 
-    def admit(self, password: str, seconds: int) -> None:
-        """See Door."""
+    def allow(self, password: str, seconds: int) -> None:
         if not (self.directory / sasl.DATABASE).exists():
             raise HostError("it was started without SASL", fix="stop it and start it again")
         private = self.paths.run / "keys"
         files.private_directory(private)
         self.admitted = sasl.admit(self.directory, self.user, password, private)
 
-    def shut(self) -> None:
-        """See Door."""
+    def revoke(self) -> None:
         sasl.shut(self.directory, self.admitted)

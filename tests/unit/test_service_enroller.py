@@ -13,7 +13,7 @@ from tests.host.domain import domain_xml
 from virtwarden import log
 from virtwarden.enrolment.enrol import is_enrolled
 from virtwarden.paths import Paths
-from virtwarden.service.keeper import Keeper
+from virtwarden.service.enroller import Enroller
 
 REPOSITORY = Path(__file__).parents[2]
 # The keeper reads a policy, which nobody but root may have written.
@@ -111,16 +111,16 @@ def paths(tmp_path: Path) -> Paths:
     )
 
 
-def keeper(paths: Paths, fake: FakeLibvirt) -> Keeper:
+def enroller(paths: Paths, fake: FakeLibvirt) -> Enroller:
     connection: Any = fake
-    return Keeper(paths, connection)
+    return Enroller(paths, connection)
 
 
 def test_what_is_managed_is_enrolled_once(paths: Paths, lines: Lines) -> None:
     fake = FakeLibvirt("web01", "theirs")
-    keeping = keeper(paths, fake)
+    enrolling = enroller(paths, fake)
     for _ in range(3):
-        keeping.see_to_all()
+        enrolling.see_to_all()
     assert fake.defined == ["web01"]
     assert [what for what, _ in lines] == ["enrolled"]
     assert is_enrolled(fake.the("web01").xml.encode(), paths)
@@ -129,10 +129,10 @@ def test_what_is_managed_is_enrolled_once(paths: Paths, lines: Lines) -> None:
 
 def test_a_domain_that_is_edited_back_is_enrolled_again(paths: Paths, lines: Lines) -> None:
     fake = FakeLibvirt("web01")
-    keeping = keeper(paths, fake)
+    enrolling = enroller(paths, fake)
     for _ in range(2):
         fake.the("web01").xml = domain_xml("web01")
-        keeping.see_to(fake.the("web01").uuid)
+        enrolling.see_to(fake.the("web01").uuid)
     assert fake.defined == ["web01", "web01"]
 
 
@@ -140,9 +140,9 @@ def test_a_libvirt_that_drops_what_enrolment_writes_is_not_asked_for_ever(
     paths: Paths, lines: Lines
 ) -> None:
     fake = FakeLibvirt("web01", keeps=lambda xml: xml.replace('relabel="yes"', 'relabel="no"'))
-    keeping = keeper(paths, fake)
+    enrolling = enroller(paths, fake)
     for _ in range(5):
-        keeping.see_to(fake.the("web01").uuid)
+        enrolling.see_to(fake.the("web01").uuid)
     assert fake.defined == ["web01"]
     ((what, fields),) = lines
     assert what == "not-enrolled"
@@ -152,24 +152,24 @@ def test_a_libvirt_that_drops_what_enrolment_writes_is_not_asked_for_ever(
 def test_a_domain_that_the_policy_lets_go_is_what_it_was(paths: Paths, lines: Lines) -> None:
     fake = FakeLibvirt("web01")
     former = fake.the("web01").xml
-    keeping = keeper(paths, fake)
-    keeping.see_to_all()
+    enrolling = enroller(paths, fake)
+    enrolling.see_to_all()
     paths.policy.write_text('managed = ["*", "!web01"]\n')
-    keeping.see_to_all()
+    enrolling.see_to_all()
     assert [what for what, _ in lines] == ["enrolled", "unenrolled"]
     assert fake.the("web01").xml.split() == former.split()
 
 
 def test_a_broken_policy_is_complained_of_once_and_read_again(paths: Paths, lines: Lines) -> None:
     fake = FakeLibvirt("web01", "web02")
-    keeping = keeper(paths, fake)
+    enrolling = enroller(paths, fake)
     paths.policy.write_text("managed = 1\n")
     for _ in range(2):
-        keeping.see_to_all()
+        enrolling.see_to_all()
     assert [what for what, _ in lines] == ["broken-policy"]
-    assert keeping.unfinished == []
+    assert enrolling.unfinished == []
     paths.policy.write_text('managed = ["*"]\n')
-    keeping.see_to_all()
+    enrolling.see_to_all()
     assert fake.defined == ["web01", "web02"]
 
 
@@ -180,17 +180,17 @@ def test_a_domain_that_cannot_be_enrolled_holds_up_no_other(paths: Paths, lines:
     disk = f"<disk type='file'>{source}</disk>"
     whole = fake.the("web01").xml
     fake.the("web01").xml = whole.replace("</devices>", f"{disk}</devices>")
-    keeping = keeper(paths, fake)
+    enrolling = enroller(paths, fake)
     for _ in range(3):
-        keeping.see_to_all()
+        enrolling.see_to_all()
     assert [(what, fields["domain"]) for what, fields in lines] == [
         ("not-enrolled", "web01"),
         ("enrolled", "web02"),
     ]
-    assert keeping.unfinished == [fake.the("web01").uuid]
+    assert enrolling.unfinished == [fake.the("web01").uuid]
     fake.the("web01").xml = whole
-    keeping.see_to(fake.the("web01").uuid)
-    assert keeping.unfinished == []
+    enrolling.see_to(fake.the("web01").uuid)
+    assert enrolling.unfinished == []
     assert fake.defined == ["web02", "web01"]
 
 
@@ -202,7 +202,7 @@ def test_an_edit_that_came_while_the_domain_was_looked_at_is_not_written_over(
     edited = domain.xml.replace("64</memory>", "128</memory>")
     answers = [domain.xml, edited]
     monkeypatch.setattr(domain, "XMLDesc", lambda _: answers.pop(0))
-    keeper(paths, fake).see_to(domain.uuid)
+    enroller(paths, fake).see_to(domain.uuid)
     assert fake.defined == []
 
 
@@ -210,5 +210,5 @@ def test_that_libvirt_is_gone_is_no_domains_fault(paths: Paths, lines: Lines) ->
     fake = FakeLibvirt("web01")
     fake.alive = False
     with pytest.raises(Exception, match="client socket is closed"):
-        keeper(paths, fake).see_to_all()
+        enroller(paths, fake).see_to_all()
     assert lines == []

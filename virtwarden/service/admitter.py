@@ -1,7 +1,7 @@
-"""Lets in, past the gate, what was plugged into running domains, and what is nobody's to guard.
+"""Admits the taps of NICs that were attached to running domains, and foreign taps.
 
-The gate keeps all of that out whether or not this runs: here it is only seen to that an admin does
-not have to.
+The gate shuts them out whether or not this runs: here it is only seen to that an admin does not
+have to admit them by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from virtwarden.policy import load
 _LOOKS = 10
 
 
-class Doorman:
+class Admitter:
     """What was seen at the gate, and what was said of it."""
 
     def __init__(self, paths: Paths) -> None:
@@ -31,13 +31,13 @@ class Doorman:
         self._looks_left = 0
 
     def admit(self, connection: libvirt.virConnect, uuid: str) -> None:
-        """Let in what was plugged into a running domain, where the policy allows it.
+        """Admit what was attached to a running domain, where the policy allows it.
 
         What is refused is logged once. Raises what is raised where libvirt is not there any more.
         """
         name = ""
         try:
-            with suppress(PolicyError):  # which the keeper tells
+            with suppress(PolicyError):  # which the enroller tells
                 policy = load(self._paths, store=True)
                 domain = connection.lookupByUUIDString(uuid)
                 name = domain.name()
@@ -55,13 +55,13 @@ class Doorman:
             log.event(log.Level.ERROR, "shut-out", domain=name, uuid=uuid, reason=error)
 
     def admit_all(self, connection: libvirt.virConnect) -> None:
-        """Let in what was plugged in while nobody listened, or is allowed since."""
+        """Admit what was attached while nobody listened, or is allowed since."""
         if gate.is_up(self._paths):
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
                 self.admit(connection, domain.UUIDString())
 
     def look_around(self) -> None:
-        """Let in taps that came up and are no domain's; to be called at each tick."""
+        """Admit foreign taps that came up; to be called at each tick."""
         interfaces = frozenset(os.listdir("/sys/class/net"))  # noqa: PTH208
         if interfaces - self._interfaces:
             self._looks_left = _LOOKS

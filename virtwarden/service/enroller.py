@@ -18,7 +18,7 @@ from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.libvirtd.connection import define, inactive_xml, known, rests
-from virtwarden.libvirtd.kept import unenrol_kept
+from virtwarden.libvirtd.copies import unenrol_copies
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.system import users
@@ -27,7 +27,7 @@ _POLICY = ""
 """Whom a complaint about the policy is about; a domain's is about its UUID."""
 
 
-class Keeper:
+class Enroller:
     """Sees to domains, one at a time, over one connection to libvirt."""
 
     def __init__(self, paths: Paths, connection: libvirt.virConnect) -> None:
@@ -101,7 +101,7 @@ class Keeper:
             former = unenrolled(xml, self._paths)
             if former is not None and self._define(domain, xml, former):
                 log.event(log.Level.NOTICE, "unenrolled", domain=name, uuid=uuid)
-                self._report(uuid, unenrol_kept(domain, self._paths))
+                self._report(uuid, unenrol_copies(domain, self._paths))
             return
         rules = policy.rules_for(name)
         weak = passwords.objection(xml, rules)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-DOOR = (REPOSITORY / "hooks" / "qemu.py").read_text()
+SCRIPT = (REPOSITORY / "hooks" / "qemu.py").read_text()
 ASK = (REPOSITORY / "virtwarden" / "service" / "ask.py").read_text()
 BEHIND = ("virtwarden/__init__.py", "virtwarden/service/__init__.py", "virtwarden/service/wire.py")
 """What the hook imports beside ask.py."""
@@ -32,7 +32,7 @@ BY_ITSELF = Answer(7, b"by itself", b"")
 WORK = "import sys; sys.stdout.write('by itself'); sys.stdin.buffer.read(); sys.exit(7)"
 
 
-def door(
+def call_hook(
     socket: Path,
     xml: bytes = XML,
     arguments: Sequence[str | bytes] = CALL,
@@ -61,7 +61,7 @@ def does(socket: Path, work: str) -> None:
 
 
 def _installed(socket: Path, called: str, constants: dict[str, object]) -> Path:
-    """The door, and what is behind it where that is there, with the test's own constants."""
+    """The entry script, and what it imports where that is there, with the test's own constants."""
     values = {
         "SERVICE": str(socket),
         "SERVICE_UID": os.getuid(),
@@ -74,7 +74,7 @@ def _installed(socket: Path, called: str, constants: dict[str, object]) -> Path:
         ask.write_text(_with(values, ASK))
     script = socket.parent / "hooks" / called
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(_with(values, DOOR))
+    script.write_text(_with(values, SCRIPT))
     script.chmod(0o755)
     return script
 

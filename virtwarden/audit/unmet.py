@@ -17,7 +17,7 @@ _GLOB = frozenset("*?[")
 _SOME_NIC = ("vnet0", "52:54:00:00:00:00")
 
 
-def unkept(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
+def unmet(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
     """What the host cannot keep, and what is said of domains and devices that are not there.
 
     `domains` are those that the policy manages. A sentence each.

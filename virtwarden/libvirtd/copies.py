@@ -28,16 +28,16 @@ def restore(
     xml = unenrolled(inactive_xml(domain), paths)
     if xml is not None:
         define(connection, xml)
-    return xml is not None, unenrol_kept(domain, paths)
+    return xml is not None, unenrol_copies(domain, paths)
 
 
-def unenrol_kept(domain: libvirt.virDomain, paths: Paths) -> list[str]:
+def unenrol_copies(domain: libvirt.virDomain, paths: Paths) -> list[str]:
     """Make the domain in all of these again what it was.
 
     Gives a sentence for each in which libvirt would not have it, with the command that mends it.
     """
     reports = []
-    for what, fix, rewrite in _kept(domain, paths):
+    for what, fix, rewrite in _copies(domain, paths):
         try:
             rewrite()
         except libvirt.libvirtError as error:
@@ -45,7 +45,9 @@ def unenrol_kept(domain: libvirt.virDomain, paths: Paths) -> list[str]:
     return reports
 
 
-def _kept(domain: libvirt.virDomain, paths: Paths) -> Iterator[tuple[str, str, Callable[[], None]]]:
+def _copies(
+    domain: libvirt.virDomain, paths: Paths
+) -> Iterator[tuple[str, str, Callable[[], None]]]:
     """Each by its name, the command to edit it with, and the act."""
     of = domain.name()
     if domain.hasManagedSaveImage():
