@@ -84,7 +84,7 @@ lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/* tests/debian/enter
-	shellcheck packaging/debian/virt-warden.p*
+	shellcheck packaging/debian/virt-warden.p* packaging/debian/tests/demo
 
 needs: # what a fresh Debian lacks
 	packaging/needs.sh
