@@ -10,7 +10,7 @@ RUNS = 30
 RELEASE =
 
 .PHONY: help deb install uninstall demo test test-release test-unit test-libvirt test-package
-.PHONY: test-appliance chaos appliance fuzz lint bench picture needs needs-tests tools clean
+.PHONY: deb-source piuparts test-appliance chaos appliance fuzz lint bench picture needs needs-tests tools clean
 
 help:
 	@awk -F ':.*## ' '/^##@ /{print (n++ ? "\n" : "") substr($$0, 5)} \
@@ -84,7 +84,7 @@ lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/* tests/debian/enter
-	shellcheck packaging/debian/virt-warden.p*
+	shellcheck packaging/debian/virt-warden.p* packaging/debian/tests/demo
 
 needs: # what a fresh Debian lacks
 	packaging/needs.sh
@@ -109,6 +109,13 @@ clean: ## remove what `make` made
 
 deb: needs ## build/deb/virt-warden_VERSION_all.deb
 	packaging/deb.sh
+
+deb-source: needs ## the Debian source package beside it, as it is uploaded
+	packaging/deb.sh build/deb full
+
+piuparts: ## the package, installed, upgraded and purged by piuparts on Debian 13; RELEASE=bookworm
+	packaging/needs.sh release
+	$(PYTHON) -B -m tests.debian $(or $(RELEASE),trixie) packaging/piuparts.sh
 
 ifeq ($(RELEASE),)
 

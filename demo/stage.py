@@ -14,7 +14,7 @@ from demo.screen import Screen
 from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
-from tests.host.install import install
+from tests.host.install import configure, install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.host.network import Sniffer, bridge, neighbour
 from tests.libvirt.snapshots import LASTING, snapshot
@@ -76,9 +76,15 @@ def _of_a_run(path: Path) -> bool:
 
 
 @contextmanager
-def private_host() -> Iterator[tuple[Libvirt, str, Sniffer]]:
-    """Install the checkout, start libvirtd, put somebody who listens on a bridge."""
-    install()
+def private_host(*, installed: bool = False) -> Iterator[tuple[Libvirt, str, Sniffer]]:
+    """Install the checkout, start libvirtd, put somebody who listens on a bridge.
+
+    With `installed`, the package that the host has takes the checkout's place.
+    """
+    if installed:
+        configure()
+    else:
+        install()
     with libvirtd() as libvirt, bridge("br0") as bridge_name, neighbour(bridge_name) as sniffer:
         yield libvirt, bridge_name, sniffer
 

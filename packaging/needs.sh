@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install what this Debian lacks: for virt-warden, its package and its demo; with the word "tests", for
-# its tests and its bench too; with "release" only what makes another Debian release to run them on.
+# its tests and its bench too; with "release" only what makes another Debian release to run them on;
+# with "piuparts" only what packaging/piuparts.sh wants beside what the package does.
 # Of what these bring along (a KDC, a Tang server), nothing is started.
 set -eu
 packages="
@@ -82,6 +83,7 @@ tests)
         packages="$packages $for_tests_from_13"
     ;;
 release) packages=$for_a_release ;;
+piuparts) packages="mmdebstrap piuparts" ;;
 esac
 missing=""
 for package in $packages; do
