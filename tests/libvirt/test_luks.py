@@ -398,7 +398,7 @@ def hook_that_waits_for_cryptsetup() -> int:
         except OSError:
             continue
         if waits and b"/usr/sbin/cryptsetup" in words[:3]:
-            return parent(parent(int(entry.name)))  # timeout(1) is between
+            return parent(int(entry.name))
     return 0
 
 
