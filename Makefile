@@ -113,7 +113,7 @@ deb: needs ## build/deb/virt-warden_VERSION_all.deb
 deb-source: needs ## the Debian source package beside it, as it is uploaded
 	packaging/deb.sh build/deb full
 
-piuparts: ## the package, installed, upgraded and purged by piuparts on Debian 13; RELEASE=bookworm
+piuparts: ## the package, installed, removed and purged by piuparts on Debian 13; RELEASE=bookworm
 	packaging/needs.sh release
 	$(PYTHON) -B -m tests.debian $(or $(RELEASE),trixie) packaging/piuparts.sh
 

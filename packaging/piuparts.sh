@@ -1,5 +1,5 @@
 #!/bin/sh
-# Have piuparts install, upgrade, remove and purge the package on a minimal system of this Debian's release.
+# Have piuparts install, remove and purge the package on a minimal system of this Debian's release.
 # As root; `make piuparts` runs it on Debian 13. Further arguments are piuparts's.
 set -eu
 cd "$(dirname "$0")/.."

@@ -152,6 +152,20 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
             assert {*words.split()} <= targets, code
 
 
+def test_make_help_lists_each_target_below_who_calls_it() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    _, *groups = re.split(r"^##@ ", makefile, flags=re.MULTILINE)
+    by_reader = {
+        group.split("\n")[0]: re.findall(r"^([a-z-]+):.*## ", group, re.MULTILINE)
+        for group in groups
+    }
+    assert {"install", "uninstall", "demo"} == {*by_reader["Admins"]}
+    assert {"test", "test-unit", "lint", "picture"} <= {*by_reader["Developers"]}
+    assert {"deb", "deb-source", "piuparts", "test-package"} == {*by_reader["Packagers"]}
+    listed = [target for targets in by_reader.values() for target in targets]
+    assert sorted(listed) == sorted(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+
+
 def names_by_file() -> dict[str, set[str]]:
     """Every test and class of tests, as `Class::test` and `test`, by the name of its file."""
     found: dict[str, set[str]] = {}
