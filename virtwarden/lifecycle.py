@@ -32,8 +32,8 @@ from virtwarden.system import process, users
 from virtwarden.words import shown
 
 # identity is first: it makes the user that the others give files to. luks opens disks before
-# storage reviews the others. zones puts a tap in its place before network admits it. sandbox is last: its
-# ticket contains what the others did.
+# storage reviews the others. zones puts a tap in its place before network admits it. sandbox is
+# last: its ticket contains what the others did.
 GUARDS: tuple[Guard, ...] = (
     identity,
     luks,
