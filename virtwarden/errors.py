@@ -28,7 +28,7 @@ class WardenError(Exception):
 
 
 class Refusal(WardenError):
-    """A guard will not let this domain start as it stands."""
+    """A guard refuses to start this domain."""
 
 
 class PolicyError(WardenError):
@@ -40,7 +40,7 @@ class DomainError(WardenError):
 
 
 class HostError(WardenError):
-    """The host would not do what a change asked of it."""
+    """The host did not do what was asked of it."""
 
 
 class CommandError(HostError):

@@ -1,6 +1,6 @@
-"""What libvirt calls at each step of a domain's life; https://libvirt.org/hooks.html.
+"""Answers libvirt's hook calls, one at each step of a domain's life; https://libvirt.org/hooks.html.
 
-For its networks it calls the same, and `port-created` is a step of theirs.
+libvirt also calls it for its networks: `port-created` is a step of a network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable
 
 _PORT_CREATED = "port-created"
-# A refusal at these steps keeps the domain from starting; later ones come too late for that.
+# At these steps a refusal prevents the start; at later ones it is too late.
 _REFUSABLE = ("migrate", "restore", "prepare", "start")
 _AFTERWARDS = ("started", "reconnect")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -26,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class _Call:
-    """One call, and whether somebody still waits for its answer."""
+    """One call, and whether libvirt still waits for its answer."""
 
     name: str
     op: str
@@ -48,13 +48,14 @@ def main(
 ) -> int:
     """Answer libvirt's call `NAME OP SUBOP EXTRA`, with the domain's XML on stdin.
 
-    Gives the exit code: not 0 only to refuse a start, with one line on stderr, which libvirt
-    shows to whoever asked for the start. Steps that are not known are passed.
+    Gives the exit code. It is 1 only to refuse a start; then stderr has one line, which `virsh
+    start` shows. Unknown steps give 0.
 
-    `is_wanted` is asked once the domain is held and nothing is done yet. Where the process that
-    libvirt called has died, libvirt may long have gone on with the domain: nothing is done then.
-    `dismiss` is called where the exit code is 0 and what is left to be done is for the log or the
-    next step alone, with the domain still held: whoever can let libvirt go on at that moment, may.
+    `is_wanted` is called when the domain's journal is locked, before any change. If the process
+    that libvirt called has died, libvirt may already have continued with the domain: then this
+    function changes nothing. `dismiss` is called, with the journal still locked, once the exit code
+    can only be 0 and the remaining work is only for the log or the next step. The caller may then
+    let libvirt continue.
     """
     name, op = (*arguments, "", "")[:2]
     call = _Call(name, op, stdin, stdout, paths or Paths(), is_wanted, dismiss)
@@ -73,11 +74,10 @@ def main(
 
 
 def _may_fail(call: _Call) -> bool:
-    """Whether libvirt takes a failure at this step for a refusal, and for nothing worse.
+    """Whether a failure at this step only refuses the start.
 
-    Where a hook fails as libvirt 11.3 starts a domain from what `managedsave` wrote, `virsh start`
-    says that all is well, and the guest's memory is deleted. At `prepare`, the next step, a refusal
-    leaves it alone.
+    If a hook fails while libvirt 11.3 starts a domain from its managed save, `virsh start` reports
+    success and deletes the guest's memory. A refusal at `prepare`, the next step, keeps it.
     """
     deletes_memory = call.op == "restore" and call.paths.managed_save(call.name).exists()
     return call.op in (*_REFUSABLE, _PORT_CREATED) and not deletes_memory
@@ -91,7 +91,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _release(call: _Call) -> None:
-    """Needs no policy: what was done is undone, whatever the policy says by now."""
+    """Undo the domain's changes. Needs no policy, which may have changed since the start."""
     from virtwarden import gate
     from virtwarden.changes import journal
     from virtwarden.domain.model import read
@@ -99,7 +99,7 @@ def _release(call: _Call) -> None:
 
     domain = read(_untrusted_xml(call))
     if not call.paths.domain_state(domain.uuid).exists():
-        # An index says more than a name, but by now libvirt has removed the taps.
+        # An index would be safer than a name, but libvirt has already removed the taps.
         gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
         return
     from virtwarden import lifecycle
@@ -124,7 +124,7 @@ def _guard(call: _Call) -> None:
 
 
 def _let_pass(call: _Call) -> None:
-    """A domain that is not managed is left alone; yet the gate would not know its taps."""
+    """Do not guard an unmanaged domain, but admit its taps: the gate would shut them out."""
     from virtwarden import gate
 
     if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
@@ -134,7 +134,7 @@ def _let_pass(call: _Call) -> None:
 
 
 def _review_port(call: _Call) -> None:
-    """A NIC comes onto a libvirt network, at a start or later: only where it may be."""
+    """Review a NIC that joins a libvirt network, at a start or when it is attached."""
     from virtwarden import lifecycle
     from virtwarden.domain import networkport
     from virtwarden.guards.base import Case, Op
@@ -144,7 +144,7 @@ def _review_port(call: _Call) -> None:
     policy = _policy(call.paths, port.owner)
     if policy.manages(port.owner):
         rules = policy.rules_for(port.owner)
-        # Which place the NIC has among the domain's, nobody tells here.
+        # libvirt does not say which of the domain's NICs this is: only its MAC address can match.
         rules = replace(rules, nics={name: n for name, n in rules.nics.items() if ":" in name})
         facts = HostFacts(call.paths)
         try:
@@ -155,7 +155,7 @@ def _review_port(call: _Call) -> None:
 
 
 def _policy(paths: Paths, name: str) -> Policy:
-    """The policy; where it is broken, the last good one, for a domain that that one lets pass."""
+    """The policy; if it is broken, the last good one, unless that one enforces for this domain."""
     try:
         return load(paths, store=True)
     except PolicyError as error:
@@ -169,7 +169,7 @@ def _policy(paths: Paths, name: str) -> Policy:
 
 
 def _take_step(call: _Call, rules: Rules) -> None:
-    # Imported here: a domain that is not managed does not pay for it.
+    # Imported here, so that an unmanaged domain does not pay for it.
     from virtwarden import lifecycle
     from virtwarden.changes import journal
     from virtwarden.domain.model import read
@@ -190,7 +190,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
 
 
 def _refuse_saved_memory(name: str, rules: Rules) -> None:
-    """For `virsh restore FILE`: of the file no later step knows."""
+    """Refuse saved memory at `virsh restore FILE`: no later step knows of the file."""
     from virtwarden.guards.encryption import saved_in_the_clear
 
     refusal = saved_in_the_clear(name, rules)
@@ -202,9 +202,9 @@ def _refuse_saved_memory(name: str, rules: Rules) -> None:
 
 
 def _enrol_in_passing(call: _Call, rules: Rules) -> None:
-    """A saved or migrated domain comes with the XML it had: answer with the enrolled one.
+    """Answer with the enrolled XML of a saved or migrated domain, whose own may be older.
 
-    At these two steps alone libvirt takes the domain's XML from the hook's stdout.
+    libvirt reads XML from the hook's stdout only at these two steps.
     """
     from virtwarden.enrolment.enrol import enrol_xml
 

@@ -1,7 +1,7 @@
-"""A domain's life under guard: which guards are asked at which step, and in which order.
+"""Which guards act at which step of a domain's life, and in which order.
 
-This is the list that docs/architecture.md tells; a test holds the two together. Whoever takes a
-step holds the domain's journal (journal.locked).
+docs/architecture.md has the same list; a test compares the two. The caller of each function must
+hold the lock on the domain's journal (journal.locked).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from virtwarden.policy import Mode
 from virtwarden.system import process, users
 from virtwarden.words import shown
 
-# identity comes first: it makes the user to whom the others give things. luks opens disks before
-# storage looks at the others. zones comes before network, which lets a tap in once it is where it
-# belongs. sandbox comes last: its ticket tells what the others did.
+# identity is first: it makes the user that the others give files to. luks opens disks before
+# storage reviews the others. zones puts a tap in its place before network admits it. sandbox is
+# last: its ticket contains what the others did.
 GUARDS: tuple[Guard, ...] = (
     identity,
     luks,
@@ -47,23 +47,22 @@ GUARDS: tuple[Guard, ...] = (
     sandbox,
 )
 
-# What is needed for an enrolled domain to start at all, and to be heard beyond its taps, whether or
-# not anything is to be guarded.
+# What an enrolled domain needs to start and to use its taps, even if nothing is to be guarded.
 _INDISPENSABLE: tuple[Guard, ...] = (identity, luks, network, sandbox)
 
-# The wrapper will not become QEMU without its ticket, and QEMU not without the certificates that
-# the ticket names, and the gate lets no tap in by itself, whatever these guards would refuse.
+# Without these, nothing starts: the wrapper needs its ticket, QEMU needs the certificates that the
+# ticket names, and the gate must admit the taps. So they act in permissive mode despite refusals.
 _UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
 
-# Those who are asked again when a NIC is attached.
+# The guards that review a NIC when it is attached.
 _OF_NICS: tuple[Guard, ...] = (zones, network)
 
 
 def prepare(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
-    """Before anything of the domain exists: undo what a former life left, then raise the guards.
+    """Undo what the last run left, then raise the guards; no part of the domain exists yet.
 
-    Raises WardenError where the domain may not start; nothing of what was done is left then.
-    `dismiss` is called when nobody has to wait any more: what `start` will need comes then.
+    Raises WardenError if the domain may not start; then all changes are undone. `dismiss` is called
+    when libvirt need not wait any more; what `start` will need is prepared after that.
     """
     _undo_former_life(case)
     _raise_guards(case)
@@ -73,21 +72,24 @@ def prepare(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
 
 
 def _do_ahead(case: Case) -> None:
-    """Where it fails, whatever it is, `start` does it, and says why it cannot."""
+    """Prepare what `start` needs. A failure does not matter: `start` tries again and reports it."""
     with suppress(Exception):
         ahead = plan(replace(case, op=Op.AHEAD), GUARDS)
         journal.perform(case.paths, case.domain.uuid, ahead)
 
 
 def start(case: Case) -> None:
-    """Tap and VNC port are known, QEMU does not run yet. Raises as `prepare` does."""
+    """Raise the guards that need the tap or the VNC port; QEMU does not run yet.
+
+    Raises as `prepare` does.
+    """
     _raise_guards(case)
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
-    """QEMU runs: take back what libvirt gave away on the way, then check every promise.
+    """QEMU runs: take back files that libvirt gave to the user, then check every promise.
 
-    What the check finds is for the log: `dismiss` is called when nobody has to wait any more.
+    The result of the check is for the log, so `dismiss` is called before it.
     """
     breaches = _take_back(case)
     dismiss()
@@ -96,9 +98,9 @@ def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
 
 
 def _take_back(case: Case) -> list[str]:
-    """Whatever fails here, the domain runs: it is told, and all else is checked all the same."""
+    """Take files back. The domain runs already, so a failure is logged and the checks go on."""
     breaches = []
-    # What is refused under enforcing does not run: nobody has to be asked again.
+    # In enforcing mode a refused domain does not run: no need to review it again.
     enforcing = case.rules.mode is Mode.ENFORCING
     for guard in GUARDS if enforcing else willing(case, reviews(case)):
         try:
@@ -109,27 +111,26 @@ def _take_back(case: Case) -> list[str]:
 
 
 def reconnect(case: Case) -> None:
-    """libvirt is back and finds the domain running: check every promise anew."""
+    """libvirtd is back and found the domain running: check every promise again."""
     _report(case, verify(case))
 
 
 def review_port(case: Case) -> None:
-    """Before the one NIC of this case gets its port of a libvirt network. Raises Refusal."""
+    """Review a NIC, the only one in this case, that joins a libvirt network. Raises Refusal."""
     if case.rules.mode is Mode.ENFORCING:
         _refuse(case, [refusal for guard in _OF_NICS for refusal in guard.review(case)])
 
 
 def admit_attached(case: Case) -> list[str]:
-    """A NIC was attached to the running domain, of which libvirt told no hook: admit its tap.
+    """Filter and admit a NIC that was attached to the running domain; libvirt calls no hook then.
 
-    All of the domain's NICs are filtered by the policy as it is now, and those taps that the gate
-    had shut out are admitted; gives their names. Raises Refusal where the policy has something
-    against any of them: then those stay shut out.
+    Filters all of the domain's NICs by the current policy and admits the taps that the gate shut
+    out. Gives their names. Raises Refusal if the policy forbids any of them; these stay shut out.
     """
     case = replace(case, op=Op.START)
     taps = [nic.tap for nic in case.domain.nics if nic.tap]
     waiting = [tap.name for tap in gate.shut_out(case.paths, taps)]
-    # Once QEMU is gone, nobody might come to undo what is done for it.
+    # If QEMU has ended, no later step may come to undo what is done here.
     if not waiting or not _runs(case):
         return []
     refusals = [refusal for guard in _OF_NICS for refusal in guard.review(case)]
@@ -155,36 +156,36 @@ def _willing_of_nics(case: Case, refusals: list[Refusal]) -> tuple[Guard, ...]:
 
 
 def release(paths: Paths, domain: str, name: str) -> None:
-    """The domain is gone: undo all. Harmless where nothing was done or all is undone."""
+    """The domain is gone: undo all its changes. Harmless if there are none left."""
     _undo(paths, domain, name)
 
 
 def reviews(case: Case) -> dict[Guard, list[Refusal]]:
-    """What each guard has against this domain."""
+    """The refusals of each guard for this domain."""
     return {guard: guard.review(case) for guard in GUARDS}
 
 
 def plan(case: Case, guards: Iterable[Guard]) -> list[Change]:
-    """What these guards will do at this step, each thing once."""
+    """The changes that these guards plan at this step, each change once."""
     return list(dict.fromkeys(change for guard in guards for change in guard.plan(case)))
 
 
 def willing(case: Case, refusals: Mapping[Guard, list[Refusal]]) -> list[Guard]:
-    """The guards that do their work: all of them, or those that can, whatever others refuse.
+    """The guards that act: all of them or, in permissive mode, those without a refusal.
 
-    Where the mode is enforcing, a domain with any refusal does not come as far as this.
+    In enforcing mode a domain with a refusal never gets this far.
     """
     if case.rules.mode is Mode.ENFORCING:
         return [*GUARDS]
     asked = _INDISPENSABLE if case.rules.mode is Mode.DISABLED else GUARDS
     if refusals[identity]:
-        # With no user of its own, there is nobody to give anything to; its taps are there.
+        # Without its own user there is no one to give files to; its taps still need the gate.
         asked = tuple(guard for guard in asked if guard in _OF_NICS)
     return [guard for guard in asked if guard in _UNDETERRED or not refusals[guard]]
 
 
 def verify(case: Case) -> list[str]:
-    """Which promises the running domain breaks, a sentence each, its guard first."""
+    """The running domain's breaches, a sentence each, which begins with the guard's name."""
     case = replace(case, op=Op.STARTED)
     try:
         running = process.read(pid(case))
@@ -200,7 +201,7 @@ def verify(case: Case) -> list[str]:
 
 
 def pid(case: Case) -> int:
-    """Its QEMU's, as libvirt has it. Raises OSError and ValueError where there is none."""
+    """The pid of the domain's QEMU, from libvirt. Raises OSError or ValueError if there is none."""
     return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
 
 
@@ -215,7 +216,7 @@ def _undo_former_life(case: Case) -> None:
     except WardenError as error:
         if case.rules.mode is Mode.ENFORCING:
             raise
-        # Its records stay; what is done now is written down after them, and undone before them.
+        # The earlier records stay; new ones follow them and are undone before them.
         _log(case, log.Level.WARNING, "would-refuse", reason=error)
 
 
@@ -239,7 +240,7 @@ def _refuse(case: Case, refusals: list[Refusal]) -> None:
 
 
 def _perform(case: Case, guards: Iterable[Guard]) -> None:
-    """All or nothing."""
+    """Make all changes, or none: after a failure, undo those that were made."""
     try:
         journal.perform(case.paths, case.domain.uuid, _left_to_do(case, plan(case, guards)))
     except BaseException:
@@ -252,7 +253,7 @@ def _perform(case: Case, guards: Iterable[Guard]) -> None:
 
 
 def _left_to_do(case: Case, changes: list[Change]) -> list[Change]:
-    """Those that were not done ahead, to their end."""
+    """The changes that were not made ahead."""
     if case.op is not Op.START:
         return changes
     done = {record.change for record in journal.records(case.paths, case.domain.uuid)}
@@ -264,7 +265,7 @@ def _is_whole(change: Change) -> bool:
 
 
 def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None:
-    """As much as can be; what would have been refused is logged."""
+    """Make each change that works; log what enforcing mode would have refused."""
     _log_refusals(case, (refusal for found in refusals.values() for refusal in found))
     for guard in willing(case, refusals):
         try:
@@ -293,15 +294,15 @@ def _undo_half_made_user(case: Case) -> None:
 
 
 def half_made(paths: Paths, domain: str) -> list[journal.Record]:
-    """What was done for a domain's user whose making was cut off: a start undoes that first.
+    """The records of a domain's user that was only half made, which a start undoes first.
 
-    Empty where the user is whole. Raises JournalError.
+    Empty if the user is complete. Raises JournalError.
     """
     if users.account_of(domain) is not None:
         return []
     records = journal.records(paths, domain, Scope.ENROLMENT)
     begun = [record.change.name for record in records if isinstance(record.change, CreateUser)]
-    # One that somebody altered is still a user.
+    # A user that somebody changed still counts as a user.
     return [] if any(map(users.account, begun)) else records
 
 

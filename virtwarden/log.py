@@ -1,4 +1,4 @@
-"""What virt-warden did: to the journal with its fields, elsewhere to syslog as one line."""
+"""Writes events to the systemd journal with their fields, or to syslog as one line."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Level(IntEnum):
 def event(level: Level, what: str, **fields: object) -> None:
     """Write `event=WHAT key=value …`, values quoted where they are not plain words.
 
-    In the journal each value is a field of its own too: `reason` is VIRT_WARDEN_REASON, and the
-    domain's name and UUID are DOMAIN_NAME and DOMAIN_UUID. Never raises for want of a log.
+    In the systemd journal each value is also a field: `reason` is VIRT_WARDEN_REASON, and the
+    domain's name and UUID are DOMAIN_NAME and DOMAIN_UUID. Never raises if there is no log.
     """
     pairs = " ".join(f"{key}={_quoted(str(value))}" for key, value in fields.items())
     line = f"event={what} {pairs}".rstrip()

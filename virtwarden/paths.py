@@ -1,4 +1,4 @@
-"""Where virt-warden keeps its things."""
+"""The paths that virt-warden uses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Paths:
 
     @property
     def filters(self) -> Path:
-        """What each tap's frames are held to, and for which running domain."""
+        """Each tap's filter, and its running domain."""
         return self.run / "filters"
 
     @property
@@ -54,17 +54,17 @@ class Paths:
 
     @property
     def console_socket(self) -> Path:
-        """Where operators ask for a look at a console."""
+        """The console service's socket, where operators ask for console tickets."""
         return self.run / "console.sock"
 
     @property
     def console_attempts(self) -> Path:
-        """Whose attempts to get one failed lately."""
+        """The recent failed logins of operators."""
         return self.run / "console-attempts"
 
     @property
     def bridges(self) -> Path:
-        """Which bridges were told to learn less, and for which running domains."""
+        """Which bridges learn fewer addresses, and for which running domains."""
         return self.run / "bridges"
 
     @property
@@ -84,7 +84,7 @@ class Paths:
 
     @property
     def hook_record(self) -> Path:
-        """Where our hook was put, and what it was like."""
+        """Where our hook was installed, and its content."""
         return self.state / "hook.json"
 
     @property
@@ -99,7 +99,7 @@ class Paths:
 
     @property
     def shared(self) -> Path:
-        """What files that several domains share were like before the first of them started."""
+        """Owner and mode of shared files before the first of their domains started."""
         return self.state / "shared"
 
     @property
@@ -109,7 +109,7 @@ class Paths:
 
     @property
     def console_ca(self) -> Path:
-        """The authority that signs the consoles' certificates."""
+        """The console CA."""
         return self.state / "console-ca"
 
     def cell(self, uuid: str) -> Path:

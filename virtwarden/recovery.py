@@ -1,9 +1,9 @@
-"""Undo what is left of domains that do not run, without catching one that is just starting.
+"""Undo what a crash left of domains that do not run, but never of one that is just starting.
 
-Whether a domain runs, libvirt knows; and libvirt does not answer for a domain whose hook is at
-work. So it is never asked while a domain's journal is held: its hook would wait for us, libvirt for
-the hook, and we for libvirt. What is undone is instead what lay there before the question, or
-nothing.
+Only libvirt knows whether a domain runs, and it does not answer for a domain whose hook is working.
+So libvirt is never asked while a domain's journal is locked: the hook would wait for the lock,
+libvirt for the hook, and we for libvirt. Instead the journal's state is noted before the question,
+and the journal is undone only if that state is the same afterwards.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from virtwarden.paths import Paths
 
 
 def recover(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] | None:
-    """Undo what the last run left, where `rests` says that the domain does not run.
+    """Undo what the last run left, if `rests` says that the domain does not run.
 
-    Gives a sentence for each thing that was left alone, and None where nothing was to be undone,
-    or the domain runs or is just starting. Raises JournalError where something cannot be undone.
+    Gives a sentence for each object that was not restored because somebody changed it. Gives None
+    if there was nothing to undo, or if the domain runs or is starting. Raises JournalError if
+    something cannot be undone.
     """
     before = journal.state(paths, domain)
     if not before[Scope.RUN] or not rests():
@@ -30,7 +31,7 @@ def recover(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] |
 
 
 def recovered(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str]:
-    """Recover a domain, and say what came of it, a line each. Raises as `recover` does."""
+    """Recover a domain. Gives the result, line by line. Raises as `recover` does."""
     done = len(journal.records(paths, domain))
     reports = recover(paths, domain, rests)
     if reports is None:
@@ -40,9 +41,9 @@ def recovered(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str]
 
 
 def forget(paths: Paths, domain: str, rests: Callable[[], bool]) -> list[str] | None:
-    """Undo all that was ever done for a domain, its user included; its uid stays spent.
+    """Undo all changes for a domain, also its user; its uid stays in the ledger.
 
-    Answers and raises as `recover` does.
+    Gives and raises what `recover` does.
     """
     before = journal.state(paths, domain)
     if not paths.domain_state(domain).exists() or not rests():

@@ -102,7 +102,7 @@ SABOTAGES: tuple[tuple[Scene, Scene, str], ...] = (
     (scenes.frames, cut_the_cable, "No VM can send with another's address (TimeoutError"),
     (scenes.console, start_without_tls, "a viewer without TLS is turned away"),
     (scenes.console, start_without_password, "only VeNCrypt with x509 is offered"),
-    (scenes.refusals, be_permissive, "what is not enrolled is refused"),
+    (scenes.refusals, be_permissive, "a domain that is not enrolled is refused"),
     (scenes.status, delete_the_filter, "all guards are up"),
     (scenes.stop, leave_a_rule, "owners, modes, rules, users and XML are as before"),
 )

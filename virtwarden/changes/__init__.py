@@ -1,4 +1,4 @@
-"""Every kind of change there is, by the name under which a journal knows it."""
+"""All kinds of changes, by the names that journals use."""
 
 from __future__ import annotations
 

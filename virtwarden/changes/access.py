@@ -1,4 +1,4 @@
-"""Changes to who may read and write a file that one domain has to itself."""
+"""Changes to the owner, mode and ACL of a file that only one domain uses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def user_named(name: str) -> users.Account:
 
 @dataclass(frozen=True)
 class SetAccess(Change):
-    """One file, owned by the domain's user and with this mode: nobody else's."""
+    """Give one file to the domain's user, with this mode."""
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = True
@@ -68,10 +68,10 @@ class SetAccess(Change):
 
     def _give_back(self, handle: int, before: Before) -> str:
         found = os.fstat(handle)
-        # libvirt gives an image back to whoever it remembers as its owner, or to root.
+        # libvirt gives an image back to the owner that it remembers, or to root.
         if found.st_uid not in (before["given_to"], before["uid"], 0):
             return f"{self.path} was given to uid {found.st_uid} meanwhile: not changed"
-        # In this order: whoever owned the file could set its mode and its ACL until now.
+        # The owner first: until then the old owner can still set mode and ACL.
         os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
         has_new_acl = not before["acl"] and acl.is_extended(handle)
         if has_new_acl:
@@ -91,8 +91,8 @@ class SetAccess(Change):
 class GrantAccess(Change):
     """An entry for the domain's user in the ACL of a file or directory; acl(5).
 
-    An ACL is read and written as a whole, and domains that start at once share directories: each
-    takes its turn, or one would write the other's entry away.
+    An ACL is read and written as a whole, and domains that start at once share directories. So
+    each takes a lock, or one would delete the other's entry.
     """
 
     scope: ClassVar[Scope] = Scope.RUN

@@ -13,7 +13,7 @@ from virtwarden.system import users
 
 @dataclass(frozen=True)
 class CreateUser(Change):
-    """A domain's own user and group, with a uid that nobody had before."""
+    """Create a domain's user and group, with a uid that was never used before."""
 
     scope: ClassVar[Scope] = Scope.ENROLMENT
     durable: ClassVar[bool] = True
@@ -56,10 +56,10 @@ class CreateUser(Change):
 
 @dataclass(frozen=True)
 class EndProcesses(Change):
-    """Nothing now; at the undo, every process of the domain's user ends.
+    """Do nothing at first; at undo, end every process of the domain's user.
 
-    A QEMU that was taken over may leave processes that libvirt knows nothing of, with the tap
-    and the disks still open: it comes last in a plan, so that they end before all else is undone.
+    An escaped guest may leave processes that libvirt does not know, with the tap and the disks
+    still open. So this is the last change in a plan: they end before anything else is undone.
     """
 
     scope: ClassVar[Scope] = Scope.RUN

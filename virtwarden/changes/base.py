@@ -1,4 +1,4 @@
-"""What can be done to a host, each a value that can be described, stored, done and undone."""
+"""The interface of a change: a value that can be described, stored, applied and undone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Before = dict[str, Any]
 
 
 class Scope(Enum):
-    """How long a change is meant to stand."""
+    """How long a change lasts."""
 
     RUN = "run"
     """From prepare to release."""
@@ -23,10 +23,10 @@ class Scope(Enum):
 class Change(Protocol):
     """One alteration of the host: a frozen dataclass of plain values.
 
-    `capture` reads what is there now, as JSON-able data, and alters nothing. `apply` does the
-    change; `undo` puts back what was captured. `undo` must do no harm when it comes twice, when
-    `apply` never came, or when it was cut off in the middle, and gives back a sentence about
-    whatever it left alone because it is no longer what was captured.
+    `capture` reads the present state, as data for JSON, and changes nothing. `apply` makes the
+    change. `undo` restores the captured state. `undo` must be harmless when it runs twice, when
+    `apply` never ran, and when `apply` was interrupted. It gives a sentence about an object that it
+    did not restore because the object is no longer the captured one.
     """
 
     scope: ClassVar[Scope]
@@ -34,7 +34,7 @@ class Change(Protocol):
     """Whether the effect outlives a reboot, so that its record must too."""
 
     def describe(self) -> str:
-        """What will be done, as an admin would say it."""
+        """What the change does, in words for an admin."""
 
     def capture(self, paths: Paths) -> Before:
         """What is there now."""

@@ -1,4 +1,4 @@
-"""The change that keeps a tap in its zone, where its bridge serves several."""
+"""The change that keeps a tap in its zone on a bridge of several zones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from virtwarden.system.taps import Tap
 
 @dataclass(frozen=True)
 class SetBridgePort(Change):
-    """A tap's port on its bridge is an access port of one VLAN, or isolated from its like.
+    """Make a tap's port on its bridge an access port of one VLAN, or isolate it, or both.
 
     A `vlan` of 0 leaves the VLANs as they are.
     """

@@ -1,4 +1,4 @@
-"""Changes to a domain's directory under /run, out of which its wrapper and its QEMU read."""
+"""Changes in a domain's cell directory, which its wrapper and its QEMU read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from virtwarden.system import files
 
 @dataclass(frozen=True)
 class MakeDirectory(Change):
-    """A directory of root's, which one domain's user may read and nobody else."""
+    """Make a directory that belongs to root and that one domain's user may read."""
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = False
@@ -62,7 +62,10 @@ class MakeDirectory(Change):
 
 @dataclass(frozen=True)
 class WriteFile(Change):
-    """A file of root's that one domain's user may read, or nobody. It holds no secret."""
+    """Write a file that belongs to root and that one domain's user, or nobody else, may read.
+
+    It contains no secret: the journal stores its content.
+    """
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = False
@@ -89,7 +92,7 @@ class WriteFile(Change):
 
 @dataclass(frozen=True)
 class IssueCertificate(Change):
-    """A console certificate for one start of one domain, with a key that its user alone can read.
+    """Issue a console certificate for one start of one domain; only its user can read the key.
 
     `directory` is what QEMU's tls-creds-x509 object expects: ca-cert.pem, server-cert.pem and
     server-key.pem (qemu(1), -object tls-creds-x509).
@@ -125,7 +128,7 @@ class IssueCertificate(Change):
         os.chown(directory, 0, gid)
         directory.chmod(0o750)
         issued = consoles.issue(paths, self.common_name, self.names)
-        # Over a former one: cut off in the middle, the two are none, and must not look whole.
+        # If this replaces former files and is interrupted, the mixture must not look complete.
         files.discard(directory / consoles.LAST_FILE)
         for name, content in issued.items():
             files.write_atomically(directory / name, content, 0o640, gid=gid)

@@ -1,4 +1,4 @@
-"""Which running domain uses which file, so that no two of them write to the same one."""
+"""Which running domain uses which file, so that no two domains write to the same file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def claims_on(paths: Paths, device: int, number: int) -> tuple[Claim, ...]:
 
 
 def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
-    """Why this claim cannot stand beside those of other domains, or None where it can."""
+    """The refusal if this claim conflicts with those of other domains; None if it does not."""
     for other in others:
         if other.domain == claim.domain or not (claim.write or other.write):
             continue

@@ -1,4 +1,4 @@
-"""The changes that keep a domain's frames honest."""
+"""The changes that filter a domain's frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from virtwarden.system.taps import Tap
 
 @dataclass(frozen=True)
 class InstallFilters(Change):
-    """What a domain's taps send in another's name is dropped, and the gate shuts out other taps.
+    """Drop forged frames of a domain's taps, and raise the gate, which shuts out other taps.
 
-    Where the domain has no tap, one may still be plugged in: the gate is up for it all the same.
+    The gate is raised even for a domain without a tap, because a NIC can be attached later.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -30,7 +30,7 @@ class InstallFilters(Change):
     filters: tuple[TapFilter, ...]
 
     def __post_init__(self) -> None:
-        """A journal gives the filters back as what JSON makes of them."""
+        """Make the filters from dicts, which a journal gives."""
         filters = (f if isinstance(f, TapFilter) else TapFilter(**f) for f in self.filters)
         object.__setattr__(self, "filters", tuple(filters))
 
@@ -60,7 +60,7 @@ def _dropped(promise: TapFilter) -> str:
 
 @dataclass(frozen=True)
 class AdmitTaps(Change):
-    """Taps of a domain that is not guarded are let in, where the gate is up for others."""
+    """Admit the taps of a domain in `disabled` mode, if the gate is up for other domains."""
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = False

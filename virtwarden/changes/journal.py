@@ -1,8 +1,8 @@
-"""What was done for a domain, written down before it is done: the only caller of apply and undo.
+"""The journal: records each change of a domain before it is made. Only this calls apply and undo.
 
-`prepare` and `release` are different processes, and either may be killed: what must be undone is
-data on the disk, never a stack that unwinds. A journal is JSON lines: first what it is, then a
-record for each change, in order.
+`prepare` and `release` run in different processes, and each can be killed. So what must be undone
+is data on the disk, not a stack in memory. A journal is a file of JSON lines: first a header, then
+one record for each change, in order.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Record:
-    """One change, and what was there before it."""
+    """One change, and the state before it."""
 
     change: Change
     before: Before
 
     def line(self) -> str:
-        """As it stands in the journal."""
+        """The record as a line of the journal."""
         written = {"kind": type(self.change).__name__, "before": self.before}
         return json.dumps({**written, "change": values(self.change)}) + "\n"
 
 
 @contextmanager
 def locked(paths: Paths, domain: str) -> Iterator[None]:
-    """Hold a domain's journals alone; a hook and a `virt-warden recover` take their turns."""
+    """Lock a domain's journals, so that a hook and `virt-warden recover` wait for each other."""
     with files.locked(paths.domain_state(domain)):
         yield
 
 
 def perform(paths: Paths, domain: str, plan: Iterable[Change]) -> None:
-    """Do each change of a plan, in order, each written down before it is done.
+    """Make each change of a plan, in order; record each one before it is made.
 
-    Raises what the first change that fails raises; what was done until then stays written down.
+    Raises the error of the first change that fails; the records of those before it stay.
     """
     with ExitStack() as open_journals:
         handles: dict[Scope, int] = {}
@@ -69,7 +69,7 @@ def _opened(paths: Paths, domain: str, scope: Scope) -> Iterator[int]:
     )
     try:
         size = os.fstat(handle).st_size
-        # What a crash cut off was never acted upon, and must not be appended to.
+        # An incomplete last line was never acted upon; nothing may be appended to it.
         os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)
         if os.fstat(handle).st_size == 0:
             _append(handle, _header(domain))
@@ -80,11 +80,11 @@ def _opened(paths: Paths, domain: str, scope: Scope) -> Iterator[int]:
 
 
 def undo(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[str]:
-    """Undo all that a journal holds, the latest first, and remove it.
+    """Undo all changes of a journal, the latest first, and remove it.
 
-    Gives a sentence for each thing that was left alone because it is no longer what it was.
-    Where an undo fails, the others still come; its record stays for the next `undo`, and
-    JournalError says so at the end.
+    Gives a sentence for each object that was not restored because it is no longer the captured one.
+    If one undo fails, the others still run; its record stays for the next `undo`, and JournalError
+    is raised at the end.
     """
     reports: list[str] = []
     failed: list[Record] = []
@@ -107,10 +107,10 @@ def undo(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[str]:
 
 
 def records(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[Record]:
-    """What a journal holds, in the order in which it was done; empty where there is none.
+    """The records of a journal, in the order in which the changes were made; empty without one.
 
-    A last line that was cut off by a crash was never acted upon and is left out.
-    Raises JournalError where a journal cannot be understood.
+    An incomplete last line is ignored: its change was never made. Raises JournalError if the
+    journal cannot be read.
     """
     journal = _file(paths, domain, scope)
     try:
@@ -134,7 +134,7 @@ def records(paths: Paths, domain: str, scope: Scope = Scope.RUN) -> list[Record]
 
 
 def state(paths: Paths, domain: str) -> dict[Scope, tuple[int, ...]]:
-    """What tells whether a domain's journals were written to between two looks at them."""
+    """The state of a domain's journals. Two equal values: nobody wrote to them in between."""
     found: dict[Scope, tuple[int, ...]] = {}
     for scope in Scope:
         try:

@@ -1,4 +1,4 @@
-"""Changes that open a disk's LUKS container for as long as its domain runs."""
+"""Changes that open a disk's LUKS container while its domain runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OWNER_ALONE = 0o600
 
 @dataclass(frozen=True)
 class NodeRule(Change):
-    """A rule of udev's for the node of one container that is about to be opened.
+    """Write a udev rule for the device of one container before it is opened.
 
-    udev sets owner, group and mode of a device node anew at each of its events (udev(7)): a chown
-    alone would not last. Its other rules would read what the guest wrote as if it were the host's:
-    make links of its labels, activate its volume groups, and so keep the container from closing.
+    udev sets owner, group and mode of a device at each event (udev(7)), so a chown alone would not
+    last. Its other rules would read what the guest wrote: they would make links from its labels and
+    activate its volume groups, and the container could not be closed.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -75,9 +75,9 @@ class NodeRule(Change):
 
 @dataclass(frozen=True)
 class OpenLuks(Change):
-    """A LUKS container, decrypted by the kernel as /dev/mapper/NAME, which one user may open.
+    """Open a LUKS container as /dev/mapper/NAME, which only one user may open.
 
-    `device` and `number` tell the container from all other files and block devices.
+    `device` and `number` identify the container among all files and block devices.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -96,7 +96,7 @@ class OpenLuks(Change):
 
     @property
     def place(self) -> keys.Place:
-        """Where its key is."""
+        """Where the container's key is."""
         return keys.Place(self.key_kind, self.key_value, self.container, self.purpose)
 
     def describe(self) -> str:
@@ -176,7 +176,7 @@ class OpenLuks(Change):
 
 
 def closed_at(paths: Paths, name: str) -> int | None:
-    """When this container was last closed by us, in seconds since 1970, or None."""
+    """When virt-warden last closed this container, in seconds since 1970; None if never."""
     try:
         return int((paths.luks / name).read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""The change that keeps a console's ports from all but some machines."""
+"""The change that limits a console's ports to workstations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from virtwarden.system import portfilter
 
 @dataclass(frozen=True)
 class RestrictPorts(Change):
-    """TCP ports of a domain's consoles that these addresses and networks alone may reach.
+    """Allow only these addresses and networks to reach the TCP ports of a domain's consoles.
 
-    The rules bear the domain's UUID: a port that another domain has by now stays as closed as
-    that one's own rules make it.
+    The rules contain the domain's UUID. So removing them does not touch the rules of another domain
+    that has the same port by then.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -29,7 +29,7 @@ class RestrictPorts(Change):
 
     @property
     def promise(self) -> portfilter.PortFilter:
-        """What the kernel must hold the ports to. Raises HostError for what is none."""
+        """The port filter for the kernel. Raises HostError for an invalid UUID, port or address."""
         return portfilter.PortFilter(self.domain, self.ports, self.sources)
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""Changes to files that several domains read, which no domain's user may own."""
+"""Changes to files that several domains use, which no domain's user may own."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _REMEMBERED = tuple(
 
 @dataclass(frozen=True)
 class LockShared(Change):
-    """A file that is root's while any domain uses it, and open to those alone that an ACL names.
+    """Give a file to root while any domain uses it; only users in its ACL can open it.
 
-    The first domain writes down whose the file was, the last one gives it back: neither the
-    order of the starts nor that of the stops matters.
+    The first domain records the file's owner, and the last one restores it. The order of the starts
+    and of the stops does not matter.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -68,7 +68,7 @@ class LockShared(Change):
             lease["holders"] = sorted({*lease["holders"], self.domain})
             _store(paths, self.path, lease)
             if first:
-                # The owner first: the former one could otherwise set the mode again in between.
+                # The owner first: otherwise the former owner could set the mode again in between.
                 os.chown(files.by_descriptor(handle), 0, 0)
                 files.by_descriptor(handle).chmod(lease["mode"] & stat.S_IRWXU)
             elif (found.st_uid, found.st_gid) != (0, 0):
@@ -93,10 +93,10 @@ class LockShared(Change):
 
 @dataclass(frozen=True)
 class TakeBack(Change):
-    """A shared file that libvirt gave to the domain's user at its start is root's again.
+    """Give a shared file back to root after libvirt gave it to the domain's user at the start.
 
-    libvirt does so with kernels, initrds, device trees, ACPI tables and files for fw_cfg, whose XML
-    has no place for a label of their own.
+    libvirt does that with kernels, initrds, device trees, ACPI tables and files for fw_cfg, because
+    their XML cannot name a label.
     """
 
     scope: ClassVar[Scope] = Scope.RUN

@@ -29,9 +29,9 @@ _KEPT = ("domain", "inactiveDomain")
 def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     """The XML of a domain with its user, wrapper and spelled-out images.
 
-    XML that is enrolled already comes out as it went in, mended where someone edited it; what its
-    disks are based on is believed of it, and of no image. Raises DomainError where it is no
-    domain's, and HostError where an image cannot be looked at.
+    XML that is already enrolled stays the same, except that edits of what enrolment wrote are
+    undone; its base images are then taken from the XML, not from the images' headers. Raises
+    DomainError if it is not the XML of a domain, and HostError if an image cannot be read.
     """
     root = parse(untrusted_xml)
     former = from_tree(root)

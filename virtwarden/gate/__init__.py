@@ -1,8 +1,8 @@
-"""Whose frames may pass this host's bridges: the taps' filters, and the gate before all others.
+"""The gate, and the filters of taps: whose frames may pass this host's bridges.
 
-The gate is up while any domain runs under guard, and shuts out every tap that was not let in: those
-of guarded domains are, once their filters stand, and so are those that are nobody's to filter. What
-holds is written down for each tap, so that it can be put back where somebody flushed the rules.
+The gate is up while any guarded domain runs. It shuts out every tap that is not admitted. A guarded
+domain's tap is admitted once its filter is installed; taps of other domains and foreign taps are
+admitted unfiltered. A note is kept for each tap, so that all can be restored after a flush.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from virtwarden.system.taps import Tap
 
 
 def is_up(paths: Paths) -> bool:
-    """Whether the gate is to be up, whatever the kernel says; costs next to nothing."""
+    """Whether the gate should be up, by the notes; cheap, because the kernel is not asked."""
     return notes.is_needed(paths)
 
 
@@ -33,9 +33,9 @@ def install(
     foreign: Sequence[str],
     filters: Sequence[TapFilter],
 ) -> None:
-    """Hold a domain's taps to their filters, then let them in; all in one transaction.
+    """Install the filters of a domain's taps, then admit the taps; all in one transaction.
 
-    The gate is raised where it is not. Raises CommandError.
+    Raises the gate if it is not up. Raises CommandError.
     """
     with files.locked(paths.filters):
         was_up = is_up(paths)
@@ -57,14 +57,14 @@ def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None
 
 
 def _end_former(paths: Paths, each: Filtered) -> None:
-    """What another backend has of a tap's former filter is removed; the same one replaces it."""
+    """Remove a tap's former filter of another backend; the same backend replaces its own."""
     former = notes.read(paths, each.tap.name)
     if former is not None and former.backend != each.backend:
         BACKENDS[former.backend].remove([each.tap.name])
 
 
 def _installed(gate: Gate, backend: str, found: Sequence[Filtered]) -> bool:
-    """Whether all went well; where it did not because the gate was flushed, it must be raised."""
+    """Whether all was installed. False if the gate was flushed and must be raised again."""
     filters = {backend: [each.filter for each in found]}
     try:
         _together(gate, filters, gate.admission([each.tap for each in found]))
@@ -78,7 +78,7 @@ def _installed(gate: Gate, backend: str, found: Sequence[Filtered]) -> bool:
 def _together(
     gate: Gate, filters: dict[str, list[TapFilter]], also: str, *, anew: bool = False
 ) -> None:
-    """Filters first: where the gate is another backend's, nobody is let in before they stand."""
+    """Filters first: if the gate has another backend, no tap is admitted before its filter."""
     put = {name: each.replace if anew else each.install for name, each in BACKENDS.items()}
     for backend, promises in filters.items():
         if backend != gate.name and promises:
@@ -90,7 +90,7 @@ def _together(
 
 
 def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
-    """Lay all that is written down; `anew` where most of it may be there."""
+    """Install all that the notes say; with `anew`, replace what is there already."""
     written = _written(paths)
     filters: dict[str, list[TapFilter]] = {}
     for each in written:
@@ -103,21 +103,21 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
 
 
 def _written(paths: Paths) -> list[Filtered]:
-    """The filters of the taps that are there."""
+    """The noted filters of taps that exist."""
     return [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
 
 
 def _unwritten(written: Iterable[Filtered]) -> list[Tap]:
-    """The taps that have no filter: none that has one is foreign."""
+    """The taps without a noted filter: only such a tap can be foreign."""
     filtered = {each.tap for each in written}
     return [tap for tap in taps.every() if tap not in filtered]
 
 
 def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
-    """Take a domain's filters and its part in the gate away; harmless where there are none.
+    """Remove a domain's filters and its need of the gate; harmless if there are none.
 
-    A tap's name is used again as soon as its QEMU has ended, perhaps before this domain's release
-    has come: a filter that is another's by now is left.
+    A tap's name can be in use again as soon as its QEMU has ended, before this domain's release. A
+    filter that belongs to another domain by then stays.
     """
     with files.locked(paths.filters):
         gate = notes.current_gate(paths)
@@ -129,7 +129,7 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
         else:
             _take_out(gate, ours, lowered=not is_up(paths))
         for each in ours:
-            # Its QEMU could have made it outlive itself: a tap on the bridge that is nobody's.
+            # QEMU can make its tap outlive it; the tap would then stay on the bridge.
             taps.remove(each.tap)
             notes.erase(paths, each.tap.name)
         for name in written:
@@ -155,7 +155,7 @@ def _remove(ours: Iterable[Filtered]) -> None:
 
 
 def abandon(paths: Paths) -> None:
-    """Take the gate away for good, whoever runs; the filters of running domains stay."""
+    """Remove the gate, even if domains run; the filters of running domains stay."""
     if not is_up(paths):
         return
     with files.locked(paths.filters):
@@ -166,7 +166,7 @@ def abandon(paths: Paths) -> None:
 
 
 def admit(paths: Paths, names: Iterable[str]) -> None:
-    """Let taps in that nobody guards; nothing is done where the gate is not up."""
+    """Admit taps of domains that are not guarded; does nothing if the gate is not up."""
     if not is_up(paths):
         return
     with files.locked(paths.filters):
@@ -185,7 +185,7 @@ def _let_in(gate: Gate, found: Sequence[Tap]) -> None:
 
 
 def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
-    """No longer let in what `admit` let in; a tap that has the name of one by now is left alone."""
+    """Undo `admit`; a new tap with the same name is not touched."""
     if not is_up(paths):
         return
     with files.locked(paths.filters):
@@ -197,7 +197,7 @@ def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
 
 
 def admit_foreign(paths: Paths) -> list[str]:
-    """Let in what no guarded domain has; the names of the taps that were shut out until now."""
+    """Admit taps of no guarded domain. Gives the names of those that were shut out until now."""
     if not is_up(paths):
         return []
     with files.locked(paths.filters):
@@ -214,7 +214,7 @@ def admit_foreign(paths: Paths) -> list[str]:
 
 
 def restore(paths: Paths) -> int:
-    """Put the gate and all filters back as they are written down; how many taps are let in."""
+    """Restore the gate and all filters from the notes. Gives the number of admitted taps."""
     if not is_up(paths):
         return 0
     with files.locked(paths.filters):
@@ -223,7 +223,7 @@ def restore(paths: Paths) -> int:
 
 
 def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
-    """Which of these taps the gate keeps out."""
+    """Which of these taps the gate shuts out."""
     gate = notes.current_gate(paths)
     if gate is None:
         return []
@@ -233,13 +233,13 @@ def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:
 
 
 def backend_of(paths: Paths, name: str) -> str:
-    """By which backend this very tap is filtered, as it is written down; empty where it is not."""
+    """The backend that filters this tap, by the notes; empty if none does."""
     written = notes.read(paths, name)
     return written.backend if written and taps.find(name) == written.tap else ""
 
 
 def missing(paths: Paths, names: Iterable[str]) -> list[str]:
-    """What is not as it should be with the gate, a sentence each; `names` are taps to be let in."""
+    """What is wrong with the gate, a sentence each; `names` are taps that should be admitted."""
     names = list(names)
     found = [tap for tap in map(taps.find, names) if tap]
     gate = notes.current_gate(paths)

@@ -1,6 +1,7 @@
-"""Bridges that learn nothing from frames that they do not forward, while domains under guard run.
+"""Keep bridges from learning addresses from frames that they do not forward, such as LLDP.
 
-LLDP comes past every filter of a bridge's, and with a forged sender would draw another's frames.
+No filter of a bridge sees LLDP. With a forged sender it would attract another VM's frames. This is
+done while guarded domains run.
 """
 
 from __future__ import annotations

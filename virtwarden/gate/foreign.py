@@ -1,4 +1,4 @@
-"""Taps that are no guarded domain's: those of other domains, of VPNs, of other hypervisors."""
+"""Foreign taps: those of VPNs and of other hypervisors; also taps of unguarded domains."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _LIBVIRT = ("libvirtd", "virtqemud")
 
 
 def foreign_taps(among: Sequence[Tap]) -> list[Tap]:
-    """Which of these taps are certainly no guarded domain's, by who has them open.
+    """Which of these taps certainly belong to no guarded domain, by the process that has them open.
 
-    One that libvirt itself holds is in the making, and one that nobody holds can be anybody's.
+    A tap that libvirt itself has open is just being made. A tap that no process has open can belong
+    to anybody. Neither counts.
     """
     if not among:
         return []  # to look at every process of a host takes time

@@ -1,4 +1,4 @@
-"""What is written down of the gate and of the taps' filters, so that any process can go on."""
+"""Notes on disk about the gate and the filters, which every process can read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from virtwarden.system.taps import Tap
 
 @dataclass(frozen=True)
 class Filtered:
-    """A tap's filter, for which domain and by which backend."""
+    """A tap's filter, its domain and its backend."""
 
     index: int
     domain: str
@@ -31,29 +31,29 @@ class Filtered:
 
 
 def write(paths: Paths, each: Filtered) -> None:
-    """Write down a tap's filter, in place of any that it had."""
+    """Note a tap's filter; replaces an earlier note."""
     content = json.dumps(asdict(each)).encode()
     files.write_atomically(paths.filters / each.tap.name, content, 0o600)
 
 
 def erase(paths: Paths, tap: str) -> None:
-    """Strike out the filter of the tap of this name."""
+    """Remove the note of the tap with this name."""
     files.discard(paths.filters / tap)
 
 
 def erase_torn(paths: Paths, tap: str) -> None:
-    """Strike out what a kill left of a filter that was only just being written down."""
+    """Remove incomplete notes that a kill left."""
     if not (paths.filters / tap).exists():
         erase(paths, tap)
 
 
 def read(paths: Paths, tap: str) -> Filtered | None:
-    """The filter that is written down for the tap of this name, or None."""
+    """The noted filter of the tap with this name, or None."""
     return _read(paths.filters / tap)
 
 
 def every(paths: Paths) -> list[Filtered]:
-    """All filters that are written down; as many as there are taps."""
+    """All noted filters, one a tap."""
     notes = (_read(note) for note in sorted(paths.filters.iterdir()) if note.name[0] != ".")
     return [each for each in notes if each]
 
@@ -67,7 +67,7 @@ def _read(note: Path) -> Filtered | None:
 
 
 def hold(paths: Paths, domain: str, gate: str, foreign: Sequence[str]) -> Gate:
-    """Write down that a domain needs the gate; which gate, the first of them decided."""
+    """Note that a domain needs the gate; the first domain decides its backend."""
     chosen = current_gate(paths) or GATES[gate]
     files.private_directory(paths.gate)
     content = json.dumps({"gate": chosen.name, "foreign": list(foreign)})
@@ -76,12 +76,12 @@ def hold(paths: Paths, domain: str, gate: str, foreign: Sequence[str]) -> Gate:
 
 
 def let_go(paths: Paths, domain: str) -> None:
-    """Strike out that a domain needs the gate."""
+    """Note that a domain no longer needs the gate."""
     files.discard(paths.gate / domain)
 
 
 def let_all_go(paths: Paths) -> None:
-    """Strike out that any domain needs the gate."""
+    """Note that no domain needs the gate."""
     for domain in [*_domains(paths)]:
         let_go(paths, domain)
 
@@ -92,14 +92,14 @@ def is_needed(paths: Paths) -> bool:
 
 
 def current_gate(paths: Paths) -> Gate | None:
-    """The gate that is to be up; None where none is."""
+    """The gate that should be up; None if none should."""
     for domain in _domains(paths):
         return GATES[str(_need(paths, domain)["gate"])]
     return None
 
 
 def foreign_names(paths: Paths) -> list[str]:
-    """The names of taps that the policy says are nobody's."""
+    """The foreign taps that the policy names."""
     needs = (_need(paths, domain) for domain in [*_domains(paths)])
     return list(dict.fromkeys(name for need in needs for name in need["foreign"]))
 

@@ -1,4 +1,4 @@
-"""What a guard is: one protection, which reviews a domain, plans changes, checks its promise."""
+"""The interface of a guard: it reviews a domain, plans changes, and checks its promise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUPPLEMENTARY_GROUPS = ("kvm",)
 
 
 class Op(Enum):
-    """The steps of a start at which guards are asked; https://libvirt.org/hooks.html."""
+    """The steps at which guards act; https://libvirt.org/hooks.html."""
 
     PREPARE = "prepare"
     """Nothing exists yet: no tap, no VNC port."""
@@ -35,7 +35,7 @@ class Op(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """One domain at one step of its start, with the rules that hold for it."""
+    """One domain at one step of its start, with its rules."""
 
     op: Op
     domain: Domain
@@ -59,7 +59,7 @@ class Case:
 
     @property
     def vm_groups(self) -> frozenset[int]:
-        """The groups that VMs' users have in common: whoever is in them is not to be trusted."""
+        """The groups that VMs' users share. Their members are not trusted."""
         found = (self.facts.group_id(name) for name in SUPPLEMENTARY_GROUPS)
         return frozenset(number for number in found if number is not None)
 
@@ -84,10 +84,10 @@ class Guard(Protocol):
     NAME: str
 
     def review(self, case: Case) -> list[Refusal]:
-        """Why this domain may not go on to start; empty where it may."""
+        """Why this domain may not start; empty if it may."""
 
     def plan(self, case: Case) -> list[Change]:
-        """What must be done at this step, in order. Only asked where `review` gave nothing."""
+        """The changes for this step, in order. Called only if `review` gave no refusal."""
 
     def verify(self, case: Case, process: Process) -> list[str]:
-        """Which promises the running process breaks, a sentence each; empty where none."""
+        """The running process's breaches, a sentence each; empty if there are none."""

@@ -1,8 +1,8 @@
-"""What of the host a domain's QEMU needs to reach: the wrapper holds it to that, by Landlock.
+"""Which files and ports a domain's QEMU needs: the wrapper limits it to these with Landlock.
 
-landlock(7). This is where sVirt is missing: under AppArmor or SELinux libvirt confines QEMU itself,
-and widens that as disks are plugged in, which no Landlock ruleset can be. A permissive SELinux
-labels, and confines nobody.
+landlock(7). Landlock is used only without sVirt. Under AppArmor or SELinux libvirt confines QEMU
+itself and extends that when a disk is attached, which a Landlock ruleset cannot do. A permissive
+SELinux sets labels but confines nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OWN_PROCESS = "/proc/self"
 
 
 def has_label_of_its_own(case: Case) -> bool:
-    """Whether the domain has a label of sVirt's, which libvirt made up for it, or the admin did."""
+    """Whether the domain has its own sVirt label, from libvirt or from the admin."""
     return any(_is_of_one_vm(case, label) for label in case.domain.labels)
 
 
@@ -55,14 +55,14 @@ def _is_of_one_vm(case: Case, label: Label) -> bool:
 
 
 def is_confined_by_its_label(case: Case) -> bool:
-    """Whether it has one, and the kernel holds it to that."""
+    """Whether it has its own label and the kernel enforces it."""
     return has_label_of_its_own(case) and not case.facts.mac_is_permissive()
 
 
 def is_sandboxed(case: Case) -> bool:
-    """Whether a running domain is: the wrapper becomes QEMU only as its ticket says.
+    """Whether a running domain is sandboxed, as its ticket says: the wrapper obeys the ticket.
 
-    Of a process's ruleset, proc(5) tells nothing.
+    /proc does not show a process's Landlock ruleset.
     """
     from virtwarden.system import landlock
 
@@ -76,7 +76,7 @@ def is_sandboxed(case: Case) -> bool:
 
 
 def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
-    """What the ticket says of the sandbox; None where there is to be none."""
+    """The ticket's entry for the sandbox; None without a sandbox."""
     wanted = case.rules.sandbox
     if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):
         return None

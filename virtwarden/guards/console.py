@@ -1,4 +1,4 @@
-"""A VM's console is seen by those alone who hold its password, over TLS."""
+"""Guard `console`: only viewers with the password see a VM's console, over TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the policy wants it so, nothing of a VM's disks or memory is stored in the clear."""
+"""Guard `encryption`: if the policy says so, a VM's disks and memory are stored only encrypted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def review(case: Case) -> list[Refusal]:
 
 
 def in_the_clear(case: Case) -> list[Disk]:
-    """The disks that the domain writes and nothing encrypts."""
+    """The disks that the domain writes unencrypted."""
     within = {container.disk.target for container in containers(case.domain, case.rules)}
     return [
         disk
@@ -49,7 +49,7 @@ def _refusal(case: Case, disk: Disk) -> Refusal:
 
 
 def _review_memory(case: Case) -> list[Refusal]:
-    """What libvirt would write of the guest's memory by itself; docs/luks.md has the rest."""
+    """Settings by which libvirt writes the guest's memory to a file; see docs/luks.md."""
     found = []
     if case.domain.memory_source == "file" and not case.domain.huge_pages:
         found.append("keeps its memory in a file (<memoryBacking><source type='file'/>)")
@@ -68,7 +68,7 @@ def _review_memory(case: Case) -> list[Refusal]:
 
 
 def _review_saved_memory(case: Case) -> list[Refusal]:
-    """What `virsh managedsave` wrote, from which the domain starts while it is there."""
+    """The domain's managed save, if it has one: the next start would use it."""
     if not case.facts.look(str(case.paths.managed_save(case.domain.name))).leaf:
         return []
     refusal = saved_in_the_clear(case.domain.name, case.rules)
@@ -76,9 +76,9 @@ def _review_saved_memory(case: Case) -> list[Refusal]:
 
 
 def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
-    """Saved memory holds the guest's secrets, and keys, in the clear.
+    """The refusal of saved memory, which contains the guest's secrets and keys, unencrypted.
 
-    libvirt asks no hook before it writes it: its return is the first that one can say of it.
+    libvirt calls no hook before it writes saved memory, so only its return can be refused.
     """
     if rules.encryption == "optional":
         return None

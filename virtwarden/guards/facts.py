@@ -1,6 +1,6 @@
-"""What guards may ask of the host: questions only, each answered as the host is now.
+"""What guards may ask of the host.
 
-An answer alters nothing, neither in the kernel nor on the disk.
+Each answer is about the host as it is now, and changes nothing: not the kernel, not the disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 
 
 class Facts(Protocol):
-    """The host, as a guard sees it; tests give their own."""
+    """The host as a guard sees it; tests use a fake."""
 
     def account(self, name: str) -> Account | None:
         """The user of this name."""
@@ -53,34 +53,34 @@ class Facts(Protocol):
         """The running domains' claims on one file."""
 
     def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
-        """The disks of a domain that are on their way into a LUKS container, by their targets."""
+        """The targets of a domain's disks whose `luks adopt` is not finished."""
 
     def maps(self) -> tuple[mapper.Map, ...]:
         """What the device mapper has open, LUKS containers among it."""
 
     def backend_works(self, name: str) -> bool:
-        """Whether this way of filtering works here."""
+        """Whether this backend works on the host."""
 
     def cannot_keep(self, backend: str, promise: netfilter.TapFilter) -> str:
-        """What of a promise this way of filtering cannot keep; empty where it keeps all."""
+        """The parts of a promise that this backend cannot keep; empty if it keeps all."""
 
     def is_tap(self, device: str) -> bool:
         """Whether a network interface is a tap, whose frames can be filtered."""
 
     def filtered_by(self, tap: str) -> str:
-        """By which backend this very tap's filter was put in; empty where none was."""
+        """The backend that filters this tap; empty if none does."""
 
     def missing_rules(self, backend: str, promise: netfilter.TapFilter) -> str:
-        """What the kernel does not do of a filter's promise; empty where all is."""
+        """What is missing of a filter in the kernel; empty if it is complete."""
 
     def lacking_for_sasl(self, kind: str) -> str:
-        """The packages without which QEMU cannot ask viewers so; empty where none lacks."""
+        """The packages that QEMU lacks for this SASL; empty if none is missing."""
 
     def port_backend_works(self, name: str) -> bool:
-        """Whether this way of limiting who reaches a TCP port works here."""
+        """Whether this firewall works on the host for TCP ports."""
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
-        """What the kernel does not do of such a promise; empty where all is."""
+        """What is missing of a port filter in the kernel; empty if it is complete."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -89,7 +89,7 @@ class Facts(Protocol):
         """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
 
     def mac_is_permissive(self) -> bool:
-        """Whether it only logs what it would refuse, as SELinux can; then it confines nobody."""
+        """Whether SELinux is permissive: it only logs and confines nothing."""
 
     def selinux_vm_types(self) -> frozenset[str]:
         """The types that the SELinux policy has for the processes of VMs."""
@@ -107,7 +107,7 @@ class Facts(Protocol):
         """How a bridge's port is set up. Raises CommandError where there is none."""
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
-        """What is not as it should be with the gate, and which of these taps it shuts out."""
+        """What is wrong with the gate, and which of these taps it shuts out."""
 
     def host_names(self) -> tuple[str, ...]:
         """The names under which viewers may reach this host."""
@@ -119,15 +119,15 @@ class Facts(Protocol):
         """
 
     def vnc_takes_anyone(self, host: str, port: int) -> bool:
-        """Whether a VNC server with TLS goes on with a viewer who shows no certificate."""
+        """Whether a VNC server with TLS accepts a viewer without a certificate."""
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
-        """Whether a VNC server speaks WebSocket with a viewer who does not speak TLS."""
+        """Whether a VNC server accepts WebSocket without TLS."""
 
 
 @dataclass(frozen=True)
 class HostFacts(Facts):
-    """Facts of this very host."""
+    """Facts of the host that this runs on."""
 
     paths: Paths
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a host file that a domain is to use, whichever guard asks."""
+"""The review of a host file that a domain uses, for all guards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from virtwarden.words import shown
 
 
 def review(case: Case, use: Use) -> list[Refusal]:
-    """Why a file, or the way to it, cannot be used; empty where it can."""
+    """Why a file, or its path, cannot be used; empty if it can."""
     where = f"{use.what} ({use.path})"
     edit = f"virsh edit {shown(case.domain.name)}"
     try:
@@ -89,7 +89,7 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
 
 
 def claim(case: Case, use: Use, inode: Inode) -> Claim:
-    """That this domain uses this file until it stops."""
+    """The claim of this domain on this file, until it stops."""
     # One device may have many nodes: the device itself is what is claimed.
     device, number = identity(inode)
     return Claim(

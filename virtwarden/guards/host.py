@@ -1,7 +1,8 @@
-"""A VM reaches no device, file or socket of the host that no other guard looks after.
+"""Guard `host`: a VM reaches no device, file or socket of the host that no other guard reviews.
 
-libvirt gives whatever the XML names to the domain's user, opens some of it as root, and executes
-what is a program. What is not known to be harmless, or another guard's matter, is refused.
+libvirt gives everything that the XML names to the domain's user, opens some of it as root, and
+executes programs that it names. This guard refuses all that is not known to be harmless and that no
+other guard reviews.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _is_libvirts_own(case: Case, path: str) -> bool:
 
 
 def _others_matter(case: Case) -> frozenset[str]:
-    """Paths at which the console guard and the storage guard look, whatever they think of them."""
+    """Paths that the guards console and storage review, whether or not they refuse them."""
     displays = case.domain.displays
     sockets = [listen.socket for display in displays for listen in display.listens]
     sockets += [display.socket for display in displays]
@@ -116,7 +117,7 @@ def _edit(case: Case) -> str:
 
 
 def _common(case: Case, path: str) -> list[Refusal]:
-    """What everyone may read, which no domain is given: firmware, ROMs and the like.
+    """Review a file that everybody may read and that belongs to no domain, such as firmware.
 
     libvirt makes a copy of an NVRAM template as root, and the guest reads it.
     """

@@ -1,4 +1,4 @@
-"""A user for each VM: its QEMU runs as nobody else does."""
+"""Guard `identity`: each VM's QEMU runs as its own user."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]")
 
 
 def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
-    """The names that a domain's user may have, the first one the best.
+    """The names that a domain's user may have, the best one first.
 
-    The domain's own name stands there only where it is, as it is, a valid end of a user's name;
-    otherwise, and where another domain's user has that name, a part of the UUID tells it apart,
-    and where that is taken as well, as much of the UUID as a name can hold.
+    The first is the prefix and the domain's name, if that is a valid user name. If it is not, or if
+    another domain's user has it, a part of the UUID follows; then as much of the UUID as fits.
     """
     plain = prefix + domain_name
     clean = _NOT_IN_A_NAME.sub("-", domain_name.lower())
@@ -97,7 +96,7 @@ def _cell(case: Case) -> list[Change]:
 
 
 def _enter(case: Case, directory: Path) -> list[GrantAccess]:
-    """What lets the domain's user into a directory that only libvirt's own QEMU user may enter."""
+    """ACL entries for directories that otherwise only libvirt's own QEMU user may enter."""
     found = case.facts.look(str(directory))
     steps = (*found.directories, *([found.leaf] if found.leaf else []))
     return search_grants(steps, case.user)

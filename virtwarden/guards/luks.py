@@ -1,4 +1,4 @@
-"""A VM's encrypted disks are open while it runs, to it alone, and at no other time."""
+"""Guard `luks`: a VM's LUKS containers are open only while it runs, and only to its user."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def review(case: Case) -> list[Refusal]:
 
 
 def _review_adoptions(case: Case) -> list[Refusal]:
-    """What is written to a disk while it is copied would be lost with it."""
+    """Refuse a disk that `luks adopt` copies: what is written to it meanwhile would be lost."""
     return [
         case.refusal(
             "luks adopt of this disk is not finished",
@@ -48,7 +48,7 @@ def _review_adoptions(case: Case) -> list[Refusal]:
 
 
 def _review_foreign_nodes(case: Case) -> list[Refusal]:
-    """No domain reaches what is decrypted for another one, by whichever name."""
+    """Refuse another domain's open container, under whatever name."""
     opened = {(found.number, 0) for found in case.facts.maps() if found.name.startswith(PREFIX)}
     reviewed = {container.disk.path for container in containers(case.domain, case.rules)}
     return [
@@ -74,7 +74,7 @@ def _identity(case: Case, path: str) -> mapper.Identity | None:
 
 
 def _review_twins(case: Case) -> list[Refusal]:
-    """A container, and a name, is for one disk."""
+    """Refuse two disks with the same container or mapper name."""
     found = containers(case.domain, case.rules)
     refusals = []
     for first, second in itertools.combinations(found, 2):

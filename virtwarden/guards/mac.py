@@ -1,4 +1,4 @@
-"""Under AppArmor or SELinux a VM has a label of its own, on its process and on its images."""
+"""Guard `mac`: under AppArmor or SELinux a VM's process and images have their own sVirt label."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def _verify_label(case: Case, process: Process, label: Label) -> list[str]:
 
 
 def _verify_images(case: Case, label: Label) -> list[str]:
-    """What QEMU opens to write it has to itself. Bases and what is shared, libvirt labels for all
-    VMs, and a log that virtlogd writes not at all; libvirt's security_selinux.c.
+    """Check the labels of images that QEMU writes. libvirt labels base images and shared files for
+    all VMs, and does not label a log that virtlogd writes; libvirt's security_selinux.c.
     """
     own = [use.path for use in uses(case.domain) if use.write and not use.shared]
     logs = case.domain.character_files

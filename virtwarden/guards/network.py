@@ -1,4 +1,4 @@
-"""A VM speaks with no address but its own: spoofed frames die at its tap."""
+"""Guard `network`: a VM sends only with its own addresses; its tap drops forged frames."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _review_nic(case: Case, nic: Nic) -> list[Refusal]:
 
 
 def _has_tap(case: Case, nic: Nic) -> bool:
-    """Before `start` the type is all there is to go by: the tap is not made yet."""
+    """Whether a NIC has, or will have, a tap. Before `start` only its type tells."""
     if nic.kind not in _TAPPED:
         return False
     return case.op is Op.PREPARE or (bool(nic.tap) and case.facts.is_tap(nic.tap))
@@ -79,7 +79,7 @@ def _no_backend(case: Case) -> Refusal:
 
 
 def _backend(case: Case) -> str:
-    """The backend that the policy names, or the first that works; empty where none does."""
+    """The backend that the policy names, or the first that works; empty if none works."""
     wanted = _BACKENDS if case.rules.backend == "auto" else (case.rules.backend,)
     return next((name for name in wanted if case.facts.backend_works(name)), "")
 
@@ -90,7 +90,7 @@ def _needs_one(case: Case) -> bool:
 
 
 def _promises(case: Case) -> list[TapFilter]:
-    """What each NIC's frames are held to; a tap that is not there yet goes by a stand-in."""
+    """The filter of each NIC; a tap that does not exist yet has a placeholder name."""
     return [
         TapFilter(
             tap=nic.tap or _STAND_IN,
@@ -142,7 +142,7 @@ def _filters(case: Case) -> list[InstallFilters]:
 
 
 def _gate(case: Case, backend: str) -> str:
-    """nftables wherever it works: its gate knows a tap by more than the name."""
+    """The gate's backend: nftables if it works, because it knows a tap by more than its name."""
     return "nftables" if case.facts.backend_works("nftables") else backend
 
 

@@ -10,7 +10,7 @@ from virtwarden.paths import Paths
 from virtwarden.system.files import Inode
 
 _SEARCH = 1
-# What the host itself is made of: it believes or executes what stands there.
+# Directories of the host itself, which trusts or executes what is in them.
 _SYSTEM = (
     *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin"),
     *("/sys", "/usr", "/var/lib/dpkg", "/var/lib/libvirt/swtpm", "/var/lib/systemd", "/var/spool"),
@@ -22,7 +22,7 @@ _PEOPLE = (range(1000, 60000), range(65536, 2**32 - 1))
 
 
 def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
-    """Search permission for a user on those directories that do not give it to everyone."""
+    """ACL entries to enter those directories that not everybody may enter."""
     return [
         GrantAccess(step.path, step.device, step.number, user, _SEARCH)
         for step in directories
@@ -31,7 +31,7 @@ def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
 
 
 def part_of_the_host(path: str, paths: Paths, *, write: bool) -> str:
-    """The directory that makes a path the host's own, never a VM's, or an empty string."""
+    """The directory of the host's own that a path is in; an empty string if it is in none."""
 
     def lies_in(directories: Iterable[str]) -> str:
         return next((d for d in directories if path == d or path.startswith(f"{d}/")), "")
@@ -45,10 +45,10 @@ def part_of_the_host(path: str, paths: Paths, *, write: bool) -> str:
 def swapper(
     directories: Iterable[Inode], uid_range: tuple[int, int], vm_groups: frozenset[int]
 ) -> str:
-    """Who, among those who are not trusted, can rename a step of a path, or an empty string.
+    """An untrusted user who can rename a step of a path, in words; an empty string if nobody can.
 
-    VMs' users are not trusted, nor is everyone; the sticky bit does not help, since the VM's own
-    user will own the file.
+    VMs' users are not trusted, and neither is "everybody". The sticky bit does not help, because
+    the VM's user will own the file.
     """
     lowest, highest = uid_range
 
@@ -68,7 +68,7 @@ def swapper(
 
 
 def person_trusted(directories: Iterable[Inode]) -> str:
-    """Which person can rename a step of a path, and is trusted not to, or an empty string."""
+    """A person who can rename a step of a path, and is trusted not to; or an empty string."""
 
     def is_person(number: int) -> bool:
         return any(number in people for people in _PEOPLE)

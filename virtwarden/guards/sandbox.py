@@ -1,4 +1,4 @@
-"""QEMU is started by the wrapper alone, with no argument that was not planned for."""
+"""Guard `sandbox`: only the wrapper starts QEMU, with no argument that was not planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A VM's files are its own: nobody else's user reads them, and no VM's user owns what is shared."""
+"""Guard `storage`: only a VM's own user opens its files, and no VM's user owns a shared file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _review_shared_directories(case: Case) -> list[Refusal]:
 
 
 def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
-    """What must be so in the XML before any of its files are looked at."""
+    """Review what the XML says of a disk, before its files."""
     where = f"disk {disk.target}"
     if not disk.has_source:
         return []

@@ -1,4 +1,4 @@
-"""What the wrapper must find and do, told by the hook in a file that only root can write.
+"""The start ticket: what was reviewed and what the wrapper must do. Only root can write it.
 
 The wrapper, which imports nothing of this package, reads it: wrapper/ticket.py.
 """
@@ -39,7 +39,7 @@ def _qemu_arch(arch: str) -> str:
 
 
 def render(case: Case, account: Account) -> str:
-    """The ticket of a domain that is about to be executed as this user."""
+    """The ticket of a domain whose QEMU will run as this user."""
     domain, rules = case.domain, case.rules
     return json.dumps(
         {
@@ -80,7 +80,7 @@ def _tls_directory(case: Case) -> str | None:
 
 
 def _sasl(case: Case) -> dict[str, Any] | None:
-    """Where QEMU finds what to ask viewers by SASL, and who may come in; None for all who can."""
+    """QEMU's SASL configuration, and the principals that may log in (None: all)."""
     if not case.rules.asks_by_sasl:
         return None
     return {

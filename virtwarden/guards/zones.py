@@ -1,4 +1,4 @@
-"""Each VM in its zone: a NIC is on its zone's bridge, in its zone's VLAN, or not at all."""
+"""Guard `zones`: a NIC is on its zone's bridge and in its zone's VLAN, or the VM does not start."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _serves(zone: Zone, bridge: str, nic: Nic) -> bool:
 
 
 def _bridge(case: Case, nic: Nic) -> str:
-    """The NIC's bridge as the kernel says it once there is a tap, until then as the XML does."""
+    """The NIC's bridge: from the kernel once the tap exists, before that from the XML."""
     if case.op is Op.PREPARE or not nic.tap:
         return nic.bridge
     return case.facts.bridge_of(nic.tap)
@@ -82,7 +82,7 @@ def _ambiguous(case: Case, nic: Nic, own: list[str]) -> Refusal:
 
 
 def _review_vlan(case: Case, nic: Nic, bridge: str, name: str) -> list[Refusal]:
-    """A bridge of several zones must keep them apart itself."""
+    """Refuse a bridge of several zones that does not separate their VLANs."""
     zone = case.rules.zones[name]
     shared = [other for other, each in case.rules.zones.items() if bridge in each.bridges]
     if not bridge or len(shared) < 2 or case.facts.is_vlan_aware(bridge):
@@ -115,7 +115,7 @@ def _places(zone: Zone) -> list[str]:
 
 
 def plan(case: Case) -> list[Change]:
-    """Before `network`, which lets a tap in once it is where it belongs."""
+    """Before `network`, which admits a tap once it is in its place."""
     return [*_ports(case)] if case.op is Op.START else []
 
 

@@ -34,7 +34,7 @@ def restore(
 def unenrol_copies(domain: libvirt.virDomain, paths: Paths) -> list[str]:
     """Make the domain in all of these again what it was.
 
-    Gives a sentence for each in which libvirt would not have it, with the command that mends it.
+    Gives a sentence for each in which libvirt would not have it, with the fix.
     """
     reports = []
     for what, fix, rewrite in _copies(domain, paths):

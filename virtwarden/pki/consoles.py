@@ -87,7 +87,7 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
         return _issue(above, signer, common_name, names)
     except (HostError, OSError) as error:
         if isinstance(error, HostError) and error.fix:
-            raise  # it is whole, or what mends it is known
+            raise  # it is whole, or the fix is known
         raise HostError(
             f"the console CA in {paths.console_ca} is damaged: {error}",
             fix=f"restore it, or rm -r {paths.console_ca}: the next start makes a new one, which"
