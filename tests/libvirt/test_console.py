@@ -113,7 +113,7 @@ class TestOneConsole:
 
     def test_status_tells_where_viewers_get_the_authority(self, guarded: Warden) -> None:
         said = guarded.command("status").stdout
-        assert f"authority {authority(guarded, 'web01')}" in said
+        assert f"trust the console CA: copy {authority(guarded, 'web01')} to them" in said
         assert guarded.status("evil")["console_ca"] is None
 
 
