@@ -407,6 +407,6 @@ def test_a_standing_password_is_refused_at_the_start_where_the_policy_forbids_it
     set_policy(ENFORCING)
     warden.command("enrol", "web01")
     set_policy(console('static_passwords = "deny"'))
-    assert "its display has a static password" in warden.refusal("web01")
+    assert "its VNC display has a static password" in warden.refusal("web01")
     set_policy(ENFORCING)
     warden.libvirt.start("web01")
