@@ -113,7 +113,7 @@ class TestOneConsole:
 
     def test_status_tells_where_viewers_get_the_authority(self, guarded: Warden) -> None:
         said = guarded.command("status").stdout
-        assert f"authority {authority(guarded, 'web01')}" in said
+        assert f"trust the console CA: copy {authority(guarded, 'web01')} to them" in said
         assert guarded.status("evil")["console_ca"] is None
 
 
@@ -407,6 +407,6 @@ def test_a_standing_password_is_refused_at_the_start_where_the_policy_forbids_it
     set_policy(ENFORCING)
     warden.command("enrol", "web01")
     set_policy(console('static_passwords = "deny"'))
-    assert "its display has a static password" in warden.refusal("web01")
+    assert "its VNC display has a static password" in warden.refusal("web01")
     set_policy(ENFORCING)
     warden.libvirt.start("web01")

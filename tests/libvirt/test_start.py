@@ -313,7 +313,7 @@ class TestPathsThatAreRefused:
         (images / "disk.img").hardlink_to(secret)
         before = owner(secret)
         warden.enrolled("web01", disks=[Disk(images / "disk.img", format="raw")])
-        assert "it has 2 names" in warden.refusal("web01")
+        assert "it has 2 hard links" in warden.refusal("web01")
         assert owner(secret) == before
 
     @pytest.mark.parametrize("mode", [0o777, 0o1777])

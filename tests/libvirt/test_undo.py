@@ -332,7 +332,7 @@ class TestRefusedStarts:
         """By then the user, the disks and the claims are there."""
         with damaged_authority():
             line = guest.warden.refusal(guest.name)
-        assert f"authority in {PATHS.console_ca} is damaged" in line
+        assert f"the console CA in {PATHS.console_ca} is damaged" in line
         assert guest.host() == guest.before
 
     def test_by_a_guard_once_the_tap_is_there(self, guest: Guest, faulty_hook: None) -> None:
