@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # `make help` lists the targets by who calls them: `##@` begins a group, `##` describes a target.
 
 PYTHON = /usr/bin/python3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a frame costs under each filter: frames a second out of one tap, with few taps and many.
 
 A frame goes from a tap, as though a guest had sent it, over the bridge to another port. The tap is

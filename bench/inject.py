@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How long it takes to put one VM's rules in, on a host that has those of few or of many."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Many VMs started at once: how long until all run, and that none is lost or unguarded.
 
 Each way starts the same number of VMs, one after the other way, several times.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is there in one way to start a VM, and not in another."""
 
 from __future__ import annotations

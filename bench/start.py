@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How much of a start's time is ours: `virsh start` and `destroy` of one VM, guarded in five ways.
 
 The runs are interleaved, so that whatever else the machine does hits all ways alike. Another VM

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Many taps on one bridge, as many VMs make them, for `bench.frames` and `bench.inject`."""
 
 from __future__ import annotations

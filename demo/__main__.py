@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Play every scene in a private host; 1 where a promise was not kept.
 
 With `--installed`, virt-warden is not the checkout's but the one that the host has installed.

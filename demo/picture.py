@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Play the demo in a private host and draw what a terminal shows of two scenes, as an SVG.
 
     sudo make picture

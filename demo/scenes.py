@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is shown, scene by scene; each looks at the running host and says which promises held."""
 
 from __future__ import annotations

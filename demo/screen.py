@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the demo prints: commands, what they said, and whether a promise held. 80 columns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The private host of the demo: libvirt, a bridge with somebody on it, and two VMs on one base."""
 
 from __future__ import annotations

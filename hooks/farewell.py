@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """/var/lib/virt-warden/farewell: the entry script of virtwarden/package/farewell.py."""
 
 import sys

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # virt-warden was removed while VMs ran under it. When one of them stops, this gives back what was
 # changed for it; after the last of them, it goes by itself. It keeps no VM from starting.
 farewell=/var/lib/virt-warden/farewell

@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -ISB
+# SPDX-License-Identifier: GPL-2.0-or-later
 """/etc/libvirt/hooks/qemu, and hooks/network: the entry script of virtwarden/service/ask.py.
 
 Python compiles a script each time it runs, and what it imports just once. So this is short: where

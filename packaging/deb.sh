@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # deb.sh [DIRECTORY [KIND]]: build the Debian package into build/deb, or another directory, which is
 # emptied first. KIND is dpkg-buildpackage's: binary, or full for the source package too.
 # dpkg-buildpackage wants debian/ at a root of its own.

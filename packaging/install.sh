@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Put virt-warden onto this host; or only its files into $DESTDIR, out of which the Debian package
 # is made. Nothing that an admin made is overwritten.
 set -eu

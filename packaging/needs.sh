@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Install what this Debian lacks: for virt-warden, its package and its demo; with the word "tests", for
 # its tests and its bench too; with "release" only what makes another Debian release to run them on;
 # with "piuparts" only what packaging/piuparts.sh wants beside what the package does.

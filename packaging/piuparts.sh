@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Have piuparts install, remove and purge the package on a minimal system of this Debian's release.
 # As root; `make piuparts` runs it on Debian 13. Further arguments are piuparts's.
 set -eu

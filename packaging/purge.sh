@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # Purges what a removal leaves: the VMs' users, if they own nothing any more, and virt-warden's state.
 # Says what it keeps, and why. The package's postrm contains it, so it may use only essential packages

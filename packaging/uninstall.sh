@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Removes virt-warden, installed by `make install`: first unenrols every domain. With --purge it also
 # removes users and state, like the package's purge.
 set -eu

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Run files of tests side by side, each in a process of its own, one for each CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The errors of virt-warden: one small tree, each error one line that an admin can act on."""
 
 from __future__ import annotations

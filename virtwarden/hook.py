@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Answers libvirt's hook calls, one at each step of a domain's life; https://libvirt.org/hooks.html.
 
 libvirt also calls it for its networks: `port-created` is a step of a network.

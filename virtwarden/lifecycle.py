@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which guards act at which step of a domain's life, and in which order.
 
 docs/architecture.md has the same list; a test compares the two. The caller of each function must

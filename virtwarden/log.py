@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Writes events to the systemd journal with their fields, or to syslog as one line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The paths that virt-warden uses."""
 
 from __future__ import annotations

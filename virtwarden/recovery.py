@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Undo what a crash left of domains that do not run, but never of one that is just starting.
 
 Only libvirt knows whether a domain runs, and it does not answer for a domain whose hook is working.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Words from outside, made fit to be shown."""
 
 from __future__ import annotations

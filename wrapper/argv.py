@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's command line, read as QEMU reads it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The ways in to a guest's screen: none that was not planned, each as the ticket asks."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -IS
+# SPDX-License-Identifier: GPL-2.0-or-later
 """/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the entry script of qemu_system.py.
 
 What a script says itself Python compiles each time it runs, what it imports just once. It is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which host files QEMU opens by its command line, and which of them are the domain's own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Functions of the C library that ask the kernel what Python's own modules do not ask it."""
 
 from __future__ import annotations

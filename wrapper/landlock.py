@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The sandbox: landlock(7), so that QEMU reaches what its domain needs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """This process, which becomes QEMU: whose it is, and what it hands on."""
 
 from __future__ import annotations

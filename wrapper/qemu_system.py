@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The <emulator> of an enrolled domain: finds all as the hook left it, tightens it, becomes QEMU.
 
 libvirt executes this in QEMU's place, by its entry script emulator.py, as the VM's own user.

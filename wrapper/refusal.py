@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Why a guest may not start, said in one line."""
 
 from __future__ import annotations

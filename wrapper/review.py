@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line is the one that was reviewed, and libvirt wrote it by itself."""
 
 from __future__ import annotations

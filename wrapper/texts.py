@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a text of the command line or the ticket may look like; JSON of one meaning alone."""
 
 from __future__ import annotations

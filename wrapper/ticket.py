@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The ticket is root's word on what was reviewed: only root can have written what is read here."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Put the manual pages into $DESTDIR.
 set -eu
 cd "$(dirname "$0")"

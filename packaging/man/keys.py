@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Print virt-warden.toml(5), its keys out of schema.json: `keys.py PAGE SCHEMA`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole Debian host that boots: systemd, AppArmor enforcing, a kernel and a disk of its own.
 
 A scenario reads like an admin's steps on it:

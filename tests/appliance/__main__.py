@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python3 -B -m tests.appliance` runs what CI does of these tests, with `--all` all of them.
 
 Two hosts boot at once where there are two CPUs. With `--images` nothing is run: what the tests boot

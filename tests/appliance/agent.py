@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The harness's end of the line to the agent in the appliance (rootfs/usr/local/sbin)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A guest in 512 bytes, which real firmware boots: it counts its boots on its own disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The appliance's disk, made once for each recipe and kept in build/appliance."""
 
 from __future__ import annotations

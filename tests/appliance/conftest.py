@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the scenarios share: hosts with and without virt-warden. See the package's docstring."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The machine that the appliance boots on: emulated wholly, so that it needs no /dev/kvm."""
 
 from __future__ import annotations

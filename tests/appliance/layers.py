@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The appliance with virt-warden: installed by apt, on the running host, as its admin does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A VM with a real Linux in it, which does what is typed at its serial console."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A booted appliance, as its admin and the one at its power switch see it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the appliance is made of."""
 
 from __future__ import annotations

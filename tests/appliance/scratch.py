@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Directories in memory, for what lasts no longer than the process that works with it."""
 
 from __future__ import annotations

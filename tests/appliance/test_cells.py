@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """VMs on a host with our package: their own user and their own AppArmor label at once."""
 
 from __future__ import annotations

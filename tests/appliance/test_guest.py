@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A real guest kernel, and what it sends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The harness keeps its promises: what the scenarios stand on."""
 
 from __future__ import annotations

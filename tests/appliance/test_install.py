@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An admin's way with the package: install it, upgrade, remove and purge it, with VMs running."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What admins do with VMs works with virt-warden as it does without, and AppArmor sees no harm."""
 
 from __future__ import annotations

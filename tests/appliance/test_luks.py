@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Encrypted disks with the kernel's own dm-crypt, udev, LVM, AppArmor and a TPM2."""
 
 from __future__ import annotations

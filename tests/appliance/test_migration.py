@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A running VM moves from one guarded host to another, with its disk."""
 
 from __future__ import annotations

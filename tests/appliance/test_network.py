@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's own network: what `network render` writes boots into what `network check` wants."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host with SELinux in AppArmor's place: first permissive, as Debian sets it up, then enforcing.
 
 What an admin does in between is what docs/selinux.md says.

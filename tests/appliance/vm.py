@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain on an appliance: the steps of its life, and what holds of it at each of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Hosts of which the reports of failures tell, as long as they run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`make chaos`: deeds by chance, several at once, and what is left when all of it is over.
 
 What is done follows from the seed; how it interleaves does not.

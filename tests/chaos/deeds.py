@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the chaos does: each deed is a function of the host and of chance, and may fail."""
 
 from __future__ import annotations

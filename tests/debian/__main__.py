@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python3 -B -m tests.debian RELEASE COMMAND ARGUMENT…` runs COMMAND on that release of Debian.
 
 The release lies in build/debian; what is installed there stays there for the next time. COMMAND

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Directories that are made once and kept below build, for whoever asks next."""
 
 from __future__ import annotations

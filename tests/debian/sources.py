@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where this machine's apt gets Debian from, so that the appliance is made from the same place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The policy: whatever stands in it, there are rules or a list of complaints with their lines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook's XML: whatever comes, there is a Domain or one line that says why there is none."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A process that was taken over: it makes the system calls that an attacker inside it would make.
 
 Root stops it by ptrace(2) and has it execute a `syscall` instruction of its own, with arguments of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A certificate authority for tests, in a directory laid out as QEMU's tls-creds-x509 wants it."""
 
 from __future__ import annotations

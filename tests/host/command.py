@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one way in which the private host's helpers run a command."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The console service without systemd as process 1, and the accounts of those who ask it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain's XML, with nothing in it but what the test asks for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt tells of its domains, as it tells it."""
 
 from __future__ import annotations

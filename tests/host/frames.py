@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ethernet frames, in bytes."""
 
 from __future__ import annotations

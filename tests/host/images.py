@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Disk images, small and sparse."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden itself, installed in the private host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A Kerberos realm in the private host: a KDC, the service vnc, and people who have tickets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where keys come from, in the private host: a Tang server, a TPM2, a person who is asked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A libvirtd of our own, with the virtlogd that it needs."""
 
 from __future__ import annotations

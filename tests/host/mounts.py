@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The file systems of a private host: all that was there can be read, nothing of it is written."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Run a command in a private host: its own mounts, processes, network, IPC and host name.
 
 Three processes stand between the caller and the command:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A bridge, and a neighbour on it who sends and listens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A client's side of SASL: SCRAM-SHA-256 (RFC 5802, RFC 7677), and Kerberos (RFC 4752)."""
 
 from __future__ import annotations

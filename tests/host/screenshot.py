@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a viewer sees, as a picture.
 
     python3 -B -m tests.host -- python3 -B -m tests.host.screenshot docs/console.png

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden.service as systemd would run it, with what its unit leaves it of root's power."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A system log that a test can read: whatever a process sends to /dev/log."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The guest's side of a tap: send a frame as though the guest had."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What can be left behind on a host, to be compared before and after."""
 
 from __future__ import annotations

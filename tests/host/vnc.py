@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A small VNC client: what a server offers, and whether it lets one in (RFC 6143, VeNCrypt).
 
 A `host` that begins with a slash is a Unix socket, which has no port.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A small WebSocket client (RFC 6455), which carries bytes as a socket does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python3 -B -m tests.libvirt` runs these tests, a file in a private host, a host for each CPU.
 
 Most of a start is spent waiting for one process after another, so that two hosts at once take

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 r"""What the tests share: one libvirtd for all of them; a bridge and a system log for each.
 
 Run from the checkout's root, as root:

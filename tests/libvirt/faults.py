@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Crashes on demand: a hook that is killed as soon as it has come to a chosen step.
 
 The fuse is a file, since a start and a stop are the work of several processes.

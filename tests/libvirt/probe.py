@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -IS
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Executed by the wrapper in QEMU's place: tries what a QEMU that was taken over would.
 
 On stdin is a JSON list of tries; it prints a JSON list of how each ended: "" where it worked.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host as it is at one moment, in so far as a change of virt-warden's could alter it."""
 
 from __future__ import annotations

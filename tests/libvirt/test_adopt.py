@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks`: volumes made and filled, without losing a byte, whenever it is killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit of a real host with real domains."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`make bench` measures what it says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every kind of change, done for real and undone, with a crash at any moment in between."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden's commands, as an admin uses them on a host with domains of all kinds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A VM's console lets those in who have its password, over TLS, and nobody else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The demo says what it sees: each scene, where its promise is broken on purpose, says so."""
 
 from __future__ import annotations

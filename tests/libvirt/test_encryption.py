@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What counts as encrypted, what is refused where all must be, and QEMU's own LUKS."""
 
 from __future__ import annotations

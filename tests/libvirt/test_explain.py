@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden explain` tells what a start would do, and does nothing."""
 
 from __future__ import annotations

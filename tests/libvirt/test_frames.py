@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One suite of real frames for all backends: what each promise lets through a tap, and what not.
 
 A tap on a bridge, with no VM at it: the frames are what its guest might send.

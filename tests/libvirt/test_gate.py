@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """No tap of a guarded domain carries a frame unfiltered, however it came to be."""
 
 from __future__ import annotations

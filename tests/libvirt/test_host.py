@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The private host keeps its promises, and its helpers do what they say."""
 
 from __future__ import annotations

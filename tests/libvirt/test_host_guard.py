@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What of the host a domain's XML may name, on a libvirt that gives away what it is told to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`make install` and `make uninstall` on a host that is not ready for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every place that a key can be in, for real, and that it is to be found nowhere else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt can do with a domain besides start and destroy, and what then holds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A release whose tools list rules in other words breaks no promise, and hides no broken one.
 
 nftables 1.1 and ebtables 1.8.11 list some of ours in other words than 1.0.6 and 1.8.9 do: these

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Encrypted disks under guard: open while their VM runs, to it alone, and closed whatever happens.
 
 The kernel's decryption is a stand-in here (tests/host/mapper); tests/appliance has the real one.

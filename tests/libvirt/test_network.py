@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a VM sends under another's name does not get past its tap; what it sends honestly does."""
 
 from __future__ import annotations

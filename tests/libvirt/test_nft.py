@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """nft's library as one process keeps it: it knows nothing but what the kernel has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The two authorities: what others' tools say of them, and what a revocation closes."""
 
 from __future__ import annotations

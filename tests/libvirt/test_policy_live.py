@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the policy says holds for real starts, broken policies and forged ones included."""
 
 from __future__ import annotations

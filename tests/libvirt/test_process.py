@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What holds a VM's process beside the sandbox, which is off here: its user, its limits, seccomp.
 
 Tried as the VM's user, and from within its own QEMU.

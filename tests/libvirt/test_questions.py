@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`explain`, `audit`, `check` and `status` answer, and change nothing on the disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Remote administration: what the check finds, and each way in set up, used, and taken back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An outside command ends, is ended, or was never there; and what is said of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The Landlock sandbox: what a QEMU that was taken over reaches, asked from inside it.
 
 The wrapper is executed as libvirt executes it, with the ticket of a running domain, but for the

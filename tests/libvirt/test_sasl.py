@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Viewers who are asked by SASL: by a ticket with a name and a long password, or by Kerberos."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden.service: whatever is defined comes under guard with nobody doing anything."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook answered by the service: the same result, never both, whoever dies or lies."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virsh start` under guard: each VM its own user, its own files, and nothing left afterwards."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """All taps' chains are in one table of nft's, and each tap's come and go by themselves."""
 
 from __future__ import annotations

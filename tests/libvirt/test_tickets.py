@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A ticket lets one viewer look at one console, once, for those whom the policy names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever is killed, at whatever moment: in the end the host is what it was before the start."""
 
 from __future__ import annotations

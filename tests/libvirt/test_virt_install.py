@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden virt-install`: guarded from the first boot on, in both phases of an installation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A console's port is reached from the policy's workstations, and from nowhere else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each VM in its zone, for real: on the right bridge, and out of its like's reach where asked."""
 
 from __future__ import annotations

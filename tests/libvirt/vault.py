@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain whose disk is encrypted, as its admin sees it."""
 
 from __future__ import annotations

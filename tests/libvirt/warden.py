@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden as its admin sees it: policy, command, domains."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wire from a running VM's tap to a neighbour on its bridge."""
 
 from __future__ import annotations

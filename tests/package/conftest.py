@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 r"""What the tests of the Debian package share: it is built once, and no test leaves it installed.
 
 Run from the checkout's root, as root:

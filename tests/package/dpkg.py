@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package and dpkg, as an admin uses them."""
 
 from __future__ import annotations

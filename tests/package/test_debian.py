@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What Debian asks of a package: two builds are one, lintian, and a test of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a former version wrote down, this one undoes: kept as it was written, never made anew.
 
 `state-0.1.0` is /var/lib/virt-warden while a domain ran on an overlay, a disk, a shared base, a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`make install` and `make uninstall` do what the package does, by the same scripts."""
 
 from __future__ import annotations

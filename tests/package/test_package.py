@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Installed, upgraded, removed and purged by dpkg, with VMs running: nothing is left broken."""
 
 from __future__ import annotations

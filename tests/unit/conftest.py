@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What holds for every unit test: it is pure, and starts no process unless it says so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host that is made of values: what guards may ask of it, answered out of memory."""
 
 from __future__ import annotations

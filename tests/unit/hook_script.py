@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook that libvirt calls, a program of its own, beside a service and a host of the test's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every place of libvirt's own schema of a domain where a text or an attribute can stand."""
 
 from __future__ import annotations

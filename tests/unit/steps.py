@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A kind of change that alters nothing but a list, for tests of what does and undoes changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is asked of a file's ACL while another process changes it."""
 
 from __future__ import annotations

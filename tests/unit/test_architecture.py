@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What docs/architecture.md tells is what the code does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit: what each check finds in a host of its own, and what the reports tell of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the audit says of certificates: good ones, and each way in which one is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the audit says of a domain: of its disks while it is off, of its console, of its walls."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit's titles say what is so: a bad item never shows the title of a good one."""
 
 from __future__ import annotations

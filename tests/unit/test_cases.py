@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain as it would be at its next start, which first undoes what a killed one left."""
 
 from __future__ import annotations

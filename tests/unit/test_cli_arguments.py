@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line of `virt-warden`: what is asked of which module, and what comes of misuse."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A sandbox of Landlock takes the place of sVirt, wherever sVirt holds nobody."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who asks for a console, how often, and what is said; test_tickets.py does it for real."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the documents say can be followed: links, commands, targets, tests."""
 
 from __future__ import annotations

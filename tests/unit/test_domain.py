@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is read of a domain's XML: each field by an example, and no harm by hostile XML."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Enrolment: what is done to a domain's XML, and that it is given back as it was."""
 
 from __future__ import annotations

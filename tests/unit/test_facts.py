@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What this very host answers: without a trace of the question."""
 
 from __future__ import annotations

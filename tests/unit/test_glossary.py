@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The documents keep to docs/glossary.md: one word for one thing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Golden plans: what a start would do, for domains as libvirt 9.0 gave them to the hook.
 
 golden/xml/NAME.OP.xml: the hook's stdin; golden/SCENARIO.txt: the policy, and what comes of it at

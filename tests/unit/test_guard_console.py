@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The console guard: who gets to see the screen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host guard: what of the host a domain's XML may name, and what it may not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The identity guard: whose user a domain may run as."""
 
 from __future__ import annotations

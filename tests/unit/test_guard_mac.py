@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The mac guard: a label of its own, where AppArmor or SELinux is there to hold a VM to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The network guard: no NIC sends unfiltered unless the policy says so."""
 
 from __future__ import annotations

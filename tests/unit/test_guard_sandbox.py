@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The sandbox guard: the wrapper starts QEMU, and nothing was slipped into its arguments."""
 
 from __future__ import annotations

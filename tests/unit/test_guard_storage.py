@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The storage guard: which files a domain may have, and what becomes of them."""
 
 from __future__ import annotations

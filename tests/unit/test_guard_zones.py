@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The zones guard: a NIC is in its domain's zone, or the domain does not start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook: every call that libvirt makes, and what comes back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook where the service does not answer: it does the work by itself, or says why not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """No place of a domain's XML in which libvirt takes a path of the host is overlooked.
 
 libvirt's own schema says which those are. What is seen here is refused by the host guard, unless

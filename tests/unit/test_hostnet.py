@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's own network: what `network check` finds wrong, what the audit makes of that, and what
 `network render` writes."""
 

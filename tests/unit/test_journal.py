@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The journal: written before the act, walked backwards, and never lost for one failure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The lifecycle: which guards are asked, in which order, and what a refusal or a failure means."""
 
 from __future__ import annotations

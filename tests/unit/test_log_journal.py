@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is logged: fields in the journal, one line in syslog, nothing that breaks out of either."""
 
 from __future__ import annotations

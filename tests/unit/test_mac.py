@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What SELinux tells of itself, by its files."""
 
 from __future__ import annotations

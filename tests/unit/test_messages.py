@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What admins read: errors and log lines stay lines, whatever was put into them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """nft's library, where the kernel gives it no socket."""
 
 from __future__ import annotations

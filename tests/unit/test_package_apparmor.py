@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One line in each of AppArmor's local files, and just that line taken out again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What stays for VMs that run when virt-warden is removed stays as long as it must, no longer."""
 
 from __future__ import annotations

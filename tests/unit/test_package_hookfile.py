@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook is put where libvirt finds it, and what is an admin's is never touched."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Our hooks under SELinux: labelled as its policy says, once it knows us; its admin told how."""
 
 from __future__ import annotations

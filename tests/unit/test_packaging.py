@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the package says agrees with the code: versions, dependencies, manual, completion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """VNC's passwords: those that are made, and those that somebody chose."""
 
 from __future__ import annotations

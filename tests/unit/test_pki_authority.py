@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An authority's directory after a kill: the next one who writes there clears away what it left."""
 
 from __future__ import annotations

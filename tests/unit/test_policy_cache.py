@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The compiled policy is used where it is ours and fresh, and otherwise as if it were not there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the files say becomes the policy, or a line for each thing that is wrong with them."""
 
 from __future__ import annotations

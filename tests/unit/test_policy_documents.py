@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is told of the policy agrees: the schema, policy.toml, the examples and the reference."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which line each key of a TOML file came from."""
 
 from __future__ import annotations

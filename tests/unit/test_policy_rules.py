@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which domains are managed, and which rules come out for a name."""
 
 from __future__ import annotations

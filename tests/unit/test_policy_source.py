@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A policy file is read only where nobody but its owner could have written it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tests' own guard: no process is started by a test that does not say so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each domain is seen to once, whatever libvirt makes of it, and complained of once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hook and the service never act both, and one of them always does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Many starts at once take turns, and none ever depends on getting one."""
 
 from __future__ import annotations

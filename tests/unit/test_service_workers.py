@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """No two calls share a process at a time, and none is lost with a process that dies."""
 
 from __future__ import annotations

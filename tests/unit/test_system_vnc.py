@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Connecting to a VNC server that may be anybody's."""
 
 from __future__ import annotations

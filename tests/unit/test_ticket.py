@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The ticket: that the wrapper can read what the hook writes, and finds in it what was planned."""
 
 from __future__ import annotations

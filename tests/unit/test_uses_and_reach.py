@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a domain does with each file of the host, and who could get in the way."""
 
 from __future__ import annotations

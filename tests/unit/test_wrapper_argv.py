@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wrapper's judgement of QEMU's command line, on command lines that libvirt 9.0 really wrote.
 
 fixtures/argv-*.json: what libvirt executed, and the part of the ticket that its XML leads to.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The sandbox on kernels of every age: what the wrapper asks for, and does where there is none."""
 
 from __future__ import annotations

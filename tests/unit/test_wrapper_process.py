@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wrapper as libvirt runs it: as a VM's user, in a mount namespace with a /run of its own."""
 
 from __future__ import annotations

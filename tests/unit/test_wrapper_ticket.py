@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the wrapper believes: a ticket that root alone can have written, in the VM's own process."""
 
 from __future__ import annotations

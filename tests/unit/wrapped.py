@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wrapper's files, which import each other by their bare names as they do where they lie."""
 
 from __future__ import annotations

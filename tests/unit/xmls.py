@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Domains' XML for tests, with nothing in it but what the test asks for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A disk in the clear is moved into a LUKS container, in steps that a kill cannot undo.
 
 What was reached is on the disk (luks/adoption.py) before the next step begins. Until the copy is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A disk is copied into its open container, and compared with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The former disk of an adoption: in the clear until it is overwritten, and then gone for good."""
 
 from __future__ import annotations

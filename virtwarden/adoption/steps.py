@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The steps of an adoption, each begun only when the one before it is written down."""
 
 from __future__ import annotations

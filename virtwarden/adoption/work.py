@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Work on one disk at a time, and what a killed run left of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How the host and each VM stand against the threat model, item by item (docs/audit.md).
 
 A check is a function that gives an Item for each thing that it looked at, good or bad; collect.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """This host's certificates: do they exist, are they strong and valid, who can read their keys."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one list of what is looked at, and the domains that it is looked at for."""
 
 from __future__ import annotations

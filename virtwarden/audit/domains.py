@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each VM: whether it is in its cell, and what the policy leaves open for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The events of virt-warden.log, read out of the systemd journal."""
 
 from __future__ import annotations

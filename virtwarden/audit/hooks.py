@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """virt-warden's own hooks: without them nothing of it is asked."""
 
 from __future__ import annotations

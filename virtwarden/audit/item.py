@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One thing that was looked at."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's kernel: mitigations, mandatory access control, and what users can see and do."""
 
 from __future__ import annotations

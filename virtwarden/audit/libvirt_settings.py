@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's own configuration: what in it undoes a protection."""
 
 from __future__ import annotations

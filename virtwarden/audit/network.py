@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's own network: what `virt-warden network check` finds, as items."""
 
 from __future__ import annotations

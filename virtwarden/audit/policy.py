@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The policy itself: whether what it says comes true; `virt-warden check` tells the same."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How one domain's QEMU is confined, in the words of proc(5)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Remote administration of libvirt, item by item."""
 
 from __future__ import annotations

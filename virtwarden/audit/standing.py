@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How one domain stands, asked of the kernel anew."""
 
 from __future__ import annotations

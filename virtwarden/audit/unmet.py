@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the policy says that does not come true on this host, beside the refusals of the guards."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pending security updates of QEMU, libvirt, the kernel and virt-warden."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Waivers: bad items that the policy accepts, each for a reason and until a day."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """All kinds of changes, by the names that journals use."""
 
 from __future__ import annotations

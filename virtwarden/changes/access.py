@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Changes to the owner, mode and ACL of a file that only one domain uses."""
 
 from __future__ import annotations

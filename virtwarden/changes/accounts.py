@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Changes to the host's users and their processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interface of a change: a value that can be described, stored, applied and undone."""
 
 from __future__ import annotations

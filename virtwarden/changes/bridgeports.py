@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The change that keeps a tap in its zone on a bridge of several zones."""
 
 from __future__ import annotations

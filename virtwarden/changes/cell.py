@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Changes in a domain's cell directory, which its wrapper and its QEMU read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which running domain uses which file, so that no two domains write to the same file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The changes that filter a domain's frames."""
 
 from __future__ import annotations

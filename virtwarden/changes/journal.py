@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The journal: records each change of a domain before it is made. Only this calls apply and undo.
 
 `prepare` and `release` run in different processes, and each can be killed. So what must be undone

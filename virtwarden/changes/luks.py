@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Changes that open a disk's LUKS container while its domain runs."""
 
 from __future__ import annotations

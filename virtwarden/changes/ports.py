@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The change that limits a console's ports to workstations."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Changes to files that several domains use, which no domain's user may own."""
 
 from __future__ import annotations

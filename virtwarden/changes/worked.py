@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which firewall tools have worked since the boot: to try one at each start would take 10 ms.
 
 A change that laid rules with a tool notes that it works. The note counts for that very program.

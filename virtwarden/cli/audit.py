@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden audit`: how the host and every VM stand against the threat model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden check`: what the policy asks for that this host, or a domain on it, cannot keep."""
 
 from __future__ import annotations

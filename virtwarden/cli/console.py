@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden console`: a password for one look at a domain's console.
 
 For anybody: the console service, which is root, says who may. Nothing here needs libvirt.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden enrol`: domains come under guard."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden explain`: the rules that came out, where each is from, what a start would do."""
 
 from __future__ import annotations

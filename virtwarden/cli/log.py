@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden log`: what befell a domain's cell, out of the systemd journal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The `virt-warden` command: what can be asked of it, and which module answers."""
 
 from __future__ import annotations

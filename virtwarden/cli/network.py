@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden network`: the gate and the filters, and the network of the host itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden package`: what the Debian package's scripts, and `make install`, have done."""
 
 from __future__ import annotations

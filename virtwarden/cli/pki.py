@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden pki`: the two authorities, what they issue, and what they take back."""
 
 from __future__ import annotations

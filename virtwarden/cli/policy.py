@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden policy`: what is wrong with the policy files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden recover`: undo what a crash, a power cut or a failed undo left behind."""
 
 from __future__ import annotations

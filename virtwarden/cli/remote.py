@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden remote`: how libvirt is managed from elsewhere, and how that is set up."""
 
 from __future__ import annotations

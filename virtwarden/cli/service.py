@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden service`: what virt-warden.service runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden status`: how each domain stands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden unenrol`: domains come out from under guard, and are again what they were."""
 
 from __future__ import annotations

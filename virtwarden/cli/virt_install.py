@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden virt-install`: virt-install(1), whose domains are under guard from the first boot.
 
 virt-install starts a new domain before libvirt keeps any XML of it (virDomainCreateXML), and keeps

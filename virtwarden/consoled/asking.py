@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The operator's end: a ticket is asked for, and a viewer is given what it needs of it."""
 
 from __future__ import annotations

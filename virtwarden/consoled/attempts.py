@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Attempts that fail are slowed down: after a few, each next one must wait twice as long."""
 
 from __future__ import annotations

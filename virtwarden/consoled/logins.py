@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How QEMU is told who may see a console: by VNC's own password, or by SASL."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who asks for a console, that it is them, and whether the policy lets them see it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the two ends of the console service's socket say: JSON, an object a line.
 
 The operator: {"domain": NAME}. The service: {"ask": "password"}, which is answered by {"password":

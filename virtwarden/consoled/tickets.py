@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The console service: one operator at a time, in a process of its own, as root.
 
 systemd starts it for each connection (packaging/systemd/virt-warden-console.socket). It gives out

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who comes in by a ticket: it is for one viewer, and for none after the next ticket."""
 
 from __future__ import annotations

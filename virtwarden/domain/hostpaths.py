@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where in a domain's XML a path of the host may stand: everywhere but in the free texts.
 
 libvirt learns new elements with each release, and each may name a file. So what is listed here is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain as libvirt's XML describes it: declared field by field, each with its XPath.
 
 Reference: https://libvirt.org/formatdomain.html

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A NIC that libvirt is about to put on one of its networks, as the `network` hook is told of it.
 
 Reference: https://libvirt.org/formatnetworkport.html

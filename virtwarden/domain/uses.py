@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host files that a domain names, and what it does with each."""
 
 from __future__ import annotations

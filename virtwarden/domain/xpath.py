@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Classes that say of each field where in the XML it stands, by an XPath, and are read from there.
 
 What is read is what libvirt would read: nothing is trimmed, since a file whose name ends in a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a disk is based on, spelled out in the domain's XML, and taken out of it again.
 
 Where the XML does not say, libvirt believes the image's header at each start, and whoever took

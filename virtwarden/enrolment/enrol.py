@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain's XML, made ready for virt-warden, and made again what it was.
 
 libvirt reads neither the user nor the emulator nor the labels of images from a hook: they must

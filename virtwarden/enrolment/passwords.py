@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """VNC's passwords, of which eight characters count and no more (RFC 6143, 7.2.2).
 
 None of them is ever part of a message.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Altering an XML tree so that taking an alteration back leaves it byte for byte as it was.
 
 lxml keeps the white space after an element with the element; here it stays where it is.

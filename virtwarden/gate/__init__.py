@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The gate, and the filters of taps: whose frames may pass this host's bridges.
 
 The gate is up while any guarded domain runs. It shuts out every tap that is not admitted. A guarded

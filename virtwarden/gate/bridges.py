@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Keep bridges from learning addresses from frames that they do not forward, such as LLDP.
 
 No filter of a bridge sees LLDP. With a forged sender it would attract another VM's frames. This is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Foreign taps: those of VPNs and of other hypervisors; also taps of unguarded domains."""
 
 from __future__ import annotations

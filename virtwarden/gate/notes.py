@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Notes on disk about the gate and the filters, which every process can read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interface of a guard: it reviews a domain, plans changes, and checks its promise."""
 
 from __future__ import annotations

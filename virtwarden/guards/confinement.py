@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which files and ports a domain's QEMU needs: the wrapper limits it to these with Landlock.
 
 landlock(7). Landlock is used only without sVirt. Under AppArmor or SELinux libvirt confines QEMU

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `console`: only viewers with the password see a VM's console, over TLS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the running VNC servers of a domain offer a viewer, against what the policy asks for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Viewers who are asked by SASL: what speaks against it, and what QEMU needs for it."""
 
 from __future__ import annotations

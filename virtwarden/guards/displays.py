@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain's displays, as far as they are known at a step."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `encryption`: if the policy says so, a VM's disks and memory are stored only encrypted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What guards may ask of the host.
 
 Each answer is about the host as it is now, and changes nothing: not the kernel, not the disk.

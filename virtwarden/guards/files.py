@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The review of a host file that a domain uses, for all guards."""
 
 from __future__ import annotations

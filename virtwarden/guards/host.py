@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `host`: a VM reaches no device, file or socket of the host that no other guard reviews.
 
 libvirt gives everything that the XML names to the domain's user, opens some of it as root, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `identity`: each VM's QEMU runs as its own user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `luks`: a VM's LUKS containers are open only while it runs, and only to its user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `mac`: under AppArmor or SELinux a VM's process and images have their own sVirt label."""
 
 from __future__ import annotations

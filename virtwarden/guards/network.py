@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `network`: a VM sends only with its own addresses; its tap drops forged frames."""
 
 from __future__ import annotations

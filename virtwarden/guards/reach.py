@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a user needs to reach a file, and who could swap the file on the way there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `sandbox`: only the wrapper starts QEMU, with no argument that was not planned."""
 
 from __future__ import annotations

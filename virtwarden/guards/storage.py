@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `storage`: only a VM's own user opens its files, and no VM's user owns a shared file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The start ticket: what was reviewed and what the wrapper must do. Only root can write it.
 
 The wrapper, which imports nothing of this package, reads it: wrapper/ticket.py.

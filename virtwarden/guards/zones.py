@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `zones`: a NIC is on its zone's bridge and in its zone's VLAN, or the VM does not start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is wrong with the host's network: pure, from the plan and what was seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host itself: on no zone's network, and reached by its management interface alone."""
 
 from __future__ import annotations

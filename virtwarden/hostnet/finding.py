@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One thing that is wrong with the host's network."""
 
 from __future__ import annotations

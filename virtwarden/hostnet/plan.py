@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the policy says of the host's network, with what follows from it."""
 
 from __future__ import annotations

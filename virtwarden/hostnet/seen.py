@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's network as the kernel has it (ip(8), bridge(8), ss(8), sysctl(8))."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The bond: two or more interfaces, watched, one of which carries the frames of all zones."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The zones' bridges: each has its VLAN of the bond, and nothing else comes to it but VMs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Admits NICs that were attached to a running domain, of which libvirt told no hook."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A domain, the rules that hold for it and the host, put together for a command."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A connection to the host's libvirt, and its domains. The hook must not call libvirt."""
 
 from __future__ import annotations

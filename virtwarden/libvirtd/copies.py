@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt keeps of a domain: its XML, which managed saves, snapshots and checkpoints hold too.
 
 libvirt starts a domain out of a managed save and of snapshots, with the wrapper and the user that

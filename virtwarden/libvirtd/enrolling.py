@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Domains are enrolled, as an admin asks for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Domains are enrolled on their way to libvirt, whichever program in this process makes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Commands to the QEMU of a running domain (QMP), by way of libvirt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates of running consoles are renewed under the running VM, before they run out."""
 
 from __future__ import annotations

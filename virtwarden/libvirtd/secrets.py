@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's own secrets: the keys of disks that QEMU decrypts.
 
 QEMU's own LUKS (https://libvirt.org/formatstorageencryption.html) takes its key from libvirt's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Domains come out from under guard, as an admin asks for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How far a disk in the clear has come on its way into a LUKS container, as it is on the disk."""
 
 from __future__ import annotations

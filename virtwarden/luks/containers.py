@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which of a domain's disks are LUKS containers that virt-warden opens, and under which names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A new LUKS container for a disk of a domain, by what the policy says of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How whoever runs a command is told and asked while it is at work."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a domain's encrypted disks stand, asked of the kernel anew."""
 
 from __future__ import annotations

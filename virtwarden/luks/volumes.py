@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """New LUKS containers: room for them, keys, and a recovery passphrase."""
 
 from __future__ import annotations

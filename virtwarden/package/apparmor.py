@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The lines that let a wrapper run under libvirt's AppArmor profiles, where these include them.
 
 That is a file in local/, which Debian's libvirt makes empty and which belongs to no package: one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's daemons, seen from outside: whether they run, and that they look for hooks again.
 
 By their pid files and not by systemd: a host may have another init, or none.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What stays on the host when virt-warden is removed while domains run under it.
 
 What was done for them must be undone when they stop, by a hook, as ever; and what libvirt saves of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Our hooks' places among libvirt's: an admin's own hook is never touched.
 
 libvirt runs `hooks/qemu` and, since 6.5, every executable in `hooks/qemu.d`, for domains, and

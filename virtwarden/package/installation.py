@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What installation does to a host, beyond placing files."""
 
 from __future__ import annotations

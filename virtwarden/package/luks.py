@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How encrypted disks are opened once nothing of virt-warden is there to do it."""
 
 from __future__ import annotations

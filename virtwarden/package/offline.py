@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Domains unenrolled in libvirt's own files, where no libvirt runs that could be asked to.
 
 libvirt reads these files when it starts and at no other time; while it runs, they must not be

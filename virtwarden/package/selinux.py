@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """SELinux's labels on our hooks, and whether its policy knows us.
 
 What is written anew has its directory's label, by which libvirt may not execute it. The policy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An authority: its certificate, what it issued, and what of that it took back."""
 
 from __future__ import annotations

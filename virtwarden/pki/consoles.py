@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The consoles' authority: a signer below it makes each VM's certificate, with nobody to ask.
 
 The authority's key may have a passphrase; the signer's is sealed to this host, and unsealed into

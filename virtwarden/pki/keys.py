@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How an authority's key rests: behind a passphrase, in an NSS database, or sealed to this host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where libvirt looks for the certificates of its remote connections.
 
 https://libvirt.org/kbase/tlscerts.html; virt-pki-validate(1) compares the modes with its own.

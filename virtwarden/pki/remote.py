@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates of libvirt's remote connections: this host's own, and those of admins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The policy: what the admin says, compiled once, and looked up at each step of a domain's life."""
 
 from __future__ import annotations

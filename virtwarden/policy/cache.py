@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The compiled policy in /run: believed only where nobody else could have written it.
 
 Its key is what identifies each file that it was made of, so that any edit, any file that comes or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Policy files to one Policy: each parsed, validated and traced, then laid one over the other."""
 
 from __future__ import annotations

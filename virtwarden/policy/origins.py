@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which line of a TOML file each key was set on, without a second TOML parser.
 
 tomllib keeps no lines. But a statement is the shortest run of lines, from where the last one ended,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A policy as JSON can hold it, and back; nothing is believed of what comes back.
 
 How a value of TOML or JSON becomes one of Rules follows from what the schema declares of its key.

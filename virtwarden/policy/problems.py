@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is wrong with a policy: all of it at once, a line each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is wrong with a policy as a whole: names of nothing, zones that cannot be told apart."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the policy says of a domain, and which line of which file says so."""
 
 from __future__ import annotations

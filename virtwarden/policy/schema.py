@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """schema.json: the one place where keys, their values and their defaults are said."""
 
 from __future__ import annotations

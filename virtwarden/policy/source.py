@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The files that make up the policy: which there are, in which order, and what is in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Reads a file that nobody but its owner could have written, or says why it may not be believed.
 
 Group and world must not be able to write: where a file has an ACL, the group bits of its mode are

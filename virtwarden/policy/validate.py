@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is wrong with one policy file, in words: by the schema, and by what a schema cannot say."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemons by which libvirt is reached from elsewhere, and how each is configured.
 
 https://libvirt.org/daemons.html: one libvirtd, or virtproxyd before the modular ones.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files of the host that a recipe writes: shown first, kept as they were, put back on demand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What to write for each of the three ways to manage this host from elsewhere."""
 
 from __future__ import annotations

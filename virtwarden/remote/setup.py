@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A recipe is followed, and taken back."""
 
 from __future__ import annotations

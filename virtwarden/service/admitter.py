@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Admits the taps of NICs that were attached to running domains, and foreign taps.
 
 The gate shuts them out whether or not this runs: here it is only seen to that an admin does not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One call of the hook, answered; ask.py is the hook's side, wire.py how they speak."""
 
 from __future__ import annotations

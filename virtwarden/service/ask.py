@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One call of libvirt's hook: asked of virt-warden.service, or else done without it.
 
 hooks/qemu.py calls it. libvirt waits for this three times in each start, and for Python to start

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What virt-warden.service does with a domain: it enrols it, or forgets it, as its state asks for.
 
 Nothing here remembers what a domain was: each look finds out anew what is to be done, so that an

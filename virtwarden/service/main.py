@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The service's first process: accepts calls of the hook, and sees to the others."""
 
 from __future__ import annotations

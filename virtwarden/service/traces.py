@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What libvirt leaves in the file system, and tells nobody of."""
 
 from __future__ import annotations

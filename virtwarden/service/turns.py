@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where many domains start at once they take turns, and all of them run sooner.
 
 A start is work for every CPU: twenty that take the caches away from each other take longer than

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Import, compile and load all that answering a hook may take, so that no call pays for it.
 
 It also holds the service to one version of the code: what an upgrade puts in the place of our

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Listens to libvirt, and has the domains that something happened to seen to.
 
 What is heard while libvirt speaks is only noted; libvirt is asked when it has done.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How the installed hook and virt-warden.service speak with each other.
 
     hook                                     service

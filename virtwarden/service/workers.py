@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The processes that answer the hook's calls, one call at a time each.
 
 Calls come at once, and one may wait long, so no two share a process at a time. A process that is

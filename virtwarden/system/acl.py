@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The POSIX access ACL of an open file, which may be open by O_PATH alone; acl(5)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The content of a disk image, as its guest sees it, whatever its format."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Linux bridges and their ports (ip-link(8), bridge(8))."""
 
 from __future__ import annotations

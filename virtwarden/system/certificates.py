@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """X.509: authorities, server and client certificates, revocation lists (RFC 5280).
 
 All keys are ECDSA on P-256. The time that importing cryptography takes is paid by those alone who

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """libvirt's configuration files, read by Augeas with the lenses that libvirt ships."""
 
 from __future__ import annotations

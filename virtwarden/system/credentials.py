@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Secrets at rest, sealed to this host by systemd-creds(1): by its TPM2 where it has one."""
 
 from __future__ import annotations

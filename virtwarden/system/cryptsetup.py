@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """LUKS containers, by cryptsetup(8). A key goes in through a pipe, never by an argument."""
 
 from __future__ import annotations

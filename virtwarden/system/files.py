@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files, reached so that nobody can swap a step of the path under our feet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a disk image says of itself, by qemu-img."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Keys of encrypted disks: where each comes from, and how it is got without leaving a trace.
 
 A key lives in this process's memory and in pipes, and nowhere else.

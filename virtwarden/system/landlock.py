@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Landlock, as the running kernel has it; landlock(7)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Mandatory access control, as the kernel has it: AppArmor or SELinux."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's device mapper as the kernel shows it: which maps there are and what each lies on."""
 
 from __future__ import annotations

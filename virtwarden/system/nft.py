@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """nftables, by nft's own library: it takes nft's words, and costs no process (libnftables(3))."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A key and its certificate in an NSS database: certutil(1), pk12util(1), of libnss3-tools.
 
 Passphrases go in through pipes. What moves in and out is PKCS #12 (RFC 7292) under that same

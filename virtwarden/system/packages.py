@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Debian's packages: which updates wait, by python3-apt, and which flaws are fixed, by debsecan."""
 
 from __future__ import annotations

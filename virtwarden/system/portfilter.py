@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TCP ports that some addresses alone may reach, by either of the kernel's two firewalls.
 
 Only drops are added, so that whatever else the host's own firewall refuses stays refused. On the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A running process, as the kernel sees it (proc(5))."""
 
 from __future__ import annotations

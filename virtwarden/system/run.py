@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one way to run an outside command."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What QEMU's VNC server asks viewers by SASL: Cyrus SASL, as `qemu` (sasl.conf by SASL_CONF_PATH).
 
 A ticket stands in a database of the domain's own, which holds nothing else: its user may read it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A network namespace in which rules are laid to see them listed, and which ends with that."""
 
 from __future__ import annotations

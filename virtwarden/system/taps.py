@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's taps, and who holds them."""
 
 from __future__ import annotations

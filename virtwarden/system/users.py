@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The VMs' users: who is there, who ever was, and how one is made and removed."""
 
 from __future__ import annotations

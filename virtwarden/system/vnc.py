@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a VNC server offers a viewer before any password (RFC 6143, 7.1; VeNCrypt 0.2).
 
 A host with a slash in it is a Unix socket, which has no port.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A device mapper for the private host, whose kernel may have none: cryptsetup's own, in part.
 
 All that reads a header or tries a key is done by the real cryptsetup. Only the last step, the

@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -IB
+# SPDX-License-Identifier: GPL-2.0-or-later
 """cryptsetup without the kernel's device mapper; tests/host/mapper says what it is for."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit's reports: one module a format, each with one function of a Report."""
 
 from __future__ import annotations

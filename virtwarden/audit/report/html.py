@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit for an auditor: one HTML page that loads nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """For programs: by /usr/share/virt-warden/audit.schema.json."""
 
 from __future__ import annotations

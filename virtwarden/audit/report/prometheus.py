@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """For the node exporter's textfile collector (Prometheus text format 0.0.4)."""
 
 from __future__ import annotations

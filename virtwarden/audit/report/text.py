@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The audit for a terminal: what is wrong, the worst first, each with its fix."""
 
 from __future__ import annotations

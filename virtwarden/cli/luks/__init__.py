@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks`: encrypted disks, made, filled, unlocked for QEMU, and looked at."""
 
 from __future__ import annotations

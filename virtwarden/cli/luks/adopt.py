@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks adopt`: an existing disk of a domain is encrypted, without losing a byte."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks format`: a new encrypted volume for a disk of a domain."""
 
 from __future__ import annotations

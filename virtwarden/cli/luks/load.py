@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks load`: libvirt gets the keys of disks that QEMU decrypts, and forgets them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`virt-warden luks status`: how each encrypted disk stands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whoever runs a command at a terminal answers there what systemd-ask-password(1) asks."""
 
 from __future__ import annotations

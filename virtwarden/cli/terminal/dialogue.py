@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The terminal that a command runs at, as the work behind the command sees it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One domain after the other, and a line for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A bar that grows on a terminal, and a line now and then where there is none."""
 
 from __future__ import annotations

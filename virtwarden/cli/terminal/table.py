@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A table on the terminal."""
 
 from __future__ import annotations

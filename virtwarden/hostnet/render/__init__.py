@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The files that make the host's network as the policy wants it; none is put in place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A file of ifupdown (interfaces(5)), with the packages ifenslave, vlan and bridge-utils."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A file of netplan (netplan(5)), which hands it to systemd-networkd."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files of systemd-networkd (systemd.netdev(5), systemd.network(5))."""
 
 from __future__ import annotations

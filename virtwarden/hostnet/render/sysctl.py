@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the kernel must be told whichever way the interfaces are made (sysctl.d(5)).
 
 systemd applies these to each interface when it comes up, by its own udev rule; for bridges' IP

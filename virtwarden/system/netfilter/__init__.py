@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Anti-spoofing rules on a tap, by either of the kernel's two ways to filter a bridge port.
 
 `promise` says what is kept, `rules` by which rules, each backend how it says them, and `gate` what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a backend is: one way of the kernel's to filter what comes from a tap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules as ebtables has them: a chain of the tap's own for each, jumped to from the bridge's.
 
 Frames to the groups that no bridge forwards never come to PREROUTING, but go up to the host by

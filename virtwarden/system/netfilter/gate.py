@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The gate of a host: a tap that was not let in neither sends nor hears anything on a bridge.
 
 A tap that libvirt makes for a running domain carries frames at once, and no hook is told of it:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules in nftables: a netdev ingress chain on the tap, at a cost that is each tap's own.
 
 All taps' chains are in one table, and no rule has a set: before nft 1.0.6 does anything, it sets up

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules as nft takes them.
 
 A netdev hook comes before the bridge, and before whatever else looks at frames (nft(8), "NETDEV

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the frames that come out of one tap are held to, whichever backend does it."""
 
 from __future__ import annotations

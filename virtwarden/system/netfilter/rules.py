@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of one tap, said once for all backends: which frames are dropped, and unless what.
 
 A backend knows how to say each kind of condition in its own words, or that it cannot.
