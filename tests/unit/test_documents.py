@@ -202,6 +202,14 @@ def test_every_claim_in_the_threat_model_has_its_proof() -> None:
         assert "::" in claim, claim
 
 
+def test_the_page_on_the_audit_names_every_id_of_a_vms_item() -> None:
+    modules = (REPOSITORY / "virtwarden" / "audit").glob("*.py")
+    ids = {*re.findall(r'"(vm\.[a-z]+)"', "".join(module.read_text() for module in modules))}
+    page = (REPOSITORY / "docs" / "audit.md").read_text()
+    assert len(ids) > 10
+    assert {*re.findall(r"`(vm\.[a-z]+)`", page)} == ids
+
+
 def test_the_changelog_tells_of_this_version() -> None:
     changelog = (REPOSITORY / "CHANGELOG.md").read_text()
     assert re.search(rf"^## \[{re.escape(__version__)}\]", changelog, re.MULTILINE)

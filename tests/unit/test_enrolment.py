@@ -198,6 +198,15 @@ def test_enrolling_twice_is_enrolling_once(images: Images) -> None:
     assert canonical(enrol(once)) == canonical(once)
 
 
+def test_a_copy_of_an_enrolled_domain_gets_a_user_of_its_own() -> None:
+    """As virt-clone makes it: another name and UUID, and all else as it was."""
+    enrolled = enrol(plain())
+    copy = enrolled.replace(b"<name>web01<", b"<name>web02<")
+    copy = copy.replace(read(enrolled).uuid.encode(), b"22222222-2222-4222-8222-222222222222")
+    labels = read(enrol(copy)).labels
+    assert [label.label for label in labels] == ["vmw-web02:vmw-web02"]
+
+
 def test_an_image_is_asked_once_and_never_again(images: Images) -> None:
     """Whoever took over its QEMU since then can have written any base into it."""
     once = enrol(plain(xmls.disk(OVERLAY, form="qcow2")))
