@@ -25,9 +25,7 @@ class Login(Protocol):
     `user` is the name that viewers give, or empty.
     """
 
-    @property
-    def user(self) -> str:
-        """The name."""
+    user: str
 
     def fresh_password(self) -> str:
         """A password as long as this way allows."""
@@ -39,7 +37,7 @@ class Login(Protocol):
         """Have QEMU take it no more; a viewer that is connected stays so."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PasswordLogin(Login):
     """VNC's own password. A crash in between leaves one that nobody knows."""
 
