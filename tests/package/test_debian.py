@@ -101,7 +101,7 @@ class TestOfDebians:
         (Path("/usr/share/virt-warden") / "virtwarden" / "hook.py").write_text("1 / 0\n")
         done = run(str(DEBIAN / "tests" / "demo"), check=False, seconds=300)
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "BROKEN: both run, under guard" in done.stdout
+        assert "BROKEN: both run, guarded" in done.stdout
         package.install()
 
     def test_it_fails_where_no_package_is_installed(self) -> None:
