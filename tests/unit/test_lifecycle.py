@@ -476,6 +476,14 @@ def test_a_process_that_cannot_be_found_is_a_breach(
     assert breach.startswith("sandbox: QEMU's process cannot be looked at")
 
 
+def test_a_breach_has_nothing_that_a_terminal_obeys(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """status prints it; an escaped guest can execute a file of any name."""
+    monkeypatch.setattr(sandbox, "verify", lambda case, process: ["it runs /tmp/\x1b[2J\udc80"])
+    assert lifecycle.verify(case) == ["sandbox: it runs /tmp/?[2J?"]
+
+
 def test_disabled_promises_nothing(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
