@@ -35,7 +35,8 @@ purge_users() {
     [ -n "$(users)" ] || return 0
     scratch=$(mktemp -d)
     searched=yes
-    search >"$scratch/owned" || [ $? -ne 124 ] || searched=no
+    # 123: find was not let in somewhere, or a file went meanwhile (xargs(1), "EXIT STATUS").
+    search >"$scratch/owned" || [ $? -eq 123 ] || searched=no
     users | while read -r name uid; do
         file=$(sed -n "s/^$uid //p" "$scratch/owned" | head -n 1)
         if [ -n "$(find /proc -maxdepth 1 -user "$uid" 2>/dev/null | head -n 1)" ]; then

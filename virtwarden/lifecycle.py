@@ -30,7 +30,7 @@ from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 from virtwarden.system import process, users
-from virtwarden.words import shown
+from virtwarden.words import printable, shown
 
 # identity is first: it makes the user that the others give files to. luks opens disks before
 # storage reviews the others. zones puts a tap in its place before network admits it. sandbox is
@@ -194,11 +194,19 @@ def verify(case: Case) -> list[str]:
         return [f"{sandbox.NAME}: QEMU's process cannot be looked at: {error}"]
     promised = _promised(case)
     return [
-        f"{guard.NAME}: {breach}"
+        f"{guard.NAME}: {printable(breach)}"  # it may quote an escaped guest
         for guard in GUARDS
         if guard in promised
-        for breach in guard.verify(case, running)
+        for breach in _breaches(guard, case, running)
     ]
+
+
+def _breaches(guard: Guard, case: Case, running: process.Process) -> list[str]:
+    """What one guard finds. If it cannot check, the other guards still do."""
+    try:
+        return guard.verify(case, running)
+    except (WardenError, OSError) as error:
+        return [f"its promises cannot be checked: {error}"]
 
 
 def pid(case: Case) -> int:

@@ -92,8 +92,13 @@ def _send(level: Level, what: str, line: str, fields: dict[str, object]) -> None
         f"SYSLOG_IDENTIFIER={IDENTIFIER}",
         f"SYSLOG_FACILITY={syslog.LOG_AUTHPRIV >> 3}",
         f"VIRT_WARDEN_EVENT={what}",
-        *(f"{field(key)}={value}" for key, value in fields.items()),
+        *(f"{field(key)}={_encodable(str(value))}" for key, value in fields.items()),
     )
+
+
+def _encodable(value: str) -> str:
+    """A file's name may be bytes that are no text."""
+    return value.encode(errors="backslashreplace").decode()
 
 
 def _quoted(value: str) -> str:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -503,6 +506,42 @@ def test_processes_that_the_vm_left_behind_end(ground: Ground) -> None:
     assert ended is not None
     assert ended.si_status == signal.SIGKILL
     assert not users.has_processes(account.uid)
+
+
+def kill_all_of(account: users.Account) -> None:
+    command = ["/bin/sh", "-c", "kill -KILL -1"]
+    subprocess.run(command, user=account.uid, group=account.gid, extra_groups=[], check=False)
+
+
+HIDING = {
+    "under a name that is no text": (
+        "ctypes.CDLL(None).prctl(15, b'\\x80', 0, 0, 0); signal.pause()"
+    ),
+    "as another one each time": "[os._exit(0) for _ in iter(int, 1) if os.fork()]",
+    "behind a first thread that has ended": (
+        "threading.Thread(target=time.sleep, args=[60]).start(); ctypes.CDLL(None).syscall(60, 0)"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HIDING)
+def test_no_process_of_the_vm_hides_from_its_end(ground: Ground, how: str) -> None:
+    account = users.account(USER.name)
+    assert account is not None
+    script = f"import ctypes, os, signal, threading, time; print(flush=True); {HIDING[how]}"
+    command = ["/usr/bin/python3", "-c", script]
+    ids: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **ids) as hidden:
+        assert hidden.stdout
+        hidden.stdout.readline()
+        time.sleep(0.2)
+        try:
+            EndProcesses(USER.name).undo(PATHS, {})
+            # Its last process has this pipe.
+            assert select.select([hidden.stdout], [], [], 5)[0]
+            assert not users.has_processes(account.uid)
+        finally:
+            kill_all_of(account)
 
 
 def test_root_is_never_the_user_whose_processes_end() -> None:

@@ -180,6 +180,25 @@ def test_a_rule_that_is_gone_is_missed_whatever_words_the_tool_has(
     assert rules.amiss()
 
 
+OPENED = {
+    "nftables": "nft insert rule bridge virt-warden input accept",
+    "ebtables": "ebtables -t filter -I vmw-gate-i -j RETURN",
+}
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_a_gate_that_lets_everybody_in_does_not_stand(name: str) -> None:
+    gate = GATES[name]
+    gate.perform(gate.raising([], ["docker*", "lxc0"]))
+    assert gate.stands()
+    run(*OPENED[name].split())
+    assert not gate.stands()
+    assert gate.shut_out([]) is None
+    gate.perform(gate.raising([], []))
+    assert gate.stands()
+    gate.perform(gate.lowering())
+
+
 def test_rules_are_removed_whatever_words_the_tool_has(rules: Rules, other_release: None) -> None:
     rules.remove()
     for words in ("nft list ruleset", "ebtables-save", "iptables-save", "ip6tables-save"):

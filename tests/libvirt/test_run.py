@@ -58,6 +58,16 @@ def test_one_that_ends_well_when_it_is_told_to_was_late_all_the_same() -> None:
     assert found.code == 124
 
 
+def test_one_that_cannot_be_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a dead disk; what waits for it holds the domain's journal, and libvirt."""
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
+    before = time.monotonic()
+    found = failure("/bin/sleep", "20", timeout=1)
+    assert time.monotonic() - before < 15
+    assert found.code == 137
+    assert "did not end in 1 s, nor when it was killed" in str(found)
+
+
 @pytest.mark.parametrize("how", ["missing", "not to be executed", "without its interpreter"])
 def test_one_that_cannot_be_run_is_named(tmp_path: Path, how: str) -> None:
     program = tmp_path / "program"

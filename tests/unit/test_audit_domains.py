@@ -17,6 +17,7 @@ from virtwarden.audit import domains
 from virtwarden.audit.item import Check, Item, State
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
+from virtwarden.policy import Mode
 from virtwarden.system import landlock, process
 
 SVIRT = "system_u:system_r:svirt_t:s0:c1,c2"
@@ -112,6 +113,19 @@ def test_a_directory_of_the_systems_is_no_persons(images: dict[str, Any]) -> Non
     host.file("/srv/images/a.qcow2")
     found = item(case(xmls.disk("/srv/images/a.qcow2"), host), domains.DIRECTORIES)
     assert found.state is State.GOOD
+
+
+@pytest.mark.parametrize(
+    ("mode", "title"),
+    [
+        (Mode.ENFORCING, "Its next start will be refused"),
+        (Mode.PERMISSIVE, "Enforcing mode would refuse its next start"),
+        (Mode.DISABLED, "Enforcing mode would refuse its next start"),
+    ],
+)
+def test_a_start_that_the_mode_lets_be_is_not_said_to_be_refused(mode: Mode, title: str) -> None:
+    missing = case(xmls.disk("/nowhere/a.qcow2"), mode=mode)
+    assert item(missing, domains.STARTABLE).title == title
 
 
 # Console

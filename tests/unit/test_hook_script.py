@@ -123,6 +123,18 @@ def test_what_is_refused_at_restore_is_refused(path: Path) -> None:
     assert call_hook(path, arguments=["web01", "restore"]) == Answer(1, b"", b"no")
 
 
+def test_no_managed_save_is_lost_for_a_python_that_cannot_begin(path: Path, tmp_path: Path) -> None:
+    """It exits as one that refuses, and libvirt 11.3 would delete what was saved."""
+    does(path, "")
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\necho 'lost sys.stderr' >&2\nexit 1\n")
+    python.chmod(0o755)
+    (tmp_path / "web01.save").touch()
+    places = {"PYTHON": str(python), "SAVES": str(tmp_path)}
+    assert call_hook(path, arguments=["web01", "restore"], **places).code == 0
+    assert call_hook(path, arguments=["db01", "restore"], **places).code == 1
+
+
 @pytest.mark.parametrize("step", [step for step in STEPS if step not in ("reconnect", "restore")])
 def test_who_is_killed_at_its_work_has_not_done_it(path: Path, step: str) -> None:
     does(path, DEATHS["killed"])

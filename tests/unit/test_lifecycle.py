@@ -476,6 +476,31 @@ def test_a_process_that_cannot_be_found_is_a_breach(
     assert breach.startswith("sandbox: QEMU's process cannot be looked at")
 
 
+@pytest.mark.parametrize("error", [HostError("no namespace"), OSError("no namespace")])
+def test_a_guard_that_cannot_check_keeps_no_other_from_it(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """nftables' listing is compared in a network namespace, and a host may allow none."""
+
+    def cannot(*_: object) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(console, "verify", cannot)
+    monkeypatch.setattr(sandbox, "verify", lambda case, process: ["it runs as root"])
+    assert lifecycle.verify(case) == [
+        "console: its promises cannot be checked: no namespace",
+        "sandbox: it runs as root",
+    ]
+
+
+def test_a_breach_has_nothing_that_a_terminal_obeys(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """status prints it; an escaped guest can execute a file of any name."""
+    monkeypatch.setattr(sandbox, "verify", lambda case, process: ["it runs /tmp/\x1b[2J\udc80"])
+    assert lifecycle.verify(case) == ["sandbox: it runs /tmp/?[2J?"]
+
+
 def test_disabled_promises_nothing(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

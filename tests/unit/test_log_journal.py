@@ -54,6 +54,18 @@ def test_the_journal_gets_each_value_as_a_field(journal: list[str]) -> None:
     assert "\x1b" not in message
 
 
+def test_a_name_that_is_no_text_is_logged(
+    journal: list[str], syslog: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded here as both would encode it: an escaped guest can execute such a file."""
+    log.event(log.Level.CRITICAL, "breach", promise="runs /tmp/\udc80")
+    assert "VIRT_WARDEN_PROMISE=runs /tmp/\\udc80" in journal
+    monkeypatch.setattr(log, "JOURNAL", Path("/nowhere"))
+    log.event(log.Level.CRITICAL, "breach", promise="runs /tmp/\udc80")
+    for text in (*journal, *(line for _, line in syslog)):
+        text.encode()
+
+
 def test_without_a_journal_syslog_gets_one_line(
     monkeypatch: pytest.MonkeyPatch, syslog: list[tuple[int, str]]
 ) -> None:

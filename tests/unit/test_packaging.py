@@ -224,3 +224,32 @@ class TestCompletion:
 
     def test_it_completes_files_where_one_is_wanted(self) -> None:
         assert completed("enrol", "--xml", "") == ["A-FILE"]
+
+
+@pytest.mark.parametrize(
+    ("search", "is_kept"),
+    [("exit 0", False), ("exit 1", False), ("kill -KILL $$", True), ("kill -TERM $PPID", True)],
+)
+@pytest.mark.process
+def test_a_purge_keeps_a_user_whose_files_it_could_not_search_for(
+    tmp_path: Path, search: str, is_kept: bool
+) -> None:
+    """find exits with 1 where a file went meanwhile; killed, it has not seen all there is."""
+    programs = {
+        "getent": "echo 'vmw-x:x:64000:64000:virt-warden domain 1:/:/bin/false'",
+        "find": f"case $* in *-xdev*) {search};; esac",
+        "userdel": f"touch {tmp_path}/deleted",
+        "groupdel": "true",
+    }
+    for name, script in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    said = subprocess.run(
+        ["/bin/sh", "-ec", f". {PACKAGING}/purge.sh; PATH={tmp_path}:$PATH; purge_users"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (tmp_path / "deleted").exists() is not is_kept
+    assert ("not all files could be searched" in said) is is_kept

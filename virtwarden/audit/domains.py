@@ -129,6 +129,7 @@ ENCRYPTION = Check(
     "Who steals, repairs or backs up the disk can read it.",
     "name a container for each in the policy, then: virt-warden luks adopt (docs/luks.md)",
 )
+_ONLY_LOGGED = "Enforcing mode would refuse its next start"
 _DENIABLE = ("mac_spoofing", "arp_spoofing", "vlan_tags", "untapped")
 
 
@@ -168,7 +169,9 @@ def _startable(case: Case) -> Item:
     name = case.domain.name
     refusals = [r for found in lifecycle.reviews(case).values() for r in found]
     if refusals:
-        return STARTABLE.bad(
+        is_refused = case.rules.mode is Mode.ENFORCING
+        check = STARTABLE if is_refused else replace(STARTABLE, bad_title=_ONLY_LOGGED)
+        return check.bad(
             "; ".join(str(refusal) for refusal in refusals),
             name,
             fix=f"virt-warden explain {shown(name)}",

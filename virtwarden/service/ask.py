@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PYTHON = "/usr/bin/python3"
 SERVICE = "/run/virt-warden/hook.sock"
 SERVICE_UID = 0
+SAVES = "/var/lib/libvirt/qemu/save"
 OFFER_SECONDS = 2  # the service needs some milliseconds, on a busy host
 XML_LIMIT_BYTES = 4 * 1024 * 1024
 CHUNK = 65536
@@ -114,7 +115,8 @@ def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
     command = [PYTHON, "-IB", *argv]
     step = argv[2:3]
     if step in (["reconnect"], ["restore"]):
-        work_by_a_child(command, may_refuse=step == ["restore"])
+        may_refuse = step == ["restore"] and not is_saved(argv[1])
+        work_by_a_child(command, may_refuse=may_refuse)
     try:
         posix.execv(PYTHON, command)
     except OSError as error:
@@ -130,12 +132,22 @@ def memory_file() -> int:
         return posix.memfd_create("xml", posix.MFD_CLOEXEC)
 
 
+def is_saved(name: str) -> bool:
+    """Whether the domain has a managed save, of which nothing is refused at `restore`."""
+    try:
+        posix.stat(f"{SAVES}/{name}.save")
+    except OSError:
+        return False
+    return True
+
+
 def work_by_a_child(command: list[str], *, may_refuse: bool) -> "NoReturn":
     """Have the work done, and outlive whoever does it.
 
     libvirt ends the running VM whose hook fails at `reconnect`, and libvirt 11.3 deletes the saved
     memory of one whose hook fails at `restore`: so a child that is killed, for want of memory for
-    example, is for the log. That it refuses a `restore` is for libvirt.
+    example, is for the log. That it refuses to restore a file of the admin's is for libvirt; a
+    Python that cannot even begin, for want of memory too, exits with the same 1.
     """
     _, status = posix.waitpid(posix.posix_spawn(PYTHON, command, posix.environ), 0)
     code = posix.waitstatus_to_exitcode(status)

@@ -42,16 +42,14 @@ def read(pid: int) -> Process:
     """The process of this pid. Raises HostError where there is none."""
     directory = Path("/proc") / str(pid)
     try:
-        status = dict(
-            line.split(":", 1) for line in (directory / "status").read_text().splitlines()
-        )
+        status = dict(line.split(":", 1) for line in _text(directory / "status").split("\n")[:-1])
         capabilities = 0
         for name in _CAPABILITY_SETS:
             capabilities |= int(status[name], 16)
         return Process(
             pid=pid,
             executable=str((directory / "exe").readlink()),
-            arguments=tuple((directory / "cmdline").read_text().split("\0")[:-1]),
+            arguments=tuple(_text(directory / "cmdline").split("\0")[:-1]),
             uids=_numbers(status["Uid"]),
             gids=_numbers(status["Gid"]),
             groups=_numbers(status["Groups"]),
@@ -66,6 +64,11 @@ def read(pid: int) -> Process:
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
+
+
+def _text(file: Path) -> str:
+    """What the kernel says of a process, which chose its name and command line: any bytes."""
+    return file.read_bytes().decode(errors="replace")
 
 
 def descriptors(pid: int) -> tuple[str, ...]:

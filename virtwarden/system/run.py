@@ -13,7 +13,7 @@ from virtwarden.errors import CommandError
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _TIMEOUT_SECONDS = 30
-# After SIGTERM, until SIGKILL.
+# After SIGTERM, until SIGKILL; and after that.
 _GRACE_SECONDS = 2
 # As timeout(1) and the shell say it.
 _TERMINATED, _KILLED, _NOT_FOUND = 124, 137, 127
@@ -41,7 +41,7 @@ def output(
 
     Raises CommandError, with the command as one could paste it, the exit code and the last line
     that it wrote on stderr, where it fails, is missing, or runs for more than `timeout` seconds:
-    all processes of its session's group are then ended.
+    all processes of its session's group are then ended, as far as the kernel lets them.
     """
     import logging
     from io import BytesIO
@@ -73,7 +73,11 @@ def output(
     finally:
         for handle in inherited:
             os.set_inheritable(handle, False)
-    late = _end_when_late(running.pid, timeout)
+    try:
+        late = _end_when_late(running.pid, timeout)
+    except TimeoutError:  # of sh, all that tells of a command would wait for its end
+        how = f"did not end in {timeout} s, nor when it was killed"
+        raise _failed(command, how, _KILLED, "it waits in the kernel") from None
     with suppress(sh.ErrorReturnCode, sh.SignalException):
         running.wait()
     said = _last_line(running.stderr)
@@ -87,7 +91,8 @@ def output(
 def _end_when_late(group: int, timeout_seconds: int) -> int:
     """Wait until the first process of a group has ended; 0, or by what exit code it was late.
 
-    The kernel tells at once when it ends, and reaping it is left to sh.
+    The kernel tells at once when it ends, and reaping it is left to sh. Raises TimeoutError where
+    it cannot be killed: it waits for a dead disk, for example, and perhaps for ever.
     """
     import select
 
@@ -108,6 +113,8 @@ def _end_when_late(group: int, timeout_seconds: int) -> int:
             if not ended.poll(_GRACE_SECONDS * 1000):
                 code = _KILLED
             os.killpg(group, signal.SIGKILL)
+        if not ended.poll(_GRACE_SECONDS * 1000):
+            raise TimeoutError
         return code
     finally:
         os.close(leader)

@@ -17,6 +17,8 @@ from virtwarden.system import files
 from virtwarden.system.run import run
 
 _COMMENT = "virt-warden domain "
+# Behind the name in /proc/PID/stat: how many threads the process has (proc(5), field 20).
+_THREADS = 17
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,12 @@ def has_processes(uid: int) -> bool:
 
 
 def _has_ended(process: Path) -> bool:
-    """By its state in proc(5), /proc/PID/stat: the letter after the name in parentheses."""
-    return (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    """By /proc/PID/stat (proc(5)): the first thread's state, and how many there are besides.
+
+    Before them stands the process's name, in parentheses: bytes of its own choice.
+    """
+    fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+    return fields[0] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
 
 
 def kill_processes(account: Account) -> None:
@@ -136,7 +142,10 @@ def kill_processes(account: Account) -> None:
     """
     if account.uid == 0:
         raise HostError("root's processes are not ended")
-    if not has_processes(account.uid):
+    try:
+        # Asks the kernel for all at once: who forks fast enough is never seen in /proc.
+        os.getpriority(os.PRIO_USER, account.uid)
+    except ProcessLookupError:
         return
     run(
         "/usr/bin/setpriv",

@@ -7,8 +7,10 @@ nobody could be quick enough to filter it. So it must be shut out before it is t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Protocol
 
 from virtwarden.errors import CommandError
@@ -120,10 +122,15 @@ class NftablesGate(Gate):
 
 
 def _are_kept(wanted: Chains, there: Chains) -> bool:
-    """Whether each chain has its first and its last line; who may pass stands between them."""
-    return all(
-        [*there.get(chain, [])[:1], *there.get(chain, [])[-1:]] == wanted[chain] for chain in wanted
-    )
+    """Whether each chain has what is wanted; only names that may pass stand between its lines."""
+    return all(_without_names(there.get(chain, [])) == lines for chain, lines in wanted.items())
+
+
+def _without_names(chain: list[str]) -> list[str]:
+    return [*chain[:1], *dropwhile(_PASSES.fullmatch, chain[1:])]
+
+
+_PASSES = re.compile(r'[io]ifname "[^"]+" accept')
 
 
 @dataclass(frozen=True)
@@ -147,14 +154,24 @@ class _GateChain:
         return f"{self.end} {name} -j RETURN"
 
     def admitted(self) -> set[str]:
-        rules = (rule.split() for rule in listed(self.table, self.name).get(self.name, []))
-        return {words[-3] for words in rules if words[-2:] == ["-j", "RETURN"]}
+        return set(filter(None, map(self._admits, self._rules())))
 
     def as_listed(self) -> tuple[list[str], list[str]]:
-        """The jumps to the chain, and the chain's last rule, as ebtables lists them."""
+        """The jumps to the chain, and what it has behind who is let in, as ebtables lists them."""
         hook = listed(self.table, self.hook).get(self.hook, [])
         jumps = [rule for rule in hook if rule.endswith(f" -j {self.name}")]
-        return jumps, listed(self.table, self.name).get(self.name, [])[-1:]
+        return jumps, [*dropwhile(self._admits, self._rules())]
+
+    def _rules(self) -> list[str]:
+        return listed(self.table, self.name).get(self.name, [])
+
+    @staticmethod
+    def _admits(rule: str) -> str:
+        """Whom a rule lets in, by name; empty where it is no such rule."""
+        match rule.split():
+            case [_, name, "-j", "RETURN"]:
+                return name
+        return ""
 
 
 _LIBVIRTS = "vnet+"
