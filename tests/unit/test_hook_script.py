@@ -102,7 +102,8 @@ def test_no_vm_ends_and_no_saved_memory_is_lost_because_who_does_the_work_died(
     logger = path.with_name("logger")
     logger.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{path}.log\n')
     logger.chmod(0o755)
-    places = {"PYTHON": python, "LOGGER": str(logger)}
+    path.with_name("web'\n01.save").touch()
+    places = {"PYTHON": python, "LOGGER": str(logger), "SAVES": str(path.parent)}
     arguments = ["web'\n01", step, "begin", "-"]
     answer = call_hook(path, b"x" * length, arguments, **places)
     assert (answer.code, answer.stdout) == (0, b"")
@@ -135,7 +136,7 @@ def test_no_managed_save_is_lost_for_a_python_that_cannot_begin(path: Path, tmp_
     assert call_hook(path, arguments=["db01", "restore"], **places).code == 1
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("reconnect", "restore")])
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "reconnect"])
 def test_who_is_killed_at_its_work_has_not_done_it(path: Path, step: str) -> None:
     does(path, DEATHS["killed"])
     assert call_hook(path, arguments=["web01", step]).code == -9

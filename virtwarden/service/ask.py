@@ -114,9 +114,8 @@ def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
     posix.dup2(stdin, 0)
     command = [PYTHON, "-IB", *argv]
     step = argv[2:3]
-    if step in (["reconnect"], ["restore"]):
-        may_refuse = step == ["restore"] and not is_saved(argv[1])
-        work_by_a_child(command, may_refuse=may_refuse)
+    if step == ["reconnect"] or (step == ["restore"] and is_saved(argv[1])):
+        work_by_a_child(command)
     try:
         posix.execv(PYTHON, command)
     except OSError as error:
@@ -141,19 +140,17 @@ def is_saved(name: str) -> bool:
     return True
 
 
-def work_by_a_child(command: list[str], *, may_refuse: bool) -> "NoReturn":
-    """Have the work done, and outlive whoever does it.
+def work_by_a_child(command: list[str]) -> "NoReturn":
+    """Have the work done where nothing may be refused, and outlive whoever does it.
 
-    libvirt ends the running VM whose hook fails at `reconnect`, and libvirt 11.3 deletes the saved
-    memory of one whose hook fails at `restore`: so a child that is killed, for want of memory for
-    example, is for the log. That it refuses to restore a file of the admin's is for libvirt; a
-    Python that cannot even begin, for want of memory too, exits with the same 1.
+    libvirt ends the running VM whose hook fails at `reconnect`, and libvirt 11.3 deletes the managed
+    save of a domain whose hook fails at `restore`. So a child that is killed, for want of memory for
+    example, is for the log. A Python that cannot even begin exits with 1.
     """
     _, status = posix.waitpid(posix.posix_spawn(PYTHON, command, posix.environ), 0)
-    code = posix.waitstatus_to_exitcode(status)
-    if code not in ((0, 1) if may_refuse else (0,)):
+    if status != 0:
         raise ChildProcessError(f"wait status {status}")
-    posix._exit(code)
+    posix._exit(0)
 
 
 def do_the_work(argv: list[str]) -> "NoReturn":
