@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The gate of a host: a tap that was not let in neither sends nor hears anything on a bridge.
+"""The gate of a host: a tap that is not admitted neither sends nor receives on any bridge.
 
-A tap that libvirt makes for a running domain carries frames at once, and no hook is told of it:
-nobody could be quick enough to filter it. So it must be shut out before it is there.
+A tap that libvirt makes for a running domain carries frames at once, and libvirt calls no hook for
+it. No program could add a filter fast enough. So the gate shuts the tap out before it exists.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from virtwarden.system.taps import Tap
 
 
 class Gate(Protocol):
-    """One way to keep the gate; `foreign` are names of taps that are nobody's, or ends in *."""
+    """One way to keep the gate; `foreign` are names of foreign taps, or prefixes that end in *."""
 
     name: str
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """The transaction that raises it, in place of what is left of a former one."""
+        """The transaction that raises the gate, and replaces what is left of an earlier one."""
 
     def lowering(self) -> str:
-        """The transaction that takes it away; harmless where there is none."""
+        """The transaction that removes the gate; harmless where there is none."""
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """The transaction that lets taps in; it fails where the gate does not stand."""
+        """The transaction that admits taps; it fails where the gate is not up."""
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """The transaction that no longer lets them in; it fails where the gate does not stand."""
+        """The transaction that shuts taps out again; it fails where the gate is not up."""
 
     def perform(self, transaction: str) -> None:
-        """Have the kernel do it. Raises CommandError."""
+        """Have the kernel do a transaction. Raises CommandError."""
 
     def stands(self) -> bool:
-        """Whether the kernel keeps it, by its own listing."""
+        """Whether the gate is up, by the kernel's own listing."""
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """Which of these taps are not let in, by name; None where the kernel does not keep it."""
+        """The names of those of these taps that are not admitted; None where the gate is not up."""
 
 
 class NftablesGate(Gate):
-    """A set of the taps, by index, whose frames may pass a bridge; their number costs nothing.
+    """A set of the admitted taps, by index. A large set is as fast as a small one.
 
-    Any tap is kept out, whatever its name: the kernel knows one by its kind. Frames to the groups
-    that no bridge forwards come to `input` alone.
+    It shuts out a tap of any name: the kernel tells a tap by its kind. Frames to the groups that no
+    bridge forwards pass only `input`.
     """
 
     name = "nftables"
@@ -84,7 +84,7 @@ class NftablesGate(Gate):
         return self._elements("add", taps)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        # Deleting needs that it is there: added first, one text does for both cases.
+        # Only an element that is there can be deleted: so it is added first.
         return self._elements("add", taps) + self._elements("delete", taps)
 
     def _elements(self, verb: str, taps: Sequence[Tap]) -> str:
@@ -120,7 +120,7 @@ class NftablesGate(Gate):
 
 
 def _are_kept(wanted: Chains, there: Chains) -> bool:
-    """Whether each chain has its first and its last line; who may pass stands between them."""
+    """Whether each chain has its first and last line. The lines between name foreign taps."""
     return all(
         [*there.get(chain, [])[:1], *there.get(chain, [])[-1:]] == wanted[chain] for chain in wanted
     )
@@ -128,7 +128,7 @@ def _are_kept(wanted: Chains, there: Chains) -> bool:
 
 @dataclass(frozen=True)
 class _GateChain:
-    """A chain of ebtables' that frames from or to libvirt's taps must get through."""
+    """A chain of ebtables that all frames from or to libvirt's taps pass."""
 
     table: str
     hook: str
@@ -151,7 +151,7 @@ class _GateChain:
         return {words[-3] for words in rules if words[-2:] == ["-j", "RETURN"]}
 
     def as_listed(self) -> tuple[list[str], list[str]]:
-        """The jumps to the chain, and the chain's last rule, as ebtables lists them."""
+        """The jumps to the chain and the chain's last rule, as ebtables lists them."""
         hook = listed(self.table, self.hook).get(self.hook, [])
         jumps = [rule for rule in hook if rule.endswith(f" -j {self.name}")]
         return jumps, listed(self.table, self.name).get(self.name, [])[-1:]
@@ -161,9 +161,9 @@ _LIBVIRTS = "vnet+"
 
 
 class EbtablesGate(Gate):
-    """Chains that every tap with a name of libvirt's own must get through, a rule for each tap.
+    """Chains that the frames of every tap named by libvirt pass, with a rule for each admitted tap.
 
-    They know taps by their names alone: one that was given another name is not kept out.
+    They know a tap only by its name: a tap with another name is not shut out.
     """
 
     name = "ebtables"
