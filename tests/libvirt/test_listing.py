@@ -46,6 +46,9 @@ PORTS = portfilter.PortFilter(
 )
 OTHER_WORDS = {
     "ether": "eth",
+    "iifname": "in-name",
+    "oifname": "out-name",
+    "accept": "let-pass",
     "saddr": "source",
     "priority": "prio",
     "drop": "reject",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Admits the taps of NICs that were attached to running domains, and foreign taps.
 
-The gate shuts them out whether or not this runs: here it is only seen to that an admin does not
-have to admit them by hand.
+The gate shuts them out whether or not this runs. This only saves an admin from admitting them by
+hand.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from virtwarden.libvirtd import admission
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 
-# A tap is made by one process and handed to another: so many ticks long it is looked who has it.
+# One process makes a tap and hands it to another. For this many ticks the admitter looks again
+# which process has it.
 _LOOKS = 10
 
 
 class Admitter:
-    """What was seen at the gate, and what was said of it."""
+    """Remembers which interfaces the host had, and which refusals it has logged."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -32,13 +33,14 @@ class Admitter:
         self._looks_left = 0
 
     def admit(self, connection: libvirt.virConnect, uuid: str) -> None:
-        """Admit what was attached to a running domain, where the policy allows it.
+        """Admit the NICs that were attached to a running domain, where the policy allows it.
 
-        What is refused is logged once. Raises what is raised where libvirt is not there any more.
+        Logs a refusal once. Where the connection to libvirt is lost, raises the error of the call
+        that failed.
         """
         name = ""
         try:
-            with suppress(PolicyError):  # which the enroller tells
+            with suppress(PolicyError):  # the enroller reports it
                 policy = load(self._paths, store=True)
                 domain = connection.lookupByUUIDString(uuid)
                 name = domain.name()
@@ -56,19 +58,19 @@ class Admitter:
             log.event(log.Level.ERROR, "shut-out", domain=name, uuid=uuid, reason=error)
 
     def admit_all(self, connection: libvirt.virConnect) -> None:
-        """Admit what was attached while nobody listened, or is allowed since."""
+        """Admit what was attached while the service was away, or what the policy now allows."""
         if gate.is_up(self._paths):
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
                 self.admit(connection, domain.UUIDString())
 
     def look_around(self) -> None:
-        """Admit foreign taps that came up; to be called at each tick."""
+        """Admit foreign taps that appeared. Call it at each tick."""
         interfaces = frozenset(os.listdir("/sys/class/net"))  # noqa: PTH208
         if interfaces - self._interfaces:
             self._looks_left = _LOOKS
         self._interfaces = interfaces
         if self._looks_left:
             self._looks_left -= 1
-            with suppress(WardenError, OSError):  # they stay out, and the next tick tries again
+            with suppress(WardenError, OSError):  # they stay shut out until the next tick
                 for tap in gate.admit_foreign(self._paths):
                     log.event(log.Level.NOTICE, "let-in", taps=tap)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One call of the hook, answered; ask.py is the hook's side, wire.py how they speak."""
+"""Answers one call of the hook. ask.py is the hook's side, and wire.py is the protocol."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from virtwarden.paths import Paths
 from virtwarden.service import wire
 from virtwarden.service.turns import Turns
 
-# For each part; a hook that was stopped in the middle is not waited for for ever.
+# For each part, so that a hook that stopped in the middle does not hold the worker for ever.
 _PART_SECONDS = 10
-# With which of libvirt's calls a start begins, and with which it has ended, well or not.
+# The call of libvirt's that begins a start, and those that end it, whether it succeeded or not.
 _BEGINNING, _ENDS = "prepare", ("started", "stopped", "release")
 
 
 def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
-    """Read a call, offer to act, and act where the offer is taken; else do nothing."""
+    """Read a call, offer to act, and act if the hook takes the offer; do nothing otherwise."""
     try:
         arguments, untrusted_xml = _call(connection)
     except (OSError, EOFError, ValueError):
-        return  # it hung up, did not go on, or is not one of ours: it knows that we do not act
+        return  # it hung up, stalled, or is not our hook: it knows that we do not act
     name, op = (*arguments, "", "")[:2]
     stdout, stderr = io.BytesIO(), io.StringIO()
 
@@ -31,7 +31,7 @@ def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
         if op in _ENDS or code != 0:
             turns.end(name)
         said = stderr.getvalue().encode(errors="backslashreplace")
-        # It died: libvirt knows, and has the rest undone. Or it was dismissed before.
+        # The hook died: libvirt knows, and has the rest undone. Or the hook already has its answer.
         with suppress(OSError):
             wire.send(connection, b"%d" % code, stdout.getvalue(), said)
             connection.shutdown(socket.SHUT_RDWR)
@@ -45,7 +45,10 @@ def answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
 
 
 def _call(connection: socket.socket) -> tuple[list[str], bytes]:
-    """The call's arguments and XML, once the hook took our offer to act on them."""
+    """The call's arguments and XML, once the hook has taken our offer to act on them.
+
+    Raises OSError, EOFError or ValueError where the hook does not take it.
+    """
     connection.settimeout(_PART_SECONDS)
     if wire.receive(connection) != wire.VERSION:
         raise ValueError("the hook is of another version than the service")
@@ -59,7 +62,7 @@ def _call(connection: socket.socket) -> tuple[list[str], bytes]:
 
 
 def _still_waits(connection: socket.socket) -> bool:
-    """Whether the hook is there: it sends nothing any more, so all that can come is its end."""
+    """Whether the hook is still there. It sends nothing more, so only its end can arrive."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
     except BlockingIOError:

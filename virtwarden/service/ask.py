@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One call of libvirt's hook: asked of virt-warden.service, or else done without it.
+"""One call of libvirt's hook: virt-warden.service answers it, or else the hook works without it.
 
-hooks/qemu.py calls it. libvirt waits for this three times in each start, and for Python to start
-each time: so this imports what the interpreter has in itself, and wire.py, alone. os or socket
-would take as long as all else here together; not even `from __future__` is free.
+hooks/qemu.py calls it. libvirt waits for this three times in each start, and each time Python has
+to start. So this file imports only wire.py and what is built into the interpreter. Importing os or
+socket would take as long as all the rest of this file. Not even `from __future__` is free.
 """
 
 import _socket
@@ -13,7 +13,7 @@ from time import monotonic
 
 from virtwarden.service import wire
 
-TYPE_CHECKING = False  # importing typing to learn the same costs milliseconds
+TYPE_CHECKING = False  # importing typing for the same value costs milliseconds
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -21,16 +21,16 @@ PYTHON = "/usr/bin/python3"
 SERVICE = "/run/virt-warden/hook.sock"
 SERVICE_UID = 0
 SAVES = "/var/lib/libvirt/qemu/save"
-OFFER_SECONDS = 2  # the service needs some milliseconds, on a busy host
+OFFER_SECONDS = 2  # the service needs a few milliseconds, on a busy host
 XML_LIMIT_BYTES = 4 * 1024 * 1024
 CHUNK = 65536
 MFD_NOEXEC_SEAL = 8  # <linux/memfd.h>
 
 
 def main(argv: list[str]) -> "NoReturn":
-    """Answer the call `HOOK NAME OP SUBOP EXTRA`, with the XML on stdin; ends the process.
+    """Answer the call `HOOK NAME OP SUBOP EXTRA`, with the XML on stdin, and end the process.
 
-    Raises whatever keeps it from that.
+    Where it cannot, raises the error that prevents it.
     """
     if not sys.flags.no_site:
         do_the_work(argv)
@@ -41,11 +41,11 @@ def main(argv: list[str]) -> "NoReturn":
     code, stdout, stderr = answer
     write(1, stdout)
     write(2, stderr)
-    posix._exit(code)  # nothing is left that Python would have to clean up
+    posix._exit(code)  # Python has nothing left to clean up
 
 
 def read_xml() -> bytes:
-    """What libvirt gave, to one byte more than is allowed: the answer says that it is too much."""
+    """What libvirt wrote, at most one byte over the limit, so that the answer can refuse it."""
     content = bytearray()
     while more := posix.read(0, min(XML_LIMIT_BYTES + 1 - len(content), CHUNK)):
         content += more
@@ -55,7 +55,7 @@ def read_xml() -> bytes:
 def answer_of_the_service(argv: list[str], untrusted_xml: bytes) -> tuple[int, bytes, bytes] | None:
     """Exit code, stdout and stderr; None where there is no answer.
 
-    Nobody acts in the service's name then: it was not told to, or is dead.
+    After None the service does not act on this call: the hook did not tell it to, or it is dead.
     """
     try:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -68,7 +68,7 @@ def answer_of_the_service(argv: list[str], untrusted_xml: bytes) -> tuple[int, b
 
 
 def is_offered(connection: _socket.socket, argv: list[str], untrusted_xml: bytes) -> bool:
-    """Whether the service, in time, has read the call and offers to act on it."""
+    """Whether the service reads the call and offers to act on it within OFFER_SECONDS."""
     until = monotonic() + OFFER_SECONDS
     connection.settimeout(OFFER_SECONDS)
     connection.connect(SERVICE)
@@ -80,7 +80,7 @@ def is_offered(connection: _socket.socket, argv: list[str], untrusted_xml: bytes
 
 
 def take(connection: _socket.socket) -> tuple[int, bytes, bytes] | None:
-    """Have the service act, and wait for its answer however long it takes."""
+    """Tell the service to act, and wait for its answer without a time limit."""
     connection.settimeout(None)
     try:
         wire.send(connection, wire.TAKE)
@@ -94,7 +94,7 @@ def take(connection: _socket.socket) -> tuple[int, bytes, bytes] | None:
 
 
 def wait_for_end(connection: _socket.socket) -> None:
-    """Return once the service has hung up: until then it may act."""
+    """Wait until the service hangs up. Until then it may act."""
     try:
         while connection.recv(CHUNK):
             pass
@@ -105,7 +105,8 @@ def wait_for_end(connection: _socket.socket) -> None:
 def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
     """Become a Python that finds the host's modules and does the work, with the same XML on stdin.
 
-    Executed, not imported here: AppArmor holds what libvirt executes, and nothing that this does.
+    It is executed, not imported here: AppArmor confines the program that libvirt executes, but not
+    a program that this one executes.
     """
     stdin = memory_file()
     if not write(stdin, untrusted_xml):
@@ -124,7 +125,7 @@ def go_on_without_it(argv: list[str], untrusted_xml: bytes) -> "NoReturn":
 
 
 def memory_file() -> int:
-    """A file without a name, with the flag that a kernel may insist on, or before 6.3 not know."""
+    """A file without a name. A kernel may insist on the flag; one before 6.3 does not know it."""
     try:
         return posix.memfd_create("xml", posix.MFD_CLOEXEC | MFD_NOEXEC_SEAL)
     except OSError:
@@ -141,11 +142,11 @@ def is_saved(name: str) -> bool:
 
 
 def work_by_a_child(command: list[str]) -> "NoReturn":
-    """Have the work done where nothing may be refused, and outlive whoever does it.
+    """Have a child do the work, and outlive it. Only for calls that may not be refused.
 
-    libvirt ends the running VM whose hook fails at `reconnect`, and libvirt 11.3 deletes the managed
-    save of a domain whose hook fails at `restore`. So a child that is killed, for want of memory for
-    example, is for the log. A Python that cannot even begin exits with 1.
+    Where a hook fails at `reconnect`, libvirt ends the running VM. Where it fails at `restore`,
+    libvirt 11.3 deletes the VM's managed save. So only the log hears of a child that is killed, by
+    lack of memory for example. A Python that cannot even begin exits with 1.
     """
     _, status = posix.waitpid(posix.posix_spawn(PYTHON, command, posix.environ), 0)
     if status != 0:
@@ -154,14 +155,14 @@ def work_by_a_child(command: list[str]) -> "NoReturn":
 
 
 def do_the_work(argv: list[str]) -> "NoReturn":
-    """What the service would have done, by the same code."""
+    """Do what the service would have done, with the same code."""
     from virtwarden import hook
 
     sys.exit(hook.main(argv[1:], sys.stdin.buffer, sys.stdout.buffer, sys.stderr))
 
 
 def write(descriptor: int, content: bytes) -> bool:
-    """Write all, and say whether it was taken."""
+    """Write all of it; whether that succeeded."""
     try:
         while content:
             content = content[posix.write(descriptor, content) :]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What virt-warden.service does with a domain: it enrols it, or forgets it, as its state asks for.
+"""What virt-warden.service does with a domain: it enrols, unenrols, recovers or forgets it.
 
-Nothing here remembers what a domain was: each look finds out anew what is to be done, so that an
-event that was missed, or came twice, does no harm.
+Nothing here remembers the state of a domain. Each look finds out again what there is to do, so
+that an event that is lost, or comes twice, does no harm.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _POLICY = ""
 
 
 class Enroller:
-    """Sees to domains, one at a time, over one connection to libvirt."""
+    """Enrols and forgets domains, one at a time, over one connection to libvirt."""
 
     def __init__(self, paths: Paths, connection: libvirt.virConnect) -> None:
         self._paths = paths
@@ -39,11 +39,11 @@ class Enroller:
 
     @property
     def unfinished(self) -> list[str]:
-        """The UUIDs of the domains that something kept from being seen to."""
+        """The UUIDs of the domains whose last `see_to` failed."""
         return [uuid for uuid in self._complaints if uuid != _POLICY]
 
     def see_to_all(self) -> None:
-        """See to every domain that libvirt has, and to those that it had."""
+        """See to every domain that libvirt has, and to every domain that virt-warden remembers."""
         self._made.clear()
         there = [domain.UUIDString() for domain in self._connection.listAllDomains()]
         for uuid in dict.fromkeys([*there, *journal.known_domains(self._paths)]):
@@ -54,8 +54,8 @@ class Enroller:
         """Enrol a domain that the policy manages, unenrol one that it does not, forget one that
         is gone, and undo what is left of one that does not run.
 
-        What is in the way is logged once, until it is gone or another thing is. Raises
-        what is raised where libvirt is not there any more.
+        Logs an error once, until it is gone or another error comes. Where the connection to
+        libvirt is lost, raises the error of the call that failed.
         """
         try:
             policy = load(self._paths, store=True)
@@ -79,7 +79,7 @@ class Enroller:
             self._complaints.pop(uuid, None)
 
     def _log(self, about: str, what: str, *, reason: object, **fields: object) -> None:
-        """Complain of something that was not complained of just so before."""
+        """Log a complaint, unless it is the last one that was logged about the same thing."""
         if self._complaints.get(about) != str(reason):
             self._complaints[about] = str(reason)
             log.event(log.Level.ERROR, what, **fields, reason=reason)
@@ -87,8 +87,8 @@ class Enroller:
     def _keep(self, policy: Policy, domain: libvirt.virDomain) -> None:
         uuid, managed = domain.UUIDString(), policy.manages(domain.name())
         xml = inactive_xml(domain)
-        # What came out of our own define is not looked at again: it comes back as an event, and
-        # would for ever, should libvirt not keep what we write.
+        # Our own define comes back as an event. We skip it, or this would go on for ever where
+        # libvirt does not keep what we write.
         if self._made.get(uuid) != _digest(xml):
             self._have_enrolled(policy, domain, xml)
         if managed:
@@ -116,9 +116,10 @@ class Enroller:
             log.event(log.Level.NOTICE, "enrolled", **fields)
 
     def _define(self, domain: libvirt.virDomain, xml: bytes, wanted: bytes) -> bool:
-        """Have libvirt keep another XML; whether there was any need to.
+        """Have libvirt keep another XML; whether it was defined.
 
-        Where somebody else defined the domain just now, it is left to the event that tells of it.
+        Does nothing where libvirt has that XML already, or where somebody else has just defined
+        the domain: an event then follows. Raises HostError where libvirt alters what was written.
         """
         if read(wanted) == read(xml) or inactive_xml(domain) != xml:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service's first process: accepts calls of the hook, and sees to the others."""
+"""The service's first process: it accepts calls of the hook, and looks after its children."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 def run(paths: Paths) -> int:
-    """Serve until SIGTERM or SIGINT; what is being answered is answered to its end.
+    """Serve until SIGTERM or SIGINT, and finish the calls that are being answered.
 
     Gives 0 then, and 1 where the process that listens to libvirt died. Raises HostError where
-    another service runs already.
+    another service already runs.
     """
     warm_up(paths)
-    gc.freeze()  # what is there by now stays, and is shared with every fork
+    gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:
             serve = partial(answer, paths=paths, turns=Turns(paths))
@@ -55,7 +55,7 @@ def run(paths: Paths) -> int:
 
 @contextmanager
 def _hearing_signals() -> Iterator[socket.socket]:
-    """A socket from which the numbers of the signals that come can be read, a byte each."""
+    """A socket that gives the number of each signal that arrives, one byte each."""
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
     former = signal.set_wakeup_fd(pythons.fileno())
@@ -96,7 +96,7 @@ def _is_served(path: Path) -> bool:
 
 
 def _watch(paths: Paths) -> None:
-    from virtwarden.service import watcher  # and with it libvirt, which no hook comes near
+    from virtwarden.service import watcher  # it imports libvirt, which no hook needs
 
     watcher.watch(paths)
 
@@ -119,7 +119,10 @@ def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, wa
 
 
 def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket.socket]:
-    """Wait until some of them can be read, or so long; select(2) knows no descriptor above 1023."""
+    """The sockets that can be read, after waiting for one, or for this many seconds.
+
+    It uses poll(2): select(2) takes no descriptor above 1023.
+    """
     poller = select.poll()
     for one in sockets:
         poller.register(one, select.POLLIN)
@@ -128,11 +131,11 @@ def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket
 
 
 def _accept(listener: socket.socket, workers: Workers) -> None:
-    """Have one call answered. Where that cannot be, the hook is hung up on, and does it itself."""
+    """Have a worker answer one call. Where none can, hang up: the hook then does it itself."""
     try:
         connection, _ = listener.accept()
     except OSError:
-        return  # it hung up before it was its turn
+        return  # the hook hung up before its turn came
     with connection:
         uid = wire.peer_uid(connection)
         if uid != 0:

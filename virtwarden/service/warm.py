@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Import, compile and load all that answering a hook may take, so that no call pays for it.
+"""Import, compile and load all that an answer to a hook may need, so that no call pays for it.
 
-It also holds the service to one version of the code: what an upgrade puts in the place of our
-files is not mixed with what was imported before.
+It also holds the service to one version of the code: after an upgrade replaces our files, the
+service imports nothing from the new ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from virtwarden.policy import load
 from virtwarden.system import certificates
 from virtwarden.system.nft import nft
 
-# What installation, commands and reports need, and what listens to libvirt: no hook goes there.
+# Installation, commands, reports and the process that listens to libvirt need these. No hook does.
 _NOT_FOR_HOOKS = tuple(
     f"virtwarden.{name}"
     for name in (
@@ -30,7 +30,7 @@ _NOT_FOR_HOOKS = tuple(
         "service.",
     )
 )
-# What is imported where it is needed, here and in the libraries themselves.
+# Modules that functions import when they need them, here and in the libraries themselves.
 _LIBRARIES = (
     "cryptography.hazmat.backends.openssl.backend",
     "cryptography.hazmat.primitives.asymmetric.ec",
@@ -72,7 +72,7 @@ _SAMPLE = b"""
 
 
 def warm_up(paths: Paths) -> None:
-    """Do it all; takes about a second, and alters nothing."""
+    """Do all of this. It takes about a second and changes nothing on the host."""
     for module in pkgutil.walk_packages(virtwarden.__path__, "virtwarden."):
         if not module.name.startswith(_NOT_FOR_HOOKS):
             importlib.import_module(module.name)
@@ -85,7 +85,7 @@ def warm_up(paths: Paths) -> None:
 
 
 def _rehearse(paths: Paths) -> None:
-    """Ask the guards of a domain that is not there: what they compile and load on the way stays."""
+    """Have the guards review a domain that does not exist: what they compile and load stays."""
     rules, domain = load(paths).rules_for("rehearsal"), read(_SAMPLE)
     for op in Op:
         case = Case(op, domain, rules, HostFacts(paths), paths)

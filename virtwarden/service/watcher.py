@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Listens to libvirt, and has the domains that something happened to seen to.
+"""Listens to libvirt, and has each domain seen to when something happens to it.
 
-What is heard while libvirt speaks is only noted; libvirt is asked when it has done.
+The callbacks only note what libvirt says. Calls to libvirt come after its event loop returns.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from virtwarden.service.traces import DomainFiles, is_locked
 
 _URI = "qemu:///system"
 _TICK_MS = 1000
-# How often, in ticks, is tried again what something was in the way of.
+# Each this many ticks, see again to the domains that could not be seen to.
 _RETRY_TICKS = 30
 _KEEPALIVE_SECONDS = 5
 _KEEPALIVE_COUNT = 6
-# libvirt would answer only when the start is over.
+# During these events libvirt would answer a call only after the start is over.
 _WHILE_IT_STARTS = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
 
 
 def watch(paths: Paths) -> None:
-    """Listen until the process that started this one is gone."""
+    """Listen until the parent process, the service, is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    libvirt.registerErrorHandler(lambda *_: None, None)  # else it prints on stderr by itself
+    libvirt.registerErrorHandler(lambda *_: None, None)  # by default it prints on stderr
     libvirt.virEventRegisterDefaultImpl()
     watcher = _Watcher(paths)
     libvirt.virEventAddTimeout(_TICK_MS, watcher.note_tick, None)
@@ -44,7 +44,7 @@ def watch(paths: Paths) -> None:
 
 
 class _Watcher:
-    """One connection to libvirt after the other, and what is due on it."""
+    """Keeps one connection to libvirt at a time, and the work that is due on it."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -61,11 +61,11 @@ class _Watcher:
         self._files = DomainFiles(paths.libvirt_config)
 
     def note_tick(self, _timer: int, _opaque: object) -> None:
-        """For libvirt's event loop."""
+        """Note that a tick came. libvirt's event loop calls it."""
         self._is_tick = True
 
     def act(self) -> None:
-        """Do what is due by now."""
+        """Do the work that is due."""
         if self._is_tick:
             self._is_tick = False
             self._ticks += 1
@@ -79,10 +79,10 @@ class _Watcher:
             self._disconnect()
 
     def _look_around(self) -> None:
-        """Find what nobody tells of: that libvirt is back, that a file was changed."""
+        """Find what no event reports: libvirt is back, or a file has changed."""
         self._admitter.look_around()
         if self._connection is None or self._enroller is None:
-            # A libvirtd that was stopped is not woken: its socket is often systemd's.
+            # A connection would start a libvirtd that was stopped, where systemd has its socket.
             if is_locked(self._paths.libvirt_driver):
                 self._connect()
             return
@@ -125,7 +125,7 @@ class _Watcher:
                 None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._note_device, None
             )
         except libvirt.libvirtError:
-            return  # it is just starting or ending: the next tick tells
+            return  # libvirt is starting or stopping: the next tick tries again
         self._connection, self._enroller = connection, Enroller(self._paths, connection)
         self._lost = ""
         self._files.changed()

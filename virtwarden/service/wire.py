@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How the installed hook and virt-warden.service speak with each other.
+"""The protocol between the installed hook and virt-warden.service.
 
     hook                                     service
     VERSION, arguments, XML   ───────▶
@@ -8,14 +8,14 @@
                               ◀───────       exit code, stdout, stderr
 
 Each of these is a part: its length in four bytes, the highest first, then its bytes. A hook that
-gets no offer in time hangs up and does the work itself; the service then reads the end of the
-connection where it waits for TAKE, and does nothing. A hook that took the offer waits until the
-answer is there or the connection ends: the kernel ends it when the process that answers dies, so
-that nobody acts any more. So never do both act at once.
+gets no offer in time hangs up and does the work itself. The service, which waits for TAKE, then
+reads the end of the connection and does nothing. A hook that took the offer waits for the answer
+or the end of the connection. Where the process that answers dies, it no longer acts, and the
+kernel ends the connection. So the hook and the service never both act at once.
 
-Both sides import this file: hooks/qemu.py and the modules beside it. The hook loads it by itself,
-without the package around it, and libvirt waits for that: it imports nothing but what the
-interpreter has in itself.
+Both sides import this file: hooks/qemu.py and the modules beside it. The hook loads it without the
+package around it, and libvirt waits for that. So this file imports only what is built into the
+interpreter.
 """
 
 import _socket
@@ -27,7 +27,7 @@ OFFER = b"offer"
 TAKE = b"take"
 
 _LENGTH_BYTES = 4
-# The domain's XML is the longest part, and refused above 4 MiB.
+# The longest part is the domain's XML, which is refused above 4 MiB.
 _LONGEST_PART = 8 * 1024 * 1024
 _CHUNK = 65536
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
@@ -35,10 +35,10 @@ _UCRED_BYTES = 12
 
 
 def send(connection: _socket.socket, *parts: bytes, until: float | None = None) -> None:
-    """Send parts, all at once: each send could wake who reads. Raises OSError where nobody does.
+    """Send all parts in one call, since each send could wake the reader.
 
-    `until`, here and below, is a time of time.monotonic(), after which TimeoutError is raised;
-    without it, the connection's own timeout holds.
+    `until`, here and below, is a time of time.monotonic(); after it TimeoutError is raised.
+    Without it, the connection's own timeout holds. Raises OSError where nobody reads.
     """
     framed = (len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)
     _end_at(connection, until)
@@ -46,7 +46,7 @@ def send(connection: _socket.socket, *parts: bytes, until: float | None = None) 
 
 
 def receive(connection: _socket.socket, until: float | None = None) -> bytes:
-    """The next part. Raises EOFError where the connection ended, ValueError for what is none."""
+    """The next part. Raises EOFError where the connection ended, ValueError for what is no part."""
     length = int.from_bytes(_read(connection, _LENGTH_BYTES, until), "big")
     if length > _LONGEST_PART:
         raise ValueError("not a part")
@@ -65,7 +65,7 @@ def _read(connection: _socket.socket, length: int, until: float | None) -> bytes
 
 
 def _end_at(connection: _socket.socket, until: float | None) -> None:
-    """Have the next call end by then, however little each call before it waited for."""
+    """Have the next call on the connection end by `until`, however long the earlier calls took."""
     if until is not None:
         left = until - monotonic()
         if left <= 0:
@@ -74,6 +74,6 @@ def _end_at(connection: _socket.socket, until: float | None) -> None:
 
 
 def peer_uid(connection: _socket.socket) -> int:
-    """Who is at the other end: of a listener, who called listen(2)."""
+    """The uid of the peer; where that is a listener, of the process that called listen(2)."""
     found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED_BYTES)
     return int.from_bytes(found[4:8], sys.byteorder)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The processes that answer the hook's calls, one call at a time each.
 
-Calls come at once, and one may wait long, so no two share a process at a time. A process that is
-done takes the next call: one forked for each call would spend as long again on touching, for the
-first time, all that it shares with its parent.
+Calls come at the same time, and one may wait long, so each has a process to itself. A process that
+is done takes the next call. A new fork for each call would need as much time again, to touch for
+the first time all the memory that it shares with its parent.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import NoReturn
 from virtwarden import log
 
 _CALL, _DONE = b"c", b"d"
-# What many starts at once need more of, ends when they are over: a start calls three times, and
-# what one has let go another takes up.
+# Many starts at once need more workers, which end when the starts are over. They do not end at
+# once: a start calls three times, and a worker that one call no longer needs serves another.
 _IDLE_AT_MOST = 4
 _SURPLUS_SECONDS = 30
-# What a call left behind in its process is not there for ever.
+# A worker ends after this many calls, and with it whatever the calls left in its memory.
 _CALLS_OF_ONE = 200
 
 
 def fork(act: Callable[[], object], not_its: list[socket.socket]) -> int:
-    """Run a function in a process of its own, without these sockets; gives its pid."""
+    """Run a function in its own process, which closes these sockets; gives its pid."""
     child = os.fork()
     if child == 0:
         _run_and_exit(act, not_its)
@@ -38,7 +38,7 @@ def fork(act: Callable[[], object], not_its: list[socket.socket]) -> int:
 def _run_and_exit(act: Callable[[], object], not_its: list[socket.socket]) -> NoReturn:
     code = 1
     try:
-        # A signal to the child is not one to us. It lets SIGTERM pass and does what it is at.
+        # A signal to the child must not reach the parent. The child ignores SIGTERM and goes on.
         signal.set_wakeup_fd(-1)
         for kept in not_its:
             kept.close()
@@ -51,7 +51,7 @@ def _run_and_exit(act: Callable[[], object], not_its: list[socket.socket]) -> No
 
 
 class Workers:
-    """Processes that serve connections; each is known by our end of the channel to it."""
+    """Processes that serve connections. Our end of the channel to a process stands for it."""
 
     def __init__(
         self, serve: Callable[[socket.socket], object], not_theirs: list[socket.socket]
@@ -64,7 +64,7 @@ class Workers:
         """Channels that can be read when their worker is done, or dead."""
 
     def give(self, connection: socket.socket) -> None:
-        """Have a connection served. Raises OSError where no process can be had for it."""
+        """Have a worker serve a connection. Raises OSError where no process can be made for it."""
         while self._idle:
             channel, _ = self._idle.popitem()
             if self._hand_over(channel, connection):
@@ -72,7 +72,7 @@ class Workers:
         self._hand_over(self._made(connection), connection)
 
     def take_back(self, channel: socket.socket) -> None:
-        """A worker's channel can be read."""
+        """Read a worker's channel: make the worker idle if it is done, drop it if it is dead."""
         self.busy.remove(channel)
         said = b""
         with suppress(OSError):
@@ -83,7 +83,10 @@ class Workers:
             channel.close()
 
     def end_surplus(self) -> float | None:
-        """Have those end that were not needed for long; the seconds until there may be more."""
+        """End the workers that have been idle for long.
+
+        Gives the seconds until the next may end, or None where none is left over.
+        """
         due = time.monotonic() - _SURPLUS_SECONDS
         while len(self._idle) > _IDLE_AT_MOST:
             channel, since = next(iter(self._idle.items()))
@@ -94,14 +97,14 @@ class Workers:
         return None
 
     def dismiss(self) -> None:
-        """Have each end when it is done with what it is at."""
+        """Have each worker end when it is done with its call."""
         for channel in (*self._idle, *self.busy):
             channel.close()
 
     def _hand_over(self, channel: socket.socket, connection: socket.socket) -> bool:
         try:
             socket.send_fds(channel, [_CALL], [connection.fileno()])
-        except OSError:  # it died meanwhile
+        except OSError:  # the worker died meanwhile
             channel.close()
             return False
         self.busy.append(channel)

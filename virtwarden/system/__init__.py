@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One file an outside thing: what virt-warden asks of the kernel and of the host's tools.
+"""What virt-warden asks of the kernel and of the host's tools: one module for each of them.
 
-Nothing here knows of domains or of policies.
+No module here knows of domains or of policies.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The POSIX access ACL of an open file, which may be open by O_PATH alone; acl(5)."""
+"""The POSIX access ACL of an open file, which may be open with O_PATH only; acl(5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def writers(handle: int) -> tuple[int, ...]:
-    """The uids and gids that the access ACL of an open file lets write by name."""
+    """The uids and gids to which a named entry in the access ACL of an open file grants writing."""
     import posix1e
 
     if not is_extended(handle):
@@ -22,12 +22,12 @@ def writers(handle: int) -> tuple[int, ...]:
 def _acl(handle: int) -> Any:
     """The access ACL of an open file.
 
-    libacl asks for its size first, and gives up where another process makes it longer just then.
+    libacl asks for its size first, and fails where another process then makes it longer.
     """
     import posix1e
 
     path = _path(handle)
-    for _ in range(99):  # whose file it is could make it longer for ever
+    for _ in range(99):  # the owner of the file could make it longer for ever
         try:
             return posix1e.ACL(file=path)
         except OSError as error:
@@ -49,7 +49,7 @@ def is_extended(handle: int) -> bool:
 
 
 def remove(handle: int) -> None:
-    """Leave of an open file's access ACL what its mode says."""
+    """Reduce an open file's access ACL to what its mode says."""
     import posix1e
 
     path = _path(handle)
@@ -57,7 +57,7 @@ def remove(handle: int) -> None:
 
 
 def permissions(handle: int, uid: int) -> int | None:
-    """What the ACL of an open file grants this uid by name, as rwx bits, or None."""
+    """What the ACL of an open file grants this uid by name, as rwx bits; None without an entry."""
     import posix1e
 
     for entry in _acl(handle):
@@ -87,7 +87,7 @@ def grant(handle: int, uid: int, rwx: int) -> None:
 
 
 def revoke(handle: int, uid: int) -> None:
-    """Take this uid's entry out; where it was the last of its kind, the plain mode is back."""
+    """Remove this uid's entry. Where no named entry is left, the file has its plain mode again."""
     import posix1e
 
     entries = _acl(handle)
@@ -107,5 +107,5 @@ def _drop(acl: Any, tag: int, qualifier: int | None = None) -> None:
 
 
 def _path(handle: int) -> str:
-    """What libacl takes, which knows no O_PATH; proc(5), /proc/PID/fd."""
+    """A path for libacl, which cannot use an O_PATH descriptor; proc(5), /proc/PID/fd."""
     return f"/proc/self/fd/{handle}"

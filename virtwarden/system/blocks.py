@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The content of a disk image, as its guest sees it, whatever its format."""
+"""The content of a disk image of any format, as the guest sees it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from virtwarden.errors import HostError
 
 _QEMU_NBD = "/usr/bin/qemu-nbd"
-# QEMU's own: what a disk's size is rounded up to.
+# QEMU rounds the size of a disk up to a multiple of this.
 SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One image of a chain, the guest's own first."""
+    """One image of a chain, which begins with the guest's own image."""
 
     path: str
     format: str
@@ -32,7 +32,7 @@ class Blocks(Protocol):
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes within the disk's size. Raises HostError where they cannot be read."""
+        """Read bytes within the disk's size. Raises HostError where they cannot be read."""
 
 
 class _Raw(Blocks):
@@ -43,7 +43,7 @@ class _Raw(Blocks):
         self.size = -(-self._end // SECTOR_BYTES) * SECTOR_BYTES
 
     def read(self, offset: int, length: int) -> bytes:
-        """The last sector of a file may be cut off: the guest sees zeros there."""
+        """Read bytes. Where the file ends within its last sector, the guest sees zeros."""
         content = b""
         while offset + len(content) < min(offset + length, self._end):
             try:
@@ -70,7 +70,7 @@ class _Served(Blocks):
 
 @contextmanager
 def opened(chain: Sequence[Layer]) -> Iterator[Blocks]:
-    """A disk, for reading. What it is based on is believed of `chain`, and of no image's header.
+    """A disk, for reading. Its base images come from `chain`, never from an image's header.
 
     Raises HostError where it cannot be opened.
     """
@@ -88,7 +88,7 @@ def opened(chain: Sequence[Layer]) -> Iterator[Blocks]:
 
 @contextmanager
 def _served(chain: Sequence[Layer]) -> Iterator[Any]:
-    """libnbd(3) with a qemu-nbd(8) of its own, which ends with it."""
+    """A libnbd(3) connection to its own qemu-nbd(8), which ends with it."""
     try:
         import nbd
     except ImportError:
@@ -109,7 +109,7 @@ def _served(chain: Sequence[Layer]) -> Iterator[Any]:
 
 
 def _named(chain: Sequence[Layer]) -> str:
-    """The chain as one name of QEMU's (qemu(1), "json:"), with nothing left for it to look up."""
+    """The chain as one "json:" name (qemu(1)) that leaves QEMU nothing to look up."""
     below: dict[str, Any] | None = None
     for layer in reversed(chain):
         file = {"driver": "host_device" if layer.is_device else "file", "filename": layer.path}

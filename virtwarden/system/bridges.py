@@ -23,11 +23,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 @dataclass(frozen=True)
 class Port:
-    """How a bridge treats what comes from a port, and whom the port may reach.
+    """How a bridge treats the frames of a port, and which other ports the port may reach.
 
-    `vlans` are those that it is a member of, `pvid` the one that untagged frames belong to and 0
-    none, `untagged` those whose frames leave without a tag; all are empty where the bridge is not
-    VLAN-aware. Isolated ports do not reach one another.
+    `vlans` are the VLANs of which it is a member. `pvid` is the VLAN of its untagged frames, or 0
+    for none. `untagged` are the VLANs whose frames leave without a tag. All are empty or 0 where
+    the bridge is not VLAN-aware. Isolated ports do not reach one another.
     """
 
     vlans: tuple[int, ...] = ()
@@ -36,12 +36,12 @@ class Port:
     isolated: bool = False
 
     def is_access_port_of(self, vlan: int) -> bool:
-        """Whether it belongs to this VLAN alone, and tags nothing."""
+        """Whether it belongs only to this VLAN, and tags nothing."""
         return (self.vlans, self.pvid, self.untagged) == ((vlan,), vlan, (vlan,))
 
 
 def bridge_of(port: str) -> str:
-    """The bridge that an interface is a port of; empty where it is none's."""
+    """The bridge of which an interface is a port; empty where it is not a port."""
     try:
         return (_INTERFACES / port / "brport/bridge").readlink().name
     except OSError:
@@ -54,19 +54,19 @@ def is_vlan_aware(bridge: str) -> bool:
 
 
 def learns_from_groups(bridge: str) -> bool:
-    """Whether a bridge takes a sender's MAC from frames to the groups that it does not forward.
+    """Whether a bridge learns the sender's MAC from frames to the groups that it does not forward.
 
-    Some of them, LLDP's, come past every filter of the bridge's (net/bridge/br_input.c); nothing
-    honest needs to be learnt from any (ip-link(8), no_linklocal_learn).
+    Some of these frames, LLDP's, pass none of the bridge's filters (net/bridge/br_input.c). No
+    honest sender needs a bridge to learn from them (ip-link(8), no_linklocal_learn).
     """
     return _setting(bridge, f"bridge/{_NO_GROUPS}") == "0"
 
 
 def set_learns_from_groups(bridge: str, *, learns: bool) -> None:
-    """Have a bridge do so, or not; harmless where it is gone.
+    """Turn this learning on or off; harmless where the bridge is gone. Raises CommandError.
 
-    By netlink, as all that alters a bridge here: under systemd's ProtectKernelTunables= nobody
-    writes to /sys.
+    It uses netlink, like all code here that alters a bridge: systemd's ProtectKernelTunables=
+    forbids writing to /sys.
     """
     try:
         run(
@@ -100,14 +100,14 @@ def port(name: str) -> Port:
 
 
 def memberships(port: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    """The VLANs of a port as `bridge -j vlan` lists it, each with its flags (bridge(8))."""
+    """The VLANs of a port in the output of `bridge -j vlan` (bridge(8)), each with its flags."""
     for entry in port.get("vlans", []):
         for vlan in range(entry["vlan"], entry.get("vlanEnd", entry["vlan"]) + 1):
             yield vlan, entry.get("flags", [])
 
 
 def set_port(name: str, wanted: Port) -> None:
-    """Set a port up, VLANs only where its bridge knows of them. Raises CommandError."""
+    """Set up a port. It sets VLANs only on a VLAN-aware bridge. Raises CommandError."""
     if is_vlan_aware(bridge_of(name)) and wanted.vlans:
         _set_vlans(_checked(name), wanted)
     isolated = "on" if wanted.isolated else "off"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""X.509: authorities, server and client certificates, revocation lists (RFC 5280).
+"""X.509: CAs, server and client certificates, revocation lists (RFC 5280).
 
-All keys are ECDSA on P-256. The time that importing cryptography takes is paid by those alone who
-make something.
+All keys are ECDSA on P-256. Each function imports cryptography itself, so that only its callers
+wait for that import.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Issuer:
-    """Who signs: a certificate and its key."""
+    """A CA that signs: its certificate and its key."""
 
     certificate: x509.Certificate
     key: PrivateKey
 
     @property
     def is_one(self) -> bool:
-        """Whether the key is the certificate's."""
+        """Whether the key belongs to the certificate."""
         public: Any = self.certificate.public_key()
         return bool(public.public_numbers() == self.key.public_key().public_numbers())
 
 
 def new_key() -> PrivateKey:
-    """A key that nobody has seen."""
+    """A new random key."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return ec.generate_private_key(ec.SECP256R1())
@@ -81,7 +81,8 @@ def issue(
 ) -> x509.Certificate:
     """A certificate for a key; `names` are the DNS names and IP addresses of a server.
 
-    `of_issuer` names the issuer as the subject's organisation. It does not outlive its issuer.
+    `of_issuer` names the issuer as the subject's organisation. The certificate expires no later
+    than its issuer.
     """
     from cryptography import x509
 
@@ -121,7 +122,7 @@ def revocations(
 
 
 def pem(certificate: x509.Certificate) -> bytes:
-    """A certificate as files have it."""
+    """A certificate as PEM, for a file."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
@@ -138,12 +139,12 @@ def load(content: bytes, where: str) -> x509.Certificate:
 
 
 def load_all(content: bytes, where: str) -> list[x509.Certificate]:
-    """The certificates in a PEM file, one at least. Raises HostError."""
+    """The certificates in a PEM file, at least one. Raises HostError."""
     return [load(each, where) for each in _PEM.findall(content) or [content]]
 
 
 def pem_key(key: PrivateKey, passphrase: bytes = b"") -> bytes:
-    """A key as files have it (PKCS#8), encrypted where there is a passphrase."""
+    """A key as PEM (PKCS#8), for a file; encrypted where there is a passphrase."""
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
         Encoding,
@@ -156,7 +157,7 @@ def pem_key(key: PrivateKey, passphrase: bytes = b"") -> bytes:
 
 
 def load_key(content: bytes, where: str, passphrase: bytes | None = None) -> PrivateKey:
-    """A key out of its file. Raises HostError, also where the passphrase is wrong."""
+    """The key in a file. Raises HostError, also where the passphrase is wrong."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -172,7 +173,7 @@ def load_key(content: bytes, where: str, passphrase: bytes | None = None) -> Pri
 
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether one certificate is directly signed by the other."""
+    """Whether the issuer's key signed the certificate directly."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -189,12 +190,12 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 
 
 def expiry(certificate: x509.Certificate) -> datetime.datetime:
-    """When a certificate is no longer valid, in UTC without a zone."""
+    """When a certificate expires, in UTC as a datetime without a zone."""
     return _moment(certificate, "not_valid_after")
 
 
 def has_run_out(certificate: x509.Certificate, *, share: float = 1.0) -> bool:
-    """Whether this share of a certificate's life has passed; all of it: it is no longer valid."""
+    """Whether this share of a certificate's life has passed; with 1.0, whether it has expired."""
     begun, end = _moment(certificate, "not_valid_before"), expiry(certificate)
     return _now() >= begun + (end - begun) * share
 
@@ -205,13 +206,13 @@ def is_to_come(certificate: x509.Certificate) -> bool:
 
 
 def runs_out_soon(certificate: x509.Certificate) -> bool:
-    """Whether it ends within 30 days, or, where it is made for less, within a fifth of its life."""
+    """Whether it expires within 30 days, or within a fifth of its life where that is less."""
     begun, end = _moment(certificate, "not_valid_before"), expiry(certificate)
     return _now() >= end - min(30 * DAY, (end - begun) / 5)
 
 
 def key_in_words(certificate: x509.Certificate) -> str:
-    """The kind and the size of its key."""
+    """The kind and the size, in bits, of a certificate's key."""
     public: Any = certificate.public_key()
     kind = type(public).__name__.strip("_").removesuffix("PublicKey").replace("EllipticCurve", "EC")
     size = getattr(public, "key_size", 0)
@@ -219,7 +220,7 @@ def key_in_words(certificate: x509.Certificate) -> str:
 
 
 def weakness(certificate: x509.Certificate) -> str:
-    """Why it can be forged by today's means; empty where it cannot (NIST SP 800-131A, table 2)."""
+    """Why it can be forged today; empty where it cannot (NIST SP 800-131A, table 2)."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
@@ -232,7 +233,7 @@ def weakness(certificate: x509.Certificate) -> str:
     has_size = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, dsa.DSAPublicKey)
     if isinstance(public, has_size) and public.key_size < least:
         return f"its key is {key_in_words(certificate)}"
-    # Nobody believes a root for its signature.
+    # A root is not trusted because of its signature.
     is_root = certificate.issuer == certificate.subject
     if digest is not None and digest.name in ("md5", "sha1") and not is_root:
         return f"it is signed with {digest.name.upper()}"
@@ -240,7 +241,7 @@ def weakness(certificate: x509.Certificate) -> str:
 
 
 def _moment(certificate: x509.Certificate, name: str) -> datetime.datetime:
-    # cryptography 42 warns the admin of the names without a zone, and 38 has no others.
+    # cryptography 42 warns the admin about the names without a zone, and 38 has only those.
     zoned = getattr(certificate, f"{name}_utc", None)
     moment: datetime.datetime = zoned or getattr(certificate, name)
     return moment.replace(tzinfo=None)
@@ -257,7 +258,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # Whose clock is behind ours must not find it not yet valid.
+        # A peer whose clock is behind ours must find it valid.
         .not_valid_before(_now() - DAY)
         .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
@@ -289,7 +290,7 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
         key_cert_sign=signs,
         crl_sign=signs,
         content_commitment=False,
-        # Of no use with an ECDSA key (RFC 8813), yet libvirt 9.0 refuses a certificate without it.
+        # Useless with an ECDSA key (RFC 8813), but libvirt 9.0 refuses a certificate without it.
         key_encipherment=not signs,
         data_encipherment=False,
         key_agreement=False,
@@ -302,7 +303,7 @@ def _subject(common_name: str, organization: str = "") -> x509.Name:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    # X.520: a common name, or an organisation's, has 64 characters at most.
+    # X.520: a common name or an organisation name has at most 64 characters.
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])]
     if organization:
         attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))

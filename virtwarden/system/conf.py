@@ -15,9 +15,9 @@ Settings = dict[str, str | tuple[str, ...]]
 
 
 def settings(path: Path, lens: str) -> Settings:
-    """What a file sets, comments left out; empty where there is no such file.
+    """The settings in a file, without comments; empty where there is no such file.
 
-    Raises HostError where it cannot be understood: then libvirt does not either.
+    Raises HostError where the file cannot be parsed: libvirt cannot parse it then either.
     """
     import augeas
 
@@ -52,9 +52,9 @@ def _value(tree: Any, node: str) -> str | tuple[str, ...]:
 
 
 def with_settings(text: str, lens: str, wanted: Settings) -> str:
-    """A file's text with these settings in it, all else, comments too, as it was.
+    """A file's text with these settings in it. All else stays as it was, and so do comments.
 
-    Raises HostError where the text cannot be understood.
+    Raises HostError where the text cannot be parsed.
     """
     import augeas
 

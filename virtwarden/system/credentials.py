@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Secrets at rest, sealed to this host by systemd-creds(1): by its TPM2 where it has one."""
+"""Secrets on disk that systemd-creds(1) seals to this host, with its TPM2 where it has one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SYSTEMD_CREDS = "/usr/bin/systemd-creds"
 
 
 def seal(path: Path, name: str, secret: str) -> None:
-    """Write a secret to a file that only this host can open. Raises CommandError."""
+    """Write a secret to a file that only this host can decrypt. Raises CommandError."""
     sealed = run(SYSTEMD_CREDS, "encrypt", f"--name={name}", "-", "-", stdin=secret)
     files.write_atomically(path, sealed.encode(), 0o600, durable=True)
 
 
 def unseal(path: Path, name: str) -> str:
-    """The secret in a sealed file. Raises CommandError on any host but that which sealed it."""
+    """The secret in a sealed file. Raises CommandError on every host but the one that sealed it."""
     return run(SYSTEMD_CREDS, "decrypt", f"--name={name}", str(path), "-")

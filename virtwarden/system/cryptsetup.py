@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""LUKS containers, by cryptsetup(8). A key goes in through a pipe, never by an argument."""
+"""LUKS containers, with cryptsetup(8). It gets a key through a pipe, never as an argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CRYPTSETUP = "/usr/sbin/cryptsetup"
 _NO_PERMISSION = 2
 _NO_MEMORY = 3
 _BUSY = 5
-# Argon2 takes two seconds on the machine that formatted the container, but this may be another.
+# Argon2 takes two seconds on the machine that formatted the container. This one may be slower.
 _KEY_SECONDS = 120
 _NEW_KEY = ("--batch-mode", "--pbkdf=argon2id")
 _CLOSE_SECONDS = 5
@@ -28,7 +28,7 @@ _BETWEEN_CLOSES_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Header:
-    """What a container says of itself; `pbkdfs` are those of its key slots, in order."""
+    """What a container's header says; `pbkdfs` are those of its key slots, in order."""
 
     version: str
     uuid: str
@@ -49,8 +49,9 @@ def open_container(
 ) -> None:
     """Have the kernel decrypt a container as /dev/mapper/NAME.
 
-    cryptsetup gets the `inherited` descriptors, so that a lock on one is held for as long as it
-    works, whatever becomes of us. Raises HostError, in an admin's words, where it does not open.
+    cryptsetup gets the `inherited` descriptors, so that it holds a lock on one of them while it
+    works, even if this process dies. Raises HostError, in an admin's words, where the container
+    does not open.
     """
     options = [*(["--readonly"] if readonly else []), *(["--allow-discards"] if discard else [])]
     command = (CRYPTSETUP, "open", "--type", "luks", "--key-file=-", *options, container, name)
@@ -58,7 +59,7 @@ def open_container(
 
 
 def test(container: str, key: Secret) -> None:
-    """See whether a key opens a container. Raises HostError where it does not."""
+    """Check that a key opens a container. Raises HostError where it does not."""
     command = (CRYPTSETUP, "open", "--type", "luks", "--test-passphrase", "--key-file=-", container)
     _with_key(container, command, key)
 
@@ -66,7 +67,7 @@ def test(container: str, key: Secret) -> None:
 def format_container(container: str, key: Secret) -> None:
     """Make a file or block device an empty LUKS2 container, with one key; what it held is lost.
 
-    Sectors are of 512 bytes, whatever the disk below has: a disk that is encrypted keeps its size.
+    Sectors have 512 bytes, whatever the disk below has: then an encrypted disk keeps its size.
     Raises HostError.
     """
     command = (CRYPTSETUP, "luksFormat", *_NEW_KEY, "--type=luks2", "--sector-size=512")
@@ -74,7 +75,7 @@ def format_container(container: str, key: Secret) -> None:
 
 
 def add_key(container: str, key: Secret, another: Secret) -> None:
-    """Have a second key open a container that this one opens. Raises HostError."""
+    """Add a second key to a container that the first key opens. Raises HostError."""
     reader, writer = os.pipe()
     try:
         with os.fdopen(writer, "wb") as pipe:
@@ -88,8 +89,8 @@ def add_key(container: str, key: Secret, another: Secret) -> None:
 def close(name: str) -> None:
     """Close /dev/mapper/NAME, and forget its key; harmless where it is not open.
 
-    Tries again for some seconds where somebody still has it open. Raises HostError where it stays
-    so; the kernel then closes it by itself when the last one lets go.
+    Tries again for some seconds where a process still has it open. Raises HostError where it stays
+    open. The kernel then closes it when the last process closes it.
     """
     deadline = time.monotonic() + _CLOSE_SECONDS
     while True:
@@ -105,7 +106,7 @@ def close(name: str) -> None:
             return
         if time.monotonic() > deadline:
             break
-        # Nothing tells when the last user of a device has gone.
+        # No event tells that the last process has closed a device.
         time.sleep(_BETWEEN_CLOSES_SECONDS)
     run(CRYPTSETUP, "close", "--deferred", name)
     raise HostError(

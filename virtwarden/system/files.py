@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files, reached so that nobody can swap a step of the path under our feet."""
+"""Files, opened step by step, so that swapping a part of the path meanwhile has no effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from virtwarden.system import acl
 
 @dataclass(frozen=True)
 class Inode:
-    """What one step of a path is; `writers` are the uids and gids that an ACL lets write."""
+    """One step of a path; `writers` are the uids and gids to which an ACL grants writing."""
 
     path: str
     device: int
@@ -45,8 +45,8 @@ class Inode:
 class Found:
     """A path walked without following a symlink.
 
-    `leaf` is None where the path ends early; `symlink` is the step that is one, and then
-    `real` is where it leads.
+    `leaf` is None where the path ends early. `symlink` is the step that is a symlink, and `real`
+    is then where the path leads.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Found:
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# With what the names of write_atomically end until all is written.
+# The end of a name that write_atomically uses until the whole file is written.
 _RANDOM = re.compile("[0-9a-f]{16}")
 _TORN = re.compile(rf"\..+\.{_RANDOM.pattern}")
 
@@ -66,9 +66,9 @@ _TORN = re.compile(rf"\..+\.{_RANDOM.pattern}")
 def look(path: str) -> Found:
     """Walk an absolute path from the root, a step at a time, following no symlink.
 
-    Device nodes are named by symlinks that root made (/dev/vg0/web01): below /dev, which only
-    root can write, these are resolved first. Raises HostError where the path is not absolute or
-    is not in its plain form.
+    Device nodes have names that are symlinks (/dev/vg0/web01). Only root can write to /dev, so
+    it resolves symlinks below /dev first. Raises HostError where the path is not absolute, is not
+    in its plain form, or cannot be walked.
     """
     if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
         raise HostError(f"{path!r} is not a plain absolute path", fix="write it without . .. //")
@@ -119,13 +119,13 @@ def _inode(handle: int, path: str) -> Inode:
         gid=found.st_gid,
         links=found.st_nlink,
         rdev=found.st_rdev,
-        # An ACL grants nothing that the group bits, which are its mask then, do not (acl(5)).
+        # The group bits are the mask of an ACL, which grants nothing beyond them (acl(5)).
         writers=acl.writers(handle) if found.st_mode & stat.S_IWGRP else (),
     )
 
 
 def sync_directory(path: Path) -> None:
-    """See to it that the names in a directory are on the disk; fsync(2), NOTES."""
+    """Write the names in a directory to the disk; fsync(2), NOTES."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -135,12 +135,12 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
-    """An O_PATH descriptor of the very file that was looked at, however its path was swapped.
+    """An O_PATH descriptor of the same file that was looked at before.
 
-    Device numbers are handed out anew at each boot: where the file was looked at in another
-    `boot` than this, the inode number alone has to be the same.
+    Each boot gives out device numbers again. Where the file was looked at in another `boot` than
+    this, only the inode number has to be the same.
 
-    Raises HostError where the path leads elsewhere by now or is gone.
+    Raises HostError where the path now leads to another file, or is gone.
     """
     handle = os.open("/", _STEP | os.O_DIRECTORY)
     try:
@@ -165,25 +165,25 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
 
 
 def private_directory(path: Path) -> None:
-    """See to it that this directory and those above it are there; those made are root's alone."""
+    """Make this directory and those above it where they are missing, for root only."""
     if not path.exists():
         private_directory(path.parent)
-        with suppress(FileExistsError):  # another start was faster
+        with suppress(FileExistsError):  # another start made it first
             path.mkdir(mode=0o700)
 
 
 def passable_directory(path: Path) -> None:
-    """See to it that this directory is there: others may pass through it, but not list it."""
+    """Make this directory where it is missing. Others may pass through it, but not list it."""
     path.mkdir(mode=0o711, parents=True, exist_ok=True)
     path.chmod(0o711)
 
 
 @contextmanager
 def locked(directory: Path, *, wait: bool = True) -> Iterator[int]:
-    """Hold a directory alone, made where it is missing; others wait for their turn (flock(2)).
+    """Hold the lock of a directory, which is made where it is missing (flock(2)).
 
-    Gives the descriptor with the lock: a child that inherits it holds it too. Who will not wait
-    gets BlockingIOError where another one holds it.
+    Gives the descriptor with the lock: a child that inherits it holds the lock too. Waits while
+    another process holds the lock; without `wait`, raises BlockingIOError then.
     """
     handle = _lock(directory, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
@@ -202,24 +202,24 @@ def _lock(directory: Path, how: int) -> int:
             except OSError:
                 os.close(handle)
                 raise
-            # Whoever held it before may have removed it: the lock is then on nothing.
+            # The former holder may have removed the directory: then this lock excludes nobody.
             if directory.exists() and os.path.samestat(os.fstat(handle), directory.lstat()):
                 return handle
             os.close(handle)
 
 
 def boot_id() -> str:
-    """What tells this boot from all others; random(4), /proc/sys/kernel/random/boot_id."""
+    """The unique id of this boot; random(4), /proc/sys/kernel/random/boot_id."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def by_descriptor(handle: int) -> Path:
-    """A path that leads to just this open file; proc(5), /proc/PID/fd."""
+    """A path that leads to exactly this open file; proc(5), /proc/PID/fd."""
     return Path(f"/proc/self/fd/{handle}")
 
 
 def version_of(program: Path) -> str:
-    """What changes when a program is replaced by another one; empty where there is none."""
+    """A text that changes when another program replaces this one; empty where there is none."""
     try:
         found = program.stat()
     except OSError:
@@ -228,7 +228,7 @@ def version_of(program: Path) -> str:
 
 
 def read_if_there(path: Path) -> str:
-    """What a small file of ours says; empty where it is not there."""
+    """The text of a small file of ours; empty where it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -238,9 +238,9 @@ def read_if_there(path: Path) -> str:
 def write_atomically(
     path: Path, content: bytes, mode: int, *, gid: int = 0, durable: bool = False
 ) -> None:
-    """Put a whole file in place, root's, or none at all; a symlink in the way is replaced.
+    """Put a whole file of root's in place, or leave the old one; it replaces a symlink there.
 
-    A `durable` file is on the disk when this returns, whatever happens to the host's power.
+    A `durable` file is on the disk when this returns, and survives a loss of power.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     handle = os.open(temporary, _NEW, 0o600)
@@ -262,13 +262,13 @@ def write_atomically(
 
 
 def discard(path: Path) -> None:
-    """Remove what write_atomically put in place, and what it leaves beside it when it is killed.
+    """Remove the file that write_atomically put in place, and those it leaves when it is killed.
 
-    Nobody may be writing there meanwhile. Harmless where nothing is there.
+    Nobody may be writing that file meanwhile. Harmless where nothing is there.
     """
     path.unlink(missing_ok=True)
     start = f".{path.name}."
-    # pathlib and glob take ten times as long, where a thousand domains have theirs.
+    # With the files of a thousand domains, pathlib and glob take ten times as long.
     with suppress(FileNotFoundError):
         for name in os.listdir(path.parent):  # noqa: PTH208
             if name.startswith(start) and _RANDOM.fullmatch(name, len(start)):
@@ -276,9 +276,9 @@ def discard(path: Path) -> None:
 
 
 def discard_torn(directory: Path) -> None:
-    """Remove what write_atomically leaves in a directory, beside whichever file, when it is killed.
+    """Remove all files that write_atomically leaves in a directory when it is killed.
 
-    Nobody may be writing there meanwhile.
+    Nobody may be writing in that directory meanwhile.
     """
     for name in os.listdir(directory):  # noqa: PTH208 - as above
         if _TORN.fullmatch(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a disk image says of itself, by qemu-img."""
+"""What a disk image's header says, read with qemu-img."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QEMU_IMG = "/usr/bin/qemu-img"
 
 @dataclass(frozen=True)
 class Image:
-    """An image that another one is based on."""
+    """A base image."""
 
     path: str
     format: str
@@ -24,7 +24,7 @@ class Image:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a qcow2 image holds one disk and all of it: no snapshot, no data in another file.
+    """Whether a qcow2 image holds exactly one whole disk: no snapshot, no data in another file.
 
     Raises CommandError.
     """
@@ -35,10 +35,10 @@ def is_plain(path: str) -> bool:
 
 
 def backing(path: str, image_format: str) -> Image | None:
-    """What an image of this format is based on, or None where it stands alone.
+    """The base image of an image of this format, or None where it has none.
 
-    Believes the image's header, which whoever wrote the image wrote: ask it once, before a guest
-    had its hands on it, and write the answer down. Raises HostError and CommandError.
+    It believes the image's header, which comes from whoever wrote the image. So ask it once, before
+    a guest has used the image, and store the answer. Raises HostError and CommandError.
     """
     listed = run(QEMU_IMG, "info", "--force-share", "--output=json", "-f", image_format, path)
     untrusted_header = json.loads(listed)

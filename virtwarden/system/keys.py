@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keys of encrypted disks: where each comes from, and how it is got without leaving a trace.
+"""Keys of encrypted disks: where each comes from, and how to get it without leaving a trace.
 
-A key lives in this process's memory and in pipes, and nowhere else.
+A key is only ever in this process's memory and in pipes.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from virtwarden.system.run import output
 _CLEVIS = "/usr/bin/clevis"
 _SYSTEMD_CREDS = "/usr/bin/systemd-creds"
 _ASK_PASSWORD = "/usr/bin/systemd-ask-password"
-# How it ends its last line where nobody answers.
+# The end of systemd-ask-password's last line where nobody answers.
 _TIME_IS_UP = os.strerror(errno.ETIME)
 
 HEADER = "header"
 """The value of a clevis source whose container says itself how it is unlocked."""
 
-# What a pipe takes at once (pipe(7)): a key is never waited for by half.
+# The capacity of a pipe (pipe(7)): it takes a whole key at once.
 LIMIT_BYTES = 64 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# A TPM2 or a Tang server takes a second or two; nobody waits longer for one that does not answer.
+# A TPM2 or a Tang server takes a second or two. This is the limit for one that does not answer.
 _UNSEAL_SECONDS = 30
 _GRACE_SECONDS = 5
 
 
 class Secret:
-    """Bytes that show as stars wherever they are printed, formatted or logged."""
+    """Bytes that appear as stars wherever they are printed, formatted or logged."""
 
     __slots__ = ("_value",)
 
@@ -57,7 +57,7 @@ class Secret:
 class Place:
     """Where a key is: the kind and the value of a key source in the policy, and what it opens.
 
-    `purpose` tells a person who is asked for it which disk it is for.
+    `purpose` tells a person who has to type the key which disk it is for.
     """
 
     kind: str
@@ -66,17 +66,17 @@ class Place:
     purpose: str
 
     def __str__(self) -> str:
-        """As the policy has it."""
+        """The key source as it stands in the policy."""
         return f"key.{self.kind} = {self.value if self.kind == 'ask' else repr(self.value)}"
 
     @property
     def file(self) -> str:
-        """The file that must be there for the key to be got, or an empty string."""
+        """The file without which there is no key, or an empty string where none is needed."""
         return "" if self.kind == "ask" or self.value == HEADER else str(self.value)
 
 
 def fetch(place: Place) -> Secret:
-    """The key itself. Raises HostError where it cannot be got, or is not kept well enough."""
+    """The key itself. Raises HostError where it is missing, empty or not kept safely."""
     key = _FETCHERS[place.kind](place)
     if not key:
         raise HostError("the key is empty", where=str(place))
@@ -84,10 +84,10 @@ def fetch(place: Place) -> Secret:
 
 
 def complaint(place: Place, found: Found) -> HostError | None:
-    """What is wrong with the file that a key comes from, as it was looked at; None where nothing.
+    """What is wrong with the file of a key, as files.look found it; None where nothing is.
 
-    A key in the clear must be root's and nobody else's to read. What only this host, a Tang server
-    or a TPM2 can decrypt may be read by anyone.
+    Only root may read a key in the clear. Anyone may read a key that only this host, a Tang server
+    or a TPM2 can decrypt. Only root may be able to replace either.
     """
     where = f"key file {found.path}"
     if found.symlink:
@@ -113,7 +113,7 @@ def complaint(place: Place, found: Found) -> HostError | None:
 
 
 def _is_sticky(step: files.Inode) -> bool:
-    """Whether it is a directory out of which nobody can take what is root's (inode(7))."""
+    """Whether it is a directory from which only root can remove root's files (inode(7))."""
     return stat.S_ISDIR(step.mode) and bool(step.mode & stat.S_ISVTX)
 
 
@@ -140,7 +140,7 @@ def _from_clevis(place: Place) -> bytes:
 
 
 def _from_header(place: Place) -> bytes:
-    """Out of the first binding in the container's header whose server or TPM2 answers."""
+    """The key from the first binding in the container's header whose server or TPM2 answers."""
     by_hand = f"clevis luks list -d {place.container}"
     try:
         listed = output(_CLEVIS, "luks", "list", "-d", place.container).decode(errors="replace")
@@ -187,7 +187,10 @@ def _from_person(place: Place) -> bytes:
 
 
 def _read(place: Place) -> bytes:
-    """The very file that was found fit to hold the key, or what decrypts to it."""
+    """The content of the key's file: exactly the file that `complaint` accepted.
+
+    Raises HostError where there is a complaint, or where the file is gone, replaced or too large.
+    """
     found = files.look(place.file)
     wrong = complaint(place, found)
     if wrong is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Landlock, as the running kernel has it; landlock(7)."""
+"""Landlock in the running kernel; landlock(7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _VERSION = 1
 
 
 def abi() -> int:
-    """The kernel's Landlock ABI, 1 or higher; 0 or less where it has none, or it is off."""
+    """The kernel's Landlock ABI, 1 or higher; 0 or less where Landlock is missing or off."""
     libc = ctypes.CDLL(None, use_errno=True)
     number = ctypes.c_long(_NR_LANDLOCK_CREATE_RULESET)
     return int(libc.syscall(number, None, ctypes.c_size_t(0), _VERSION))

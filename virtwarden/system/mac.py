@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mandatory access control, as the kernel has it: AppArmor or SELinux."""
+"""Mandatory access control in the running kernel: AppArmor or SELinux."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SELINUX_CONFIG = Path("/etc/selinux/config")
 
 
 def model() -> str:
-    """`apparmor` or `selinux`, as libvirt's security_driver has it; empty where neither is on."""
+    """`apparmor` or `selinux`, as in libvirt's security_driver; empty where neither is on."""
     if _SELINUX.exists():
         return "selinux"
     try:
@@ -22,7 +22,7 @@ def model() -> str:
 
 
 def is_permissive() -> bool:
-    """Whether SELinux is on, and holds nobody to a label: it only logs; selinux(8)."""
+    """Whether SELinux is on and permissive: it logs, but confines nothing; selinux(8)."""
     try:
         return _SELINUX.read_text().strip() == "0"
     except OSError:
@@ -40,8 +40,8 @@ def selinux_label(path: str) -> str:
 def vm_types() -> frozenset[str]:
     """The types that the SELinux policy has for VMs' processes, svirt_t and the like.
 
-    libvirt takes them from the same file; selinux_virtual_domain_context_path(3). None where it
-    is not there.
+    libvirt reads the same file; selinux_virtual_domain_context_path(3). Empty where the file is
+    missing.
     """
     try:
         contexts = _policy_directory() / "contexts" / "virtual_domain_context"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's device mapper as the kernel shows it: which maps there are and what each lies on."""
+"""The host's device mapper, as the kernel shows it: the maps, and the devices below each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Identity = tuple[int, int]
 class Map:
     """One device of the device mapper, open as /dev/mapper/NAME.
 
-    `uuid` tells which kind it is: cryptsetup's begin with CRYPT- and name type and container.
+    `uuid` tells its kind: cryptsetup's begin with CRYPT- and name the type and the container.
     """
 
     name: str
@@ -38,23 +38,23 @@ class Map:
 
     @property
     def node(self) -> str:
-        """The path that a domain's XML has."""
+        """The path that stands in a domain's XML."""
         return str(NODES / self.name)
 
 
 def identity(inode: Inode) -> Identity:
-    """What tells a file or a block device from all others, by whichever name it is called."""
+    """What identifies a file or a block device, under any of its names."""
     return (inode.rdev, 0) if stat.S_ISBLK(inode.mode) else inode.identity
 
 
 def identity_of(found: os.stat_result) -> Identity:
-    """The same, of what stat(2) says."""
+    """The same, from the result of stat(2)."""
     is_device = stat.S_ISBLK(found.st_mode)
     return (found.st_rdev, 0) if is_device else (found.st_dev, found.st_ino)
 
 
 def maps(devices: Path) -> tuple[Map, ...]:
-    """All maps there are; `devices` is /sys/block."""
+    """All maps of the host; `devices` is /sys/block."""
     return tuple(_maps(devices))
 
 
@@ -77,13 +77,13 @@ def _maps(devices: Path) -> Iterator[Map]:
 
 def _identity(device: Path) -> Identity:
     if (device / "loop").is_dir():
-        with suppress(OSError):  # let go of meanwhile
+        with suppress(OSError):  # the loop device was released meanwhile
             return _behind_loop(device.name)
     return _number(device), 0
 
 
 def _behind_loop(name: str) -> Identity:
-    """The file in a loop device; loop(4)."""
+    """The file behind a loop device; loop(4). Raises OSError."""
     handle = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         answer = fcntl.ioctl(handle, _LOOP_GET_STATUS64, bytes(_LOOP_INFO_BYTES))

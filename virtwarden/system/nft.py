@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""nftables, by nft's own library: it takes nft's words, and costs no process (libnftables(3))."""
+"""nftables, with nft's own library (libnftables(3)): it takes nft's words and needs no process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NFT = "/usr/sbin/nft"
 
 
 def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
-    """What nft(8) prints for these words; what they alter is one transaction.
+    """What nft(8) prints for these words. All that they alter is one transaction.
 
-    With `check` nothing is altered (nft --check), with `numeric` nothing is named (nft --numeric).
-    Raises CommandError where nft or the kernel will not.
+    With `check` they alter nothing (nft --check). With `numeric` nft prints numbers, not names
+    (nft --numeric). Raises CommandError where nft or the kernel refuses.
     """
     library = _library()
     library.set_dry_run(check)
@@ -40,7 +40,7 @@ def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
 
 
 class _Own(threading.local):
-    """What one thread of one process has: its socket talks to that thread's network namespace."""
+    """The library of one thread: its socket talks to the network namespace of that thread."""
 
     process = 0
     library: Any = None
@@ -50,9 +50,9 @@ _own = _Own()
 
 
 def _library() -> Any:
-    """The library, with a socket to the kernel that no other process and no other thread has.
+    """The library, with a socket to the kernel that no other process or thread uses.
 
-    What it lists it asks the kernel for each time, however long it is there. Raises CommandError.
+    It has no stale listing: it asks the kernel each time. Raises CommandError.
     """
     if _own.process != os.getpid():
         _own.library, _own.process = _new_library(), os.getpid()
@@ -61,7 +61,7 @@ def _library() -> Any:
 
 def _new_library() -> Any:
     try:
-        import nftables  # 6 ms, which a hook that has no rules to lay does not pay
+        import nftables  # 6 ms, only for a hook that lays rules
     except ImportError as error:
         fix = "apt install python3-nftables"
         raise CommandError(f"nftables: {error}", code=1, said=str(error), fix=fix) from None
@@ -71,7 +71,7 @@ def _new_library() -> Any:
 
 
 def blocks(listed: str) -> dict[str, list[str]]:
-    """What nft listed of a table: the lines of each block, under its kind and its name."""
+    """The lines of each block in nft's listing of a table, by the block's kind and name."""
     found: dict[str, list[str]] = {}
     for line in (line.strip() for line in listed.splitlines()):
         if line.startswith(("chain ", "set ")):
@@ -82,7 +82,7 @@ def blocks(listed: str) -> dict[str, list[str]]:
 
 
 def accepts(words: str) -> bool:
-    """Whether nft(8) is here, and it and the kernel would do this; nothing is altered."""
+    """Whether nft(8) is installed, and nft and the kernel accept these words; alters nothing."""
     if not Path(NFT).exists():
         return False
     try:
@@ -93,7 +93,10 @@ def accepts(words: str) -> bool:
 
 
 def _try_netlink() -> None:
-    """Where it gets no socket, the library does not fail, but ends the process."""
+    """Check that a netlink socket can be made: without one the library ends the process.
+
+    Raises CommandError where it cannot.
+    """
     try:
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
     except OSError as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A key and its certificate in an NSS database: certutil(1), pk12util(1), of libnss3-tools.
 
-Passphrases go in through pipes. What moves in and out is PKCS #12 (RFC 7292) under that same
-passphrase, in memory: these tools seek in it, which a pipe cannot.
+The tools get passphrases through pipes. Keys go in and out as PKCS #12 (RFC 7292), encrypted with
+the same passphrase. That is a file in memory, not a pipe, because the tools seek in it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _LIMIT_BYTES = 1 << 20
 def store(
     directory: Path, name: str, key: PrivateKey, certificate: x509.Certificate, passphrase: bytes
 ) -> None:
-    """Make a database that holds this key, under this nickname, in place of any that is there.
+    """Make a database that holds this key under this nickname, and replace any that is there.
 
     Raises CommandError.
     """
     import shutil
 
     moved = _container(name, key, certificate, passphrase)
-    shutil.rmtree(directory, ignore_errors=True)  # cut off once, it was never taken into use
+    shutil.rmtree(directory, ignore_errors=True)  # left by a run that was cut off: nothing uses it
     files.private_directory(directory)
     where = f"sql:{directory}"
     with _pipe(passphrase) as database:
@@ -52,7 +52,7 @@ def store(
 
 
 def load(directory: Path, name: str, passphrase: bytes) -> PrivateKey:
-    """The key of this nickname. Raises HostError where the passphrase is another."""
+    """The key with this nickname. Raises HostError where the passphrase is wrong."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import pkcs12
 
@@ -78,7 +78,7 @@ def load(directory: Path, name: str, passphrase: bytes) -> PrivateKey:
 def _container(
     name: str, key: PrivateKey, certificate: x509.Certificate, passphrase: bytes
 ) -> bytes:
-    """The key and its certificate as PKCS #12, under the passphrase."""
+    """The key and its certificate as PKCS #12, encrypted with the passphrase."""
     from cryptography.hazmat.primitives import serialization
 
     inside = key.private_bytes(
@@ -86,8 +86,8 @@ def _container(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    # cryptography 43 leaves out the id that ties the key to its certificate, without which NSS
-    # will not have it.
+    # cryptography 43 leaves out the id that ties the key to its certificate. NSS refuses a key
+    # without it.
     with _pipe(passphrase) as given:
         return output(
             *(_OPENSSL, "pkcs12", "-export", "-name", name, "-passout", f"fd:{given}"),
@@ -98,7 +98,7 @@ def _container(
 
 @contextmanager
 def _pipe(passphrase: bytes) -> Iterator[int]:
-    """The end of a pipe from which a passphrase can be read, once."""
+    """The reading end of a pipe that gives a passphrase once."""
     reader, writer = os.pipe()
     try:
         with os.fdopen(writer, "wb") as pipe:
@@ -110,7 +110,7 @@ def _pipe(passphrase: bytes) -> Iterator[int]:
 
 @contextmanager
 def _memory(content: bytes) -> Iterator[int]:
-    """A file that is on no disk (memfd_create(2))."""
+    """A file in memory, on no disk (memfd_create(2))."""
     handle = os.memfd_create("pkcs12")
     try:
         os.write(handle, content)

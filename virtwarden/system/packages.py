@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's packages: which updates wait, by python3-apt, and which flaws are fixed, by debsecan."""
+"""Debian's packages: python3-apt tells which updates wait, debsecan which flaws they fix."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OS_RELEASE = Path("/etc/os-release")
 
 
 def upgradable() -> list[str]:
-    """The installed packages of these sources of which apt knows a newer version, with both.
+    """The packages that a guest can reach and that apt can upgrade, each with both versions.
 
-    Raises HostError where apt cannot be asked.
+    Raises HostError where apt does not work.
     """
     try:
         import apt
@@ -40,7 +40,7 @@ def _is_of_interest(package: str, source: str) -> bool:
 
 
 def _runs(package: str) -> bool:
-    """Of what is made of the kernel's source, its images alone: not headers, tools, documents."""
+    """False for the kernel's headers, tools and documents: of its packages only the images run."""
     return not package.startswith("linux-") or package.startswith("linux-image-")
 
 
@@ -66,7 +66,7 @@ def _suite() -> str:
 
 
 def newest_version(versions: Iterable[str]) -> str:
-    """The highest by Debian's order of versions (deb-version(7)); empty where there is none.
+    """The highest version in Debian's order (deb-version(7)); empty where there is none.
 
     Raises HostError where apt's library is missing.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TCP ports that some addresses alone may reach, by either of the kernel's two firewalls.
+"""TCP ports that only some addresses may reach, with either of the kernel's two firewalls.
 
-Only drops are added, so that whatever else the host's own firewall refuses stays refused. On the
-loopback interface root's own connections pass: virt-warden connects there to see what is offered.
+It only adds rules that drop, so it opens nothing that the host's own firewall refuses. On the
+loopback interface root's connections pass: virt-warden connects there to see what QEMU offers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IPTABLES = "/usr/sbin/iptables"
 _XTABLES = {4: IPTABLES, 6: "/usr/sbin/ip6tables"}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROOT = 0
-# A chain's name has 28 characters at most (iptables-extensions: XT_EXTENSION_MAXNAMELEN).
+# A chain's name has at most 28 characters (iptables-extensions: XT_EXTENSION_MAXNAMELEN).
 _CHAIN_LENGTH = 28
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -38,7 +38,7 @@ class PortFilter:
     sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """All of it is written into rules: nothing else may get in with it."""
+        """Check every field, since each becomes part of a rule's text. Raises HostError."""
         if not _UUID.fullmatch(self.domain):
             raise HostError(f"{self.domain!r} is no domain's UUID")
         if not self.ports or not all(0 < port < 65536 for port in self.ports):
@@ -46,7 +46,7 @@ class PortFilter:
         self.networks(4)
 
     def networks(self, version: int) -> tuple[Network, ...]:
-        """The sources of one IP version, those that overlap or adjoin made one."""
+        """The sources of one IP version, overlapping and adjacent ones joined. Raises HostError."""
         try:
             return _collapsed(self.sources, version)
         except ValueError as error:
@@ -60,7 +60,7 @@ def _collapsed(written: Iterable[str], version: int) -> tuple[Network, ...]:
 
 
 class Backend(Protocol):
-    """One firewall; both promise the same."""
+    """One firewall; both keep the same promise."""
 
     name: str
 
@@ -68,17 +68,17 @@ class Backend(Protocol):
         """Whether this host's kernel and tools can do it."""
 
     def install(self, promise: PortFilter) -> None:
-        """Have the kernel keep all others out. Raises CommandError."""
+        """Have the kernel drop what other addresses send to the ports. Raises CommandError."""
 
     def remove(self, domain: str) -> None:
-        """Take a domain's rules away; harmless where there are none."""
+        """Remove a domain's rules; harmless where there are none."""
 
     def missing(self, promise: PortFilter) -> str:
-        """What the kernel does not do of the promise, by its own listing; empty where all is."""
+        """Which part of the promise the kernel's own listing lacks; empty where none."""
 
 
 def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
-    """The rules of each chain, after its hook (nft(8))."""
+    """The rules of each chain, by its hook (nft(8))."""
     listed = sorted(ports)
     to = f"{{ {', '.join(map(str, listed))} }}" if len(listed) > 1 else str(listed[0])
     others = ("ip saddr != @sources4 drop", "ip6 saddr != @sources6 drop")
@@ -91,7 +91,7 @@ def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
 
 
 class Nftables(Backend):
-    """A table of the domain's own, with a set of addresses for each IP version."""
+    """One table for each domain, with a set of addresses for each IP version."""
 
     name = "nftables"
 
@@ -99,10 +99,10 @@ class Nftables(Backend):
         return accepts(self.render(PortFilter("00000000-0000-0000-0000-000000000000", (1,), ())))
 
     def render(self, promise: PortFilter) -> str:
-        """The transaction that installs the rules, in place of any that the domain had."""
+        """The transaction that installs the rules and replaces any that the domain had."""
         table = f"inet {_table(promise.domain)}"
         lines = [
-            # Deleting needs that it is there: added first, one text does for both cases.
+            # Only a table that is there can be deleted: so it is added first.
             f"add table {table}",
             f"delete table {table}",
             f"table {table} {{",
@@ -142,7 +142,7 @@ class Nftables(Backend):
         return ""
 
     def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
-        """The table in the words of the nft that is here, where nothing else is."""
+        """The table as this host's nft lists it in a network namespace of its own."""
         self.install(promise)
         return _blocks(_table(promise.domain))
 
@@ -164,7 +164,7 @@ def _amiss(table: str, block: str, there: dict[str, list[str]]) -> str:
 
 
 class Iptables(Backend):
-    """A chain of the domain's own in each of iptables and ip6tables, jumped to before all else."""
+    """One chain for each domain in iptables and in ip6tables. The jump to it comes first."""
 
     name = "iptables"
 
@@ -213,13 +213,13 @@ class Iptables(Backend):
         return ""
 
     def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
-        """The rules in the words of the iptables that is here, where nothing else is."""
+        """The rules as this host's iptables lists them in a network namespace of their own."""
         self.install(promise)
         return _xtables_of(promise.domain)
 
 
 def _xtables_of(domain: str) -> dict[str, list[str]]:
-    """What each program lists of a domain's chain: who jumps to it, and its rules, in order."""
+    """What each program lists of a domain's chain: the jumps to it and its rules, in order."""
     chain = _chain_name(domain)
     return {
         program: [
@@ -232,7 +232,7 @@ def _xtables_of(domain: str) -> dict[str, list[str]]:
 
 
 def xtables_rules(promise: PortFilter, version: int) -> list[str]:
-    """The rules of a domain's chain: who may pass, and nobody else."""
+    """The rules of a domain's chain: the sources that may pass, then a drop for all others."""
     return [*(f"-s {source} -j RETURN" for source in promise.networks(version)), "-j DROP"]
 
 

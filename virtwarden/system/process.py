@@ -14,7 +14,7 @@ from virtwarden.errors import HostError
 class Process:
     """What /proc says of one process; `uids` and `gids` are real, effective, saved, file system.
 
-    `environment` is the names of its variables alone: a value may be a secret.
+    `environment` has only the names of its variables: a value may be a secret.
     """
 
     pid: int
@@ -39,7 +39,7 @@ _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 def read(pid: int) -> Process:
-    """The process of this pid. Raises HostError where there is none."""
+    """The process with this pid. Raises HostError where there is none."""
     directory = Path("/proc") / str(pid)
     try:
         status = dict(line.split(":", 1) for line in _text(directory / "status").split("\n")[:-1])
@@ -81,19 +81,19 @@ def descriptors(pid: int) -> tuple[str, ...]:
 
 
 def mount_options(mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The options of /proc itself, of which one may be mounted upon another."""
+    """The mount options of /proc. Where several are mounted on it, those of the last."""
     lines = [line.split() for line in mounts.read_text().splitlines()]
     return next((words[-1] for words in reversed(lines) if words[4] == "/proc"), "")
 
 
 def are_hidden(options: str) -> bool:
-    """Whether users do not see each other's processes; proc(5), hidepid, by name or by number."""
+    """Whether hidepid hides users' processes from each other, by name or by number; proc(5)."""
     wanted = {"hidepid=invisible", "hidepid=ptraceable", "hidepid=2", "hidepid=4"}
     return not wanted.isdisjoint(options.split(","))
 
 
 def _label(file: Path) -> str:
-    """By which AppArmor or SELinux confines a process; empty where neither is on."""
+    """The label by which AppArmor or SELinux confines a process; empty where neither is on."""
     try:
         return file.read_text().strip("\0\n")
     except OSError:

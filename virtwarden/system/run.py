@@ -20,7 +20,7 @@ _TERMINATED, _KILLED, _NOT_FOUND = 124, 137, 127
 
 
 def run(*command: str, stdin: str = "", timeout: int = _TIMEOUT_SECONDS) -> str:
-    """Run a command, named by its absolute path, and give back what it printed, as text.
+    """Run a command, named by its absolute path, and return what it printed, as text.
 
     Raises CommandError as `output` does.
     """
@@ -33,27 +33,28 @@ def output(
     timeout: int = _TIMEOUT_SECONDS,
     inherited: Collection[int] = (),
 ) -> bytes:
-    """Run a command, named by its absolute path, and give back what it printed.
+    """Run a command, named by its absolute path, and return what it printed.
 
-    The command gets a clean environment, its own session, and of our descriptors those alone that
-    are to be `inherited`: a child that kept libvirt's pipe open would block libvirt (virt-manager
-    issue 299). What it reads and prints is written down nowhere.
+    The command gets a clean environment, its own session, and of our descriptors only the
+    `inherited` ones: a child that kept libvirt's pipe open would block libvirt (virt-manager issue
+    299). No file or log gets what it reads and prints.
 
-    Raises CommandError, with the command as one could paste it, the exit code and the last line
-    that it wrote on stderr, where it fails, is missing, or runs for more than `timeout` seconds:
-    all processes of its session's group are then ended, as far as the kernel lets them.
+    Raises CommandError where the command fails, is missing, or runs for more than `timeout`
+    seconds. The error has the command in a form to paste, the exit code, and the last line that
+    the command wrote on stderr. After the timeout, all processes of its process group are ended,
+    as far as the kernel allows.
     """
     import logging
     from io import BytesIO
 
-    import sh  # 20 ms, which a hook that has nothing to run does not pay
+    import sh  # 20 ms, only for a hook that runs a command
 
-    # Its debug log has the beginning of all that goes through a pipe.
+    # The debug log of sh has the beginning of all data in its pipes.
     logging.getLogger("sh").setLevel(logging.WARNING)
     kept: dict[str, Any] = {"_pass_fds": set(inherited)} if inherited else {"_close_fds": True}
     for handle in inherited:
         os.set_inheritable(handle, True)
-    # sh 1 gives back the command that ran, sh 2 its output as text: both fill a file.
+    # sh 1 returns the command that ran, sh 2 its output as text. Both can write to a file.
     printed = BytesIO()
     try:
         running = sh.Command(command[0])(
@@ -63,7 +64,7 @@ def output(
             _env=_ENVIRONMENT,
             _tty_out=False,
             _new_session=True,
-            # sh's own _timeout looks only every 0.1 s whether the command has ended.
+            # sh's own _timeout checks only every 0.1 s whether the command has ended.
             _bg=True,
             _bg_exc=False,
             **kept,
@@ -89,10 +90,11 @@ def output(
 
 
 def _end_when_late(group: int, timeout_seconds: int) -> int:
-    """Wait until the first process of a group has ended; 0, or by what exit code it was late.
+    """Wait for the first process of a group, and end the group after the timeout.
 
-    The kernel tells at once when it ends, and reaping it is left to sh. Raises TimeoutError where
-    it cannot be killed: it waits for a dead disk, for example, and perhaps for ever.
+    Gives 0 where the process ended in time, else the exit code that reports the timeout. The
+    kernel tells at once when the process ends; sh reaps it. Raises TimeoutError where the process
+    cannot be killed, because it waits for a dead disk for example.
     """
     import select
 
@@ -122,7 +124,7 @@ def _end_when_late(group: int, timeout_seconds: int) -> int:
 
 @contextmanager
 def at_the_terminal(*command: str) -> Iterator[None]:
-    """Run a command that talks to whoever is at the terminal, as long as this lasts."""
+    """Run a command that talks to the person at the terminal, until the `with` block ends."""
     import subprocess  # 9 ms
 
     process = subprocess.Popen(command, env=_ENVIRONMENT | {"TERM": os.environ.get("TERM", "")})

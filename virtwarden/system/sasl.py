@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU's VNC server asks viewers by SASL: Cyrus SASL, as `qemu` (sasl.conf by SASL_CONF_PATH).
+"""SASL logins of QEMU's VNC server: Cyrus SASL, application `qemu`, configured by SASL_CONF_PATH.
 
-A ticket stands in a database of the domain's own, which holds nothing else: its user may read it.
+A console ticket is in the domain's own database. The domain's user may read it, so it holds
+nothing else.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _PACKAGES = {
 
 
 def lacking(kind: str, root: Path = Path("/")) -> str:
-    """The Debian packages without which it does not work, where something of them is missing."""
+    """The Debian packages that this kind of login needs; empty where all their files are there."""
     return "" if all(any(root.glob(path)) for path in _NEEDED[kind]) else _PACKAGES[kind]
 
 
 def configuration(directory: str, kind: str, keytab: str) -> str:
-    """The configuration file for one domain's QEMU: one way to come in, and no other."""
+    """The configuration file for one domain's QEMU, which allows only this kind of login."""
     if kind == "kerberos":
         return f"mech_list: gssapi\nkeytab: {keytab}\n"
     return (
@@ -44,12 +45,12 @@ def configuration(directory: str, kind: str, keytab: str) -> str:
 
 
 def admit(directory: Path, name: str, password: str, private: Path) -> bytes:
-    """Have this name and password let a viewer in, and none that did before.
+    """Accept this name and password from a viewer, and no earlier ones.
 
-    Gives what is to be shut later. It is made in a directory that is `private` to root. Raises
-    HostError.
+    Gives what `shut` takes later. The database is made in `private`, a directory that only root
+    can open. Raises HostError.
     """
-    import tempfile  # and with it much that no hook needs
+    import tempfile  # imports much that no hook needs
 
     with tempfile.TemporaryDirectory(dir=private) as work:
         made = Path(work, DATABASE)
@@ -66,7 +67,7 @@ def admit(directory: Path, name: str, password: str, private: Path) -> bytes:
 
 
 def shut(directory: Path, admitted: bytes) -> None:
-    """Have these let nobody in any more; harmless where the domain stopped or others are let in."""
+    """Accept these no more; harmless where the domain stopped or has accepted others since."""
     with suppress(FileNotFoundError):
         if (directory / DATABASE).read_bytes() == admitted:
             _publish(directory, b"")

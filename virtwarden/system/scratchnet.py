@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A network namespace in which rules are laid to see them listed, and which ends with that."""
+"""A short-lived network namespace, to lay rules in and see how the host's tools list them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Seen = TypeVar("Seen")
 
 
 def in_scratch_network(look: Callable[[], Seen]) -> Seen:
-    """What `look` gives in a new network namespace, where nothing but `lo` is.
+    """What `look` returns in a new network namespace, which has only `lo`.
 
-    A namespace belongs to one thread (unshare(2)), and to the commands that this thread runs: the
-    rest of the process stays on the host's network. The kernel removes it, with all rules in it,
-    when the thread ends. Raises CommandError where the kernel makes none, and what `look` raises.
+    Only one thread enters the namespace (unshare(2)), with the commands that it runs. The rest of
+    the process stays on the host's network. The kernel removes the namespace, with all rules in
+    it, when the thread ends. Raises CommandError where the kernel makes none, and what `look`
+    raises.
     """
 
     def apart() -> Seen:

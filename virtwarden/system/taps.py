@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's taps, and who holds them."""
+"""The host's taps, and the processes that hold them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from virtwarden.system.run import run
 
 _INTERFACES = Path("/sys/class/net")
 _DEVICE = "/dev/net/tun"
-# linux/if_tun.h; struct ifreq is char ifr_name[16], short ifr_flags and the rest of a union
+# linux/if_tun.h; struct ifreq: char ifr_name[16], short ifr_flags, and the rest of a union
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_PERSIST = 0x0800
 _SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | 0x1000 | 0x4000  # IFF_NO_PI, IFF_VNET_HDR
 _TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
 _IFREQ = struct.Struct("16sH22x")
-# proc_pid_exe(5): what was replaced, as by an upgrade
+# proc_pid_exe(5): a program that was replaced, by an upgrade for example
 _REPLACED = " (deleted)"
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A tap by its name, which may be given again, and its index, which is not before a reboot."""
+    """A tap. Another tap may get its name later, but until a reboot none gets its index."""
 
     name: str
     index: int
@@ -46,7 +46,7 @@ class Holder:
 
 
 def find(name: str) -> Tap | None:
-    """The tap of this name; None where there is none, or it is another kind of interface."""
+    """The tap of this name; None where there is none, or where it is no tap."""
     try:
         if _flags(name) & _IFF_TAP:
             return Tap(name, int((_INTERFACES / name / "ifindex").read_text()))
@@ -56,7 +56,7 @@ def find(name: str) -> Tap | None:
 
 
 def _flags(name: str) -> int:
-    """Those of a tap, as linux/if_tun.h has them; 0 where there is none of this name."""
+    """The flags of a tap (linux/if_tun.h); 0 where there is no tap of this name."""
     try:
         return int((_INTERFACES / name / "tun_flags").read_text(), 16)
     except (OSError, ValueError):
@@ -64,11 +64,12 @@ def _flags(name: str) -> int:
 
 
 def keep_for_root(name: str) -> None:
-    """Let nobody else attach a queue to a tap of several; of one queue, nobody can.
+    """Let only root add a queue to a multi-queue tap; nobody can to a tap with one queue.
 
-    Without an owner a tap is anybody's (linux/Documentation/networking/tuntap.rst). The queue that
-    asks has the flags that the tap has: the kernel goes by those of the queue attached last. While
-    it is there, frames may come to it that are then lost: it is not asked twice.
+    Every user can open a tap without an owner (linux/Documentation/networking/tuntap.rst). This
+    opens a queue with the flags of the tap, since the kernel uses the flags of the newest queue.
+    While that queue is open, frames may go to it and be lost. So this does nothing where the tap
+    has an owner already. Raises OSError.
     """
     if not is_anybodys(name):
         return
@@ -81,7 +82,7 @@ def keep_for_root(name: str) -> None:
 
 
 def is_anybodys(name: str) -> bool:
-    """Whether every user of the host can attach a queue to this tap."""
+    """Whether every user of the host can add a queue to this tap."""
     try:
         owner = int((_INTERFACES / name / "owner").read_text())
     except (OSError, ValueError):
@@ -90,9 +91,9 @@ def is_anybodys(name: str) -> bool:
 
 
 def remove(tap: Tap) -> None:
-    """Take a tap away that was made to outlive who has it open (TUNSETPERSIST).
+    """Remove a tap that was made to outlive the process that has it open (TUNSETPERSIST).
 
-    Harmless where it is gone, or is another by now.
+    Harmless where it is gone, or where another tap has its name now.
     """
     if find(tap.name) == tap and _flags(tap.name) & _IFF_PERSIST:
         with suppress(CommandError):
@@ -105,7 +106,7 @@ def every() -> tuple[Tap, ...]:
 
 
 def holders() -> dict[str, list[Holder]]:
-    """Which processes have which taps open, by the taps' names (proc(5), /proc/PID/fdinfo)."""
+    """The processes that have each tap open, by the tap's name (proc(5), /proc/PID/fdinfo)."""
     found: dict[str, list[Holder]] = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -124,7 +125,7 @@ def _held_by(process: Path) -> Iterator[str]:
                 if key == "iff" and value.strip():
                     yield value.strip()
     except (FileNotFoundError, ProcessLookupError):
-        return  # it ended, or closed it, meanwhile
+        return  # the process ended or closed it meanwhile
 
 
 def _holder(process: Path) -> Holder:

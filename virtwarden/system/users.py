@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VMs' users: who is there, who ever was, and how one is made and removed."""
+"""The VMs' users: which exist, which ever existed, and how to make and remove one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _THREADS = 17
 
 @dataclass(frozen=True)
 class Account:
-    """A user as the host knows it; `domain` is the UUID it was made for, or empty."""
+    """A user of the host; `domain` is the UUID of the domain that it was made for, or empty."""
 
     name: str
     uid: int
@@ -41,12 +41,12 @@ def account(name: str) -> Account | None:
 
 
 def groups_of(account: Account) -> tuple[int, ...]:
-    """The gids of all groups that a user is in; takes longer than all else about it."""
+    """The gids of all groups that a user is in; slower than every other look-up here."""
     return tuple(sorted(os.getgrouplist(account.name, account.gid)))
 
 
 def account_of(domain: str) -> Account | None:
-    """The user that was made for this domain, whatever the domain was called then."""
+    """The user that was made for this domain, even if the domain had another name then."""
     for entry in pwd.getpwall():
         if _domain_of(entry) == domain:
             return account(entry.pw_name)
@@ -83,9 +83,9 @@ def group_id(name: str) -> int | None:
 
 
 def create(name: str, uid: int, groups: tuple[str, ...], domain: str) -> None:
-    """Make a user that cannot log in, owns no home and has a primary group of its own.
+    """Make a user that cannot log in, has no home directory and has its own primary group.
 
-    Picks up where a killed run left off. Raises HostError where another user has the name, and
+    Goes on where a killed run stopped. Raises HostError where another user has the name, and
     CommandError where groupadd or useradd fails.
     """
     there = account(name)
@@ -99,14 +99,14 @@ def create(name: str, uid: int, groups: tuple[str, ...], domain: str) -> None:
         "/usr/sbin/useradd",
         *("--uid", str(uid), "--gid", name, "--groups", ",".join(groups)),
         *("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"),
-        # A range of subordinate uids would let the VM's user make namespaces full of users.
+        # With subordinate uids the VM's user could make namespaces with many users.
         *("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"),
         *("--comment", f"{_COMMENT}{domain}", name),
     )
 
 
 def remove(name: str, uid: int) -> None:
-    """Remove the user and its primary group; harmless where they are gone or are another's."""
+    """Remove the user and its primary group; harmless where they are gone or have another id."""
     there = account(name)
     if there is not None and there.uid == uid:
         run("/usr/sbin/userdel", name)
@@ -115,7 +115,7 @@ def remove(name: str, uid: int) -> None:
 
 
 def has_processes(uid: int) -> bool:
-    """Whether any process of this uid lives; one that has ended and is not yet reaped does not."""
+    """Whether any process of this uid lives; a process that waits to be reaped does not count."""
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and entry.stat().st_uid == uid and not _has_ended(entry):
@@ -126,19 +126,19 @@ def has_processes(uid: int) -> bool:
 
 
 def _has_ended(process: Path) -> bool:
-    """By /proc/PID/stat (proc(5)): the first thread's state, and how many there are besides.
+    """Whether it has ended, by its state and its number of threads in /proc/PID/stat (proc(5)).
 
-    Before them stands the process's name, in parentheses: bytes of its own choice.
+    The fields follow the process's name in parentheses, which the process itself can choose.
     """
     fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
     return fields[0] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
 
 
 def kill_processes(account: Account) -> None:
-    """End every process of this user at once, also those that fork while they are looked for.
+    """End every process of this user at once, also processes that keep forking.
 
-    `kill -1` as that user reaches all that it may signal in one system call (kill(2)).
-    Raises HostError where one is left.
+    `kill -1` as that user signals all processes that it may in one system call (kill(2)). Raises
+    HostError for uid 0, or where a process is left.
     """
     if account.uid == 0:
         raise HostError("root's processes are not ended")
@@ -150,7 +150,7 @@ def kill_processes(account: Account) -> None:
     run(
         "/usr/bin/setpriv",
         *("--reuid", str(account.uid), "--regid", str(account.gid), "--clear-groups"),
-        # The shell's own kill: kill(1) has no way to say "all" that every procps understands.
+        # The shell's own kill: no one spelling of "all" works in the kill(1) of every procps.
         *("/bin/sh", "-c", "kill -KILL -1 || :"),
     )
     _await_end(account)
@@ -185,7 +185,7 @@ def _await_exit(handle: int, pid: str) -> None:
 
 @contextmanager
 def ledger(path: Path) -> Iterator[Ledger]:
-    """The list of all uids ever given, held alone: two starts at once take their turns."""
+    """The ledger, under its lock: of two starts at the same time, one waits for the other."""
     files.private_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(path, flags, 0o600)
@@ -197,18 +197,17 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 
 class Ledger:
-    """Lines of `uid name domain`, only ever appended to; read and written under its lock."""
+    """Lines of `uid name domain`, which are only added to, and read and written under its lock."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
         text = os.pread(handle, os.fstat(handle).st_size, 0).decode()
-        # A line without its end was cut off by a crash: its uid was given to nobody, yet is
-        # passed over all the same.
+        # A crash cut off a line that has no end. No user got its uid, but it counts as used.
         self._torn = bool(text) and not text.endswith("\n")
         self._uids = {int(line.split()[0]) for line in text.splitlines() if line[:1].isdigit()}
 
     def take(self, uid_range: tuple[int, int], name: str, domain: str) -> int:
-        """A uid out of the range that neither was nor is anybody's, written down for good.
+        """A uid from the range that no user has or ever had, now written to the ledger.
 
         Raises HostError where the range is used up.
         """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a VNC server offers a viewer before any password (RFC 6143, 7.1; VeNCrypt 0.2).
+"""What a VNC server offers a viewer before it asks for a password (RFC 6143, 7.1; VeNCrypt 0.2).
 
-A host with a slash in it is a Unix socket, which has no port.
+A host with a slash in it is the path of a Unix socket; its port is ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 VENCRYPT = 19
 X509_VNC, X509_SASL = 261, 263
-# x509 with no password, with a VNC password, with a user name, and with SASL (as QEMU and gtk-vnc
-# number them; 264 is SASL without x509)
+# x509 with no password, with a VNC password, with a user name, and with SASL, in the numbering of
+# QEMU and gtk-vnc. 264 is SASL without x509.
 X509_SUBTYPES = frozenset({260, X509_VNC, 262, X509_SASL})
 
 _VERSION = b"RFB 003.008\n"
@@ -44,7 +44,7 @@ class Offer:
 
 
 def offer(host: str, port: int) -> Offer:
-    """Connect, read what is offered, and leave. Raises HostError where no VNC server answers."""
+    """Connect, read the offer and disconnect. Raises HostError where no VNC server answers."""
     try:
         with _connected(host, port) as connection:
             return _negotiate(connection)
@@ -54,12 +54,12 @@ def offer(host: str, port: int) -> Offer:
 
 
 def takes_anyone(host: str, port: int) -> bool:
-    """Whether a server that speaks TLS goes on with a viewer who shows no certificate.
+    """Whether a server that speaks TLS goes on with a viewer that shows no certificate.
 
-    Under TLS 1.3 the handshake ends, for the viewer, before the server has looked at that: only
-    what is said afterwards tells (RFC 8446, 4.4.3).
+    In TLS 1.3 the viewer's handshake ends before the server checks the certificate. Only what the
+    server sends afterwards tells (RFC 8446, 4.4.3).
     """
-    import ssl  # 10 ms, for those alone whose viewers have certificates
+    import ssl  # 10 ms, only where viewers have certificates
 
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -74,7 +74,7 @@ def takes_anyone(host: str, port: int) -> bool:
 
 
 def takes_plain_websocket(host: str, port: int) -> bool:
-    """Whether a server speaks WebSocket (RFC 6455, 4.1) with who does not speak TLS first."""
+    """Whether a server speaks WebSocket (RFC 6455, 4.1) with a client that does not use TLS."""
     with suppress(OSError, EOFError), _connected(host, port) as connection:
         connection.send(_UPGRADE % host.encode())
         return connection.read(len(_SWITCHING)) == _SWITCHING
@@ -82,7 +82,7 @@ def takes_plain_websocket(host: str, port: int) -> bool:
 
 
 class _Connection:
-    """A connection to a server that may be hostile: it has this long for all that it says."""
+    """A connection to a server that may be hostile; all its answers must come within `seconds`."""
 
     def __init__(self, connected: socket.socket, seconds: float) -> None:
         self._socket = connected
@@ -91,7 +91,7 @@ class _Connection:
     def read(self, length: int) -> bytes:
         content = b""
         while len(content) < length:
-            # A timeout of 0 would mean not to wait, and then another error.
+            # A timeout of 0 would not wait at all, and raise another error.
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0.001))
             more = self._socket.recv(length - len(content))
             if not more:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Anti-spoofing rules on a tap, by either of the kernel's two ways to filter a bridge port.
+"""Anti-spoofing rules on a tap, with either of the kernel's two ways to filter a bridge port.
 
-`promise` says what is kept, `rules` by which rules, each backend how it says them, and `gate` what
-becomes of taps that have none.
+`promise` says what the frames of a tap must keep to, and `rules` which rules enforce it. Each
+backend says the rules in its own words. `gate` shuts out taps that have no rules.
 """
 
 from __future__ import annotations

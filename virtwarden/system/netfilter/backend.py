@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a backend is: one way of the kernel's to filter what comes from a tap."""
+"""The interface of a backend: one of the kernel's ways to filter the frames from a tap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Chains = dict[str, list[str]]
 
 
 class Backend(Protocol):
-    """One way to filter; all of them promise the same, but for what `cannot` says."""
+    """One way to filter. All backends keep the same promise, except for what `cannot` says."""
 
     name: str
 
@@ -21,29 +21,29 @@ class Backend(Protocol):
         """Whether this host's kernel and tools can do it."""
 
     def cannot(self, promise: TapFilter) -> str:
-        """What of a promise it has no way to keep, in words; empty where it keeps all."""
+        """Which part of a promise it has no way to keep, in words; empty where it keeps all."""
 
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """Have the kernel hold the taps to the promises, all at once, in place of any they had.
+        """Give the taps the rules of these promises, all at once, and replace any rules they had.
 
-        `also` is a transaction of this backend's that is done with it, or not at all. Raises
+        `also` is a transaction in this backend's words. Either both are done or neither is. Raises
         CommandError.
         """
 
     def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """Do as `install`, quicker where most have rules."""
+        """Do the same as `install`, but faster where most taps already have rules."""
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
-        """Take the taps' rules away, and do what `install` says; harmless where there are none."""
+        """Remove the taps' rules, and do `also` as in `install`; harmless where there are none."""
 
     def missing(self, promise: TapFilter) -> str:
-        """What the kernel does not do of the promise, by its own listing; empty where all is."""
+        """Which part of the promise the kernel's own listing lacks; empty where none."""
 
 
 def difference(wanted: Chains, there: Chains, place: str) -> str:
-    """What is not as it should be in a place, by its chains; empty where all is.
+    """What is wrong with the chains of a place; empty where nothing is.
 
-    Both are in the words of one and the same tool: another release lists a rule in other words.
+    The same release of a tool must have listed both: another release lists a rule in other words.
     """
     expected = [(chain, rule) for chain, rules in wanted.items() for rule in rules]
     lost = [rule for chain, rule in expected if rule not in there.get(chain, [])]

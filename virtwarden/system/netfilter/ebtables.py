@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules as ebtables has them: a chain of the tap's own for each, jumped to from the bridge's.
+"""The rules in ebtables: a chain for each tap, to which the bridge's chain jumps.
 
-Frames to the groups that no bridge forwards never come to PREROUTING, but go up to the host by
-INPUT, and teach the bridge their source on the way (net/bridge/br_input.c): what is asked in the
-one place is asked in the other as well. LLDP goes past both.
+Frames to the groups that no bridge forwards never pass PREROUTING. They go up to the host through
+INPUT, and the bridge learns their source on the way (net/bridge/br_input.c). So both places have
+the same rules. LLDP passes neither.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ICMP6 = {
     r.REDIRECT: "redirect",
 }
 _TAG_WORDS = {0x8100: "802_1Q", 0x88A8: "S-TAG"}
-# What ebtables counts time in: a limit is a whole number of these for each frame.
+# The unit in which ebtables counts time: a limit is a whole number of these for each frame.
 _TICKS_A_SECOND = 10_000
 _CANNOT: dict[type[Any], str] = {
     r.TaggedTwice: "look behind the VLAN tags that it would let pass",
@@ -48,7 +48,7 @@ _CANNOT: dict[type[Any], str] = {
 
 
 def _arp(c: r.ArpFrom) -> list[str]:
-    # Naming any IP and any MAC address asks for their sizes.
+    # A match on any IP and any MAC address makes ebtables check their sizes.
     address = _plain(c.address) if c.address and c.address.prefixlen else "0.0.0.0/0"
     mac = c.mac or "00:00:00:00:00:00/00:00:00:00:00:00"
     return [f"--arp-htype 1 --arp-ptype 0x800 --arp-ip-src {address} --arp-mac-src {mac}"]
@@ -68,7 +68,7 @@ def _readable(c: r.Readable) -> list[str]:
     first = {
         r.ICMP6: "--ip6-proto ipv6-icmp --ip6-icmp-type 0:255/0:255",
         r.UDP: "--ip6-proto udp --ip6-dport 0:65535",
-        # Where it does not come to the transport, no protocol is other than any.
+        # Where ebtables does not find the transport, no match on it is true, not even this.
         0: "--ip6-proto ! 255",
     }
     return [first[c.protocol]]
@@ -114,13 +114,13 @@ def _plain(network: Network) -> str:
 
 
 def _lines(conditions: r.Conditions) -> list[str]:
-    """The conditions as the beginnings of rules, one for each way to meet them."""
+    """The beginnings of rules that match these conditions, one for each way to meet them."""
     ways = product(*(_WORDS[type(condition)](condition) for condition in conditions))
     return [" ".join(filter(None, way)) for way in ways]
 
 
 def _chain(promise: TapFilter, rule: str = "") -> str:
-    # No tap has a / in its name: another tap's chain is never taken for one of this one's.
+    # No tap has a / in its name, so no chain of another tap looks like one of this tap.
     return f"vmw-{promise.tap}/{rule}" if rule else f"vmw-{promise.tap}"
 
 
@@ -142,13 +142,13 @@ def chains(promise: TapFilter) -> Chains:
 
 
 def _exceptions(rule: r.Rule) -> list[str]:
-    """ebtables wants the protocol named again before it looks into it."""
+    """The rules that return. ebtables needs the protocol again in a rule that looks into it."""
     protocol = tuple(c for c in rule.frames if isinstance(c, r.Protocol))
     return [f"{line} -j RETURN" for each in rule.unless for line in _lines((*protocol, *each))]
 
 
 class Ebtables(Backend):
-    """A chain of the tap's own in each table, and more for what has exceptions."""
+    """One chain for each tap in each table, and one more for each rule with exceptions."""
 
     name = "ebtables"
 
@@ -171,7 +171,7 @@ class Ebtables(Backend):
         return " or ".join(words for kind, words in _CANNOT.items() if kind in used)
 
     def render(self, promises: Iterable[TapFilter]) -> str:
-        """The transaction that gives these taps, which have no rules, theirs."""
+        """The transaction that lays the rules of these taps, which have none yet."""
         wanted = [(promise, chains(promise)) for promise in promises]
         lines: list[str] = []
         for table, (hook, frames) in PLACES.items():
@@ -210,13 +210,13 @@ class Ebtables(Backend):
         return ""
 
     def _as_listed(self, promise: TapFilter) -> dict[str, Chains]:
-        """The rules in the words of the ebtables that is here, where nothing else is."""
+        """The rules as this host's ebtables lists them in a network namespace of their own."""
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render([promise]))
         return _listed_of(promise)
 
 
 def _laid(promise: TapFilter) -> dict[str, Chains]:
-    """What is laid in each table, in our words: the bridge's jump, then the tap's chains."""
+    """What we lay in each table, in our words: the bridge's jump, then the tap's chains."""
     return {
         table: {hook: [_jump(frames, promise)], **chains(promise)}
         for table, (hook, frames) in PLACES.items()
@@ -224,7 +224,7 @@ def _laid(promise: TapFilter) -> dict[str, Chains]:
 
 
 def _listed_of(promise: TapFilter) -> dict[str, Chains]:
-    """The same as it is listed."""
+    """The same, as ebtables lists it."""
     found: dict[str, Chains] = {}
     for table, (hook, _) in PLACES.items():
         there = found[table] = {hook: _jumps(listed(table, hook).get(hook, []), promise.tap)}
@@ -238,7 +238,7 @@ def _jump(frames: str, promise: TapFilter) -> str:
 
 
 def _jumps(rules: list[str], tap: str) -> list[str]:
-    """Those of a chain's rules that send frames to the tap's own chain, however they are listed."""
+    """The rules of a chain that jump to the tap's chain, in whatever words they are listed."""
     return [rule for rule in rules if rule.endswith(f" -j vmw-{tap}")]
 
 
@@ -247,7 +247,7 @@ def _has_rules(tap: str) -> bool:
 
 
 def _removal(table: str, tap: str) -> list[str]:
-    """What takes the chains of a tap out of a table; empty where there are none."""
+    """The lines that remove a tap's chains from a table; empty where there are none."""
     hook, _ = PLACES[table]
     main = f"vmw-{tap}"
     there = listed(table)
@@ -256,7 +256,7 @@ def _removal(table: str, tap: str) -> list[str]:
         return []
     return [
         f"*{table}",
-        # Somebody may have flushed the bridge's own chains, and not ours.
+        # Somebody may have flushed the bridge's own chains, but not ours.
         *(f"-D {hook} {jump}" for jump in _jumps(there.get(hook, []), tap)),
         *(f"-F {chain}" for chain in ours),
         *(f"-X {chain}" for chain in ours),
@@ -265,7 +265,7 @@ def _removal(table: str, tap: str) -> list[str]:
 
 
 def listed(table: str, chain: str = "") -> Chains:
-    """The chains of a table, or just one, with their rules; empty where there is none."""
+    """The chains of a table, or only one, with their rules; empty where there is none."""
     try:
         listed = run(EBTABLES, "-t", table, "-L", *filter(None, [chain]))
     except CommandError:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The gate of a host: a tap that was not let in neither sends nor hears anything on a bridge.
+"""The gate of a host: a tap that is not admitted neither sends nor receives on any bridge.
 
-A tap that libvirt makes for a running domain carries frames at once, and no hook is told of it:
-nobody could be quick enough to filter it. So it must be shut out before it is there.
+A tap that libvirt makes for a running domain carries frames at once, and libvirt calls no hook for
+it. No program could add a filter fast enough. So the gate shuts the tap out before it exists.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
@@ -24,37 +23,41 @@ from virtwarden.system.taps import Tap
 
 
 class Gate(Protocol):
-    """One way to keep the gate; `foreign` are names of taps that are nobody's, or ends in *."""
+    """One way to keep the gate; `foreign` are names of foreign taps, or prefixes that end in *."""
 
     name: str
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
-        """The transaction that raises it, in place of what is left of a former one."""
+        """The transaction that raises the gate, and replaces what is left of an earlier one."""
 
     def lowering(self) -> str:
-        """The transaction that takes it away; harmless where there is none."""
+        """The transaction that removes the gate; harmless where there is none."""
 
     def admission(self, taps: Sequence[Tap]) -> str:
-        """The transaction that lets taps in; it fails where the gate does not stand."""
+        """The transaction that admits taps; it fails where the gate is not up."""
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        """The transaction that no longer lets them in; it fails where the gate does not stand."""
+        """The transaction that shuts taps out again; it fails where the gate is not up."""
 
     def perform(self, transaction: str) -> None:
-        """Have the kernel do it. Raises CommandError."""
+        """Have the kernel do a transaction. Raises CommandError."""
 
     def stands(self) -> bool:
-        """Whether the kernel keeps it, by its own listing."""
+        """Whether the gate is up, by the kernel's own listing."""
 
     def shut_out(self, taps: Sequence[Tap]) -> list[str] | None:
-        """Which of these taps are not let in, by name; None where the kernel does not keep it."""
+        """The names of those of these taps that are not admitted; None where the gate is not up."""
+
+
+# Stands for the name of a foreign tap where a rule that admits one is compared.
+_ANY_TAP = "vmw-any-tap"
 
 
 class NftablesGate(Gate):
-    """A set of the taps, by index, whose frames may pass a bridge; their number costs nothing.
+    """A set of the admitted taps, by index. A large set is as fast as a small one.
 
-    Any tap is kept out, whatever its name: the kernel knows one by its kind. Frames to the groups
-    that no bridge forwards come to `input` alone.
+    It shuts out a tap of any name: the kernel tells a tap by its kind. Frames to the groups that no
+    bridge forwards pass only `input`.
     """
 
     name = "nftables"
@@ -69,12 +72,15 @@ class NftablesGate(Gate):
         lines.append("  }")
         for hook, end in self._HOOKS.items():
             lines += [f"  chain {hook} {{", f"    {self._hooked(hook)}"]
-            lines += [f'    {end}name "{name}" accept' for name in foreign]
+            lines += [f"    {self._pass(end, name)}" for name in foreign]
             lines += [f"    {self._drop(end)}", "  }"]
         return self.lowering() + "\n".join([*lines, "}", ""])
 
     def _hooked(self, hook: str) -> str:
         return f"type filter hook {hook} priority -500; policy accept;"
+
+    def _pass(self, end: str, name: str) -> str:
+        return f'{end}name "{name}" accept'
 
     def _drop(self, end: str) -> str:
         return f'meta {end}kind "tun" {end} != @admitted drop'
@@ -86,7 +92,7 @@ class NftablesGate(Gate):
         return self._elements("add", taps)
 
     def dismissal(self, taps: Sequence[Tap]) -> str:
-        # Deleting needs that it is there: added first, one text does for both cases.
+        # Only an element that is there can be deleted: so it is added first.
         return self._elements("add", taps) + self._elements("delete", taps)
 
     def _elements(self, verb: str, taps: Sequence[Tap]) -> str:
@@ -113,29 +119,36 @@ class NftablesGate(Gate):
         return [tap.name for tap in taps if not {tap.name, str(tap.index)} & admitted]
 
     def _stands_in(self, there: Chains) -> bool:
-        wanted = {hook: [self._hooked(hook), self._drop(end)] for hook, end in self._HOOKS.items()}
+        wanted = {
+            hook: [self._hooked(hook), self._pass(end, _ANY_TAP), self._drop(end)]
+            for hook, end in self._HOOKS.items()
+        }
         return _are_kept(wanted, there) or _are_kept(in_scratch_network(self._as_listed), there)
 
     def _as_listed(self) -> Chains:
-        nft(self.raising([], []))
+        nft(self.raising([], [_ANY_TAP]))
         return listed_chains(nft(f"list table {self._TABLE}"))
 
 
 def _are_kept(wanted: Chains, there: Chains) -> bool:
-    """Whether each chain has what is wanted; only names that may pass stand between its lines."""
-    return all(_without_names(there.get(chain, [])) == lines for chain, lines in wanted.items())
+    """Whether each chain has its hook, then only lines that name foreign taps, then its drop."""
+    return all(_is_kept(lines, there.get(chain, [])) for chain, lines in wanted.items())
 
 
-def _without_names(chain: list[str]) -> list[str]:
-    return [*chain[:1], *dropwhile(_PASSES.fullmatch, chain[1:])]
-
-
-_PASSES = re.compile(r'[io]ifname "[^"]+" accept')
+def _is_kept(wanted: list[str], there: list[str]) -> bool:
+    hook, passing, drop = wanted
+    before, _, after = passing.partition(_ANY_TAP)
+    named = (line.removeprefix(before).removesuffix(after) for line in there[1:-1])
+    return (
+        [*there[:1], *there[1:][-1:]] == [hook, drop]
+        and all(line.startswith(before) and line.endswith(after) for line in there[1:-1])
+        and not any('"' in name for name in named)
+    )
 
 
 @dataclass(frozen=True)
 class _GateChain:
-    """A chain of ebtables' that frames from or to libvirt's taps must get through."""
+    """A chain of ebtables that all frames from or to libvirt's taps pass."""
 
     table: str
     hook: str
@@ -157,7 +170,7 @@ class _GateChain:
         return set(filter(None, map(self._admits, self._rules())))
 
     def as_listed(self) -> tuple[list[str], list[str]]:
-        """The jumps to the chain, and what it has behind who is let in, as ebtables lists them."""
+        """The jumps to the chain, and its rules after those that admit taps, as they are listed."""
         hook = listed(self.table, self.hook).get(self.hook, [])
         jumps = [rule for rule in hook if rule.endswith(f" -j {self.name}")]
         return jumps, [*dropwhile(self._admits, self._rules())]
@@ -178,9 +191,9 @@ _LIBVIRTS = "vnet+"
 
 
 class EbtablesGate(Gate):
-    """Chains that every tap with a name of libvirt's own must get through, a rule for each tap.
+    """Chains that the frames of every tap named by libvirt pass, with a rule for each admitted tap.
 
-    They know taps by their names alone: one that was given another name is not kept out.
+    They know a tap only by its name: a tap with another name is not shut out.
     """
 
     name = "ebtables"

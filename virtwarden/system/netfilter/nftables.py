@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules in nftables: a netdev ingress chain on the tap, at a cost that is each tap's own.
+"""The rules in nftables: a netdev ingress chain on each tap, so only that tap's frames pay for it.
 
-All taps' chains are in one table, and no rule has a set: before nft 1.0.6 does anything, it sets up
-half a megabyte for each table that is there, and often asks the kernel for each set by itself.
+The chains of all taps are in one table, and no rule has a set. Before nft 1.0.6 does anything, it
+sets up half a megabyte for each table that is there, and often asks the kernel for each set
+separately.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from virtwarden.system.nft import accepts, blocks, nft
 from virtwarden.system.scratchnet import in_scratch_network
 
 _TABLE = "virt-warden"
-# The one device of a network namespace that is new.
+# The only device in a new network namespace.
 _SCRATCH_DEVICE = "lo"
 
 
 class Nftables(Backend):
-    """A base chain for each tap, and more for what has exceptions, all in one netdev table."""
+    """A base chain for each tap, and one for each rule with exceptions, in one netdev table."""
 
     name = "nftables"
 
@@ -34,10 +35,10 @@ class Nftables(Backend):
         return ""
 
     def install(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """A tap that was just made has no chains: `create` is then done at once.
+        """Try `create` first: it is fast for a tap that was just made, which has no chains.
 
-        It fails where there are any. Only then are they deleted, for which the kernel waits until
-        no frame on its way is looked at by the old ones, 10 ms and more.
+        It fails where there are chains, and only then are they deleted. A deletion takes 10 ms and
+        more: the kernel waits until no frame is in the old chains.
         """
         try:
             nft(_all_created(promises) + also)
@@ -74,14 +75,14 @@ class Nftables(Backend):
 
 
 def _bound(promise: TapFilter) -> Chains:
-    """The chains of one tap in our words, the base chain with its hook."""
+    """The chains of one tap in our words; the base chain begins with its hook."""
     wanted = chains(promise)
     base = chain_of(promise.tap)
     return wanted | {base: [_hook(promise.tap), *wanted[base]]}
 
 
 def _as_listed(promise: TapFilter) -> Chains:
-    """The same in the words of the nft that is here, laid and listed where nothing else is."""
+    """The same, as this host's nft lists it in a network namespace of its own."""
     wanted = chains(promise)
     nft(_created(promise.tap, wanted, _SCRATCH_DEVICE))
     there: Chains = {}
@@ -93,7 +94,7 @@ def _as_listed(promise: TapFilter) -> Chains:
 
 
 def _listed(chain: str) -> Chains:
-    # One after the other: of several in one call, nft 1.0.6 finds the last alone.
+    # One chain in each call: of several in one call, nft 1.0.6 lists only the last.
     return listed_chains(nft(f"list chain netdev {_TABLE} {chain}"))
 
 
@@ -116,15 +117,15 @@ def _created(tap: str, chains: Chains, device: str) -> str:
 
 
 def _table_deleted() -> str:
-    # Deleting needs that it is there: added first, one text does for both cases.
+    # Only a table that is there can be deleted: so it is added first.
     return f"add table netdev {_TABLE}\ndelete table netdev {_TABLE}\n"
 
 
 def _removal(taps: Sequence[str], there: Chains) -> str:
-    """What takes these taps' chains away."""
+    """The lines that remove these taps' chains."""
     ours = _chains_of(taps, there)
-    # A kernel before 6.16 takes the base chain away with its tap, perhaps just now: each is added
-    # first.
+    # A kernel before 6.16 removes the base chain together with its tap, perhaps at this moment. So
+    # each chain is added first.
     verbs = ("add", "flush", "delete")
     return "".join(f"{verb} chain netdev {_TABLE} {chain}\n" for verb in verbs for chain in ours)
 
@@ -135,13 +136,13 @@ def _chains_of(taps: Sequence[str], there: Chains) -> list[str]:
 
 
 def _chains_by_table() -> Chains:
-    """The names of all chains of the family netdev."""
+    """The names of all chains of the netdev family, by table."""
     listed = nft("list chains netdev")
     tables = re.findall(r"^table netdev (\S+) {\n(.*?)^}", listed, re.DOTALL | re.MULTILINE)
     return {name: [*listed_chains(chains)] for name, chains in tables}
 
 
 def listed_chains(listed: str) -> Chains:
-    """The chains of a table that nft listed: where each hooks in, if it does, and its rules."""
+    """The chains in nft's listing of a table: each one's hook, if it has one, and its rules."""
     found = blocks(listed).items()
     return {name.removeprefix("chain "): lines for name, lines in found if name[:6] == "chain "}

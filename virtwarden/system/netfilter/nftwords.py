@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules as nft takes them.
+"""The rules in nft's words.
 
-A netdev hook comes before the bridge, and before whatever else looks at frames (nft(8), "NETDEV
-ADDRESS FAMILY"). The kernel has taken the first VLAN tag off by then: `meta protocol` is what is
-behind it, while `ether type` still tells of the tag.
+A netdev hook comes before the bridge and before everything else that reads frames (nft(8), "NETDEV
+ADDRESS FAMILY"). By then the kernel has removed the first VLAN tag: `meta protocol` is the protocol
+behind it, but `ether type` is still the tag's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _ICMP6 = {
     143: "mld2-listener-report",
 }
 _TAGS = ("8021q", "8021ad", "0x9100", "0x9200")
-# IEEE 802.2 as linux/if_ether.h numbers it where no ethertype stands: ETH_P_802_2
+# IEEE 802.2, a frame without an ethertype: ETH_P_802_2 in linux/if_ether.h
 _LLC = "0x0004"
-# What RFC 1042 puts before the ethertype: the SNAP's service access points, its control, no vendor
+# RFC 1042, before the ethertype: the service access points of SNAP, its control, and no vendor
 _SNAP = 0xAAAA03000000
 
 
@@ -127,17 +127,17 @@ def _ways(condition: r.Condition) -> list[str]:
 
 
 def _lines(conditions: r.Conditions) -> list[str]:
-    """The conditions as the beginnings of rules, one for each way to meet them."""
+    """The beginnings of rules that match these conditions, one for each way to meet them."""
     match conditions:
         case (r.Protocol(r.IPV6), (r.Icmp6() | r.Transport(r.ICMP6)) as inside):
-            # nft leaves out, when it lists, what goes without saying.
+            # In its listing nft leaves out a protocol that the next condition implies.
             conditions = (inside,)
     return [" ".join(way) for way in product(*map(_ways, conditions))]
 
 
 def chain_of(tap: str, rule: str = "") -> str:
-    """The name of a tap's base chain, or of that for the exceptions of a rule."""
-    # No tap has a / in its name: another tap's chain is never taken for one of this one's.
+    """The name of a tap's base chain, or of its chain for the exceptions of a rule."""
+    # No tap has a / in its name, so no chain of another tap looks like one of this tap.
     return f"vmw-{tap}/{rule}" if rule else f"vmw-{tap}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the frames that come out of one tap are held to, whichever backend does it."""
+"""The promise about the frames from one tap, which every backend keeps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 @dataclass(frozen=True)
 class TapFilter:
-    """What the frames that come out of one tap are held to.
+    """What the frames from one tap must keep to.
 
-    Without `addresses` a guest may use any IP address. The limits are in frames a second; 0 is
-    none.
+    Without `addresses` a guest may use any IP address. The limits are in frames a second; 0 means
+    no limit.
     """
 
     tap: str
@@ -38,7 +38,7 @@ class TapFilter:
     addresses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """All of it is written into rules: nothing else may get in with it."""
+        """Check every text field, since each becomes part of a rule's text. Raises HostError."""
         object.__setattr__(self, "addresses", tuple(self.addresses))
         if not _TAP.fullmatch(self.tap):
             raise HostError(f"{self.tap!r} is no name of a network interface")
@@ -51,7 +51,7 @@ class TapFilter:
                 raise HostError(f"{address!r} is no IP address or network") from None
 
     def networks(self, version: int) -> tuple[Network, ...]:
-        """The addresses of one IP version, those that lie in others left out."""
+        """The addresses of one IP version, without those that lie in others."""
         found = [ipaddress.ip_network(address, strict=False) for address in self.addresses]
         return tuple(
             ipaddress.collapse_addresses(n for n in found if n.version == version)  # type: ignore[type-var]

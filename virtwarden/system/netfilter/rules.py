@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules of one tap, said once for all backends: which frames are dropped, and unless what.
+"""The rules of one tap, the same for all backends: which frames to drop, and the exceptions.
 
-A backend knows how to say each kind of condition in its own words, or that it cannot.
+A backend says each kind of condition in its own words, or says that it cannot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from virtwarden.system.netfilter.promise import Network, TapFilter
 
 # linux/if_ether.h
 IPV4, ARP, RARP, IPV6, LLDP = 0x0800, 0x0806, 0x8035, 0x86DD, 0x88CC
-# IEEE 802.1Q, IEEE 802.1ad, and two that switches took for the latter before it was one.
+# IEEE 802.1Q, IEEE 802.1ad, and two that switches used for the latter before it was a standard.
 TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
 # IANA, Internet Protocol Version 6 (IPv6) Parameters and Protocol Numbers
 UDP, ICMP6 = 17, 58
@@ -23,9 +23,9 @@ NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 MULTICAST_LISTENER = (131, 132, 143)
 # RFC 2131, RFC 8415
 _DHCP_SERVER, _DHCP_CLIENT, _DHCP6_CLIENT = 67, 68, 546
-# RFC 4861, 4.6.1: the options that tell a MAC address
+# RFC 4861, 4.6.1: the options that carry a MAC address
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
-# RFC 7527: what tells a node's own solicitation from another's
+# RFC 7527: the option that tells a node's own solicitation from another node's
 _NONCE = 14
 _NO_IPV4 = ipaddress.IPv4Network("0.0.0.0/32")
 _ALL_IPV4 = ipaddress.IPv4Network("255.255.255.255/32")
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Destination:
-    """To MAC addresses that are this one in the bits of the mask."""
+    """To a MAC address that is equal to this one in the bits of the mask."""
 
     mac: str
     mask: str
@@ -56,7 +56,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Protocol:
-    """With this ethertype: the one behind the first tag, where there is one and it may be there."""
+    """With this ethertype; where a VLAN tag may pass, with this ethertype behind the first tag."""
 
     ethertype: int
 
@@ -68,7 +68,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class TaggedTwice:
-    """With a VLAN tag behind the first."""
+    """With a second VLAN tag behind the first."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class LinkService:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """An IEEE 802.2 frame that carries what other frames carry under this ethertype (RFC 1042)."""
+    """An IEEE 802.2 frame with the content of a frame of this ethertype (RFC 1042)."""
 
     ethertype: int
 
 
 @dataclass(frozen=True)
 class ArpFrom:
-    """ARP for IPv4 on Ethernet, its sender this; what is None may be anything."""
+    """ARP for IPv4 on Ethernet from this sender. None means any."""
 
     mac: str | None
     address: Network | None
@@ -95,7 +95,7 @@ class ArpFrom:
 
 @dataclass(frozen=True)
 class RarpFrom:
-    """RARP for IPv4 on Ethernet, its sender this."""
+    """RARP for IPv4 on Ethernet from this sender."""
 
     mac: str
 
@@ -116,7 +116,7 @@ class To:
 
 @dataclass(frozen=True)
 class Ports:
-    """UDP in this version of IP between these ports; a source of 0 is any."""
+    """UDP over this version of IP between these ports; a source of 0 means any."""
 
     version: int
     source: int
@@ -132,10 +132,10 @@ class Icmp6:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Neighbour discovery with just one option, of these first bytes, or with none at all.
+    """Neighbour discovery with exactly one option, which begins with `option`, or with none.
 
-    `fixed` is how many bytes of ICMPv6 come before the options, `target` the network that the
-    target address is in.
+    `fixed` is the number of ICMPv6 bytes before the options. `target` is the network that the
+    target address must be in.
     """
 
     fixed: int
@@ -145,16 +145,16 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Transport:
-    """IPv6 that carries this protocol, whatever headers come before it."""
+    """IPv6 that carries this protocol, behind any other headers."""
 
     protocol: int
 
 
 @dataclass(frozen=True)
 class Readable:
-    """IPv6 whose headers are all there up to the transport's first bytes.
+    """IPv6 that has all its headers up to the transport's first bytes.
 
-    For a protocol of 0 they need not be there beyond its number.
+    For a protocol of 0 the headers up to the transport protocol's number are enough.
     """
 
     protocol: int
@@ -162,22 +162,22 @@ class Readable:
 
 @dataclass(frozen=True)
 class LaterFragment:
-    """A piece of IPv6 other than the first, which is of no use where the first was dropped."""
+    """A fragment of IPv6 other than the first. It is useless where the first was dropped."""
 
 
 @dataclass(frozen=True)
 class Broadcast:
-    """To all."""
+    """To the broadcast address."""
 
 
 @dataclass(frozen=True)
 class Multicast:
-    """To a group."""
+    """To a multicast group."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """No more than so many in a second, and as many at once."""
+    """At most this many frames a second, and as many in one burst."""
 
     a_second: int
 
@@ -209,10 +209,11 @@ Conditions = tuple[Condition, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """Of the frames that meet all of `frames`, those that meet none of `unless` are dropped.
+    """Drops the frames that meet all conditions of `frames`, except those that meet an `unless`.
 
-    A frame in which something cannot be read does not meet a condition on it. `drops` says what
-    dies by this rule, as an admin would; `name` tells it from the tap's others.
+    A frame does not meet a condition on a field that cannot be read in it. `drops` says in an
+    admin's words what the rule drops. `name` tells the chain of its exceptions from the tap's other
+    chains.
     """
 
     name: str
@@ -222,7 +223,7 @@ class Rule:
 
 
 def rules_of(promise: TapFilter) -> tuple[Rule, ...]:
-    """The rules that keep a promise, in the order in which they are asked."""
+    """The rules that keep a promise, in the order in which a backend applies them."""
     return (
         *_link(promise),
         *_arp(promise),
@@ -237,7 +238,7 @@ def _link(promise: TapFilter) -> Iterator[Rule]:
     if promise.deny_mac_spoofing:
         yield Rule("mac", f"source MAC other than {promise.mac}", (), ((Source(promise.mac),),))
     if promise.deny_vlan_tags:
-        # Bridges and hosts take a priority tag (VLAN 0) off and deliver what was behind it.
+        # Bridges and hosts remove a priority tag (VLAN 0) and deliver what was behind it.
         yield Rule("tag", "VLAN tag", (Tagged(),))
     elif _looks_inside(promise):
         yield Rule("tags", "second VLAN tag", (TaggedTwice(),))
@@ -264,13 +265,13 @@ def _looks_inside(promise: TapFilter) -> bool:
 
 def _arp(promise: TapFilter) -> Iterator[Rule]:
     mac = promise.mac if promise.deny_arp_spoofing else None
-    # RFC 5227: who looks whether an address is free has none yet.
+    # RFC 5227: a guest that checks whether an address is free has none yet.
     networks = (_NO_IPV4, *promise.networks(4)) if promise.addresses else (None,)
     if mac or promise.addresses:
         what = " ".join(["ARP sender other than", *filter(None, [mac, *promise.addresses])])
         yield Rule("arp", what, (Protocol(ARP),), tuple((ArpFrom(mac, n),) for n in networks))
     if mac:
-        # RARP, by which QEMU announces a migrated guest, is laid out as ARP is (RFC 903).
+        # QEMU announces a migrated guest with RARP, which has the same layout as ARP (RFC 903).
         what = f"ARP sender other than {mac}"
         yield Rule("rarp", what, (Protocol(RARP),), ((RarpFrom(mac),),))
 
@@ -282,7 +283,7 @@ def _addresses(promise: TapFilter) -> Iterator[Rule]:
     asks_for_one: Conditions = (From(_NO_IPV4), To(_ALL_IPV4), Ports(4, _DHCP_CLIENT, _DHCP_SERVER))
     own = tuple((From(network),) for network in promise.networks(4))
     yield Rule("ip4", what, (Protocol(IPV4),), (*own, asks_for_one))
-    # RFC 4862, RFC 4861 and RFC 3810: what is sent before there is an address.
+    # RFC 4862, RFC 4861 and RFC 3810: what a guest sends before it has an address.
     without = (NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION, *MULTICAST_LISTENER)
     yield Rule(
         "ip6",
@@ -301,10 +302,10 @@ def _own_ipv6(promise: TapFilter) -> tuple[Network, ...]:
 
 
 def _discovery(promise: TapFilter) -> Iterator[Rule]:
-    """RFC 4861, 4: what neighbours believe of who has which address at which MAC address.
+    """RFC 4861, 4: the messages from which neighbours learn the MAC address of an IP address.
 
-    Any form but the plain ones dies: where an option could stand twice, or behind another, each
-    stack believes another one of them.
+    Only the plain forms pass. Where an option comes twice, or behind another option, different
+    stacks believe different ones.
     """
     if not (promise.addresses and promise.deny_neighbour_spoofing):
         return
@@ -341,7 +342,7 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
 
 def _services(promise: TapFilter) -> Iterator[Rule]:
     if promise.deny_dhcp_server:
-        # By its destination: a client takes an answer from any port.
+        # By the destination port only: a client accepts an answer from any port.
         yield Rule("dhcp", "DHCP answer", (Protocol(IPV4), Ports(4, 0, _DHCP_CLIENT)))
         yield Rule("dhcp", "DHCP answer", (Protocol(IPV6), Ports(6, 0, _DHCP6_CLIENT)))
     if promise.deny_router_advertisements:
@@ -353,9 +354,9 @@ def _services(promise: TapFilter) -> Iterator[Rule]:
 
 
 def _readable() -> Iterator[Rule]:
-    """RFC 7113, 3: what is cut so that its first piece does not tell what it is gets past filters.
+    """RFC 7113, 3: a packet whose first fragment does not show its protocol can evade filters.
 
-    RFC 7112 forbids to send such, so that nothing honest is lost.
+    RFC 7112 forbids sending such fragments, so that no honest packet is lost.
     """
     what = "IPv6 cut up to hide what it is"
     for protocol in (ICMP6, UDP):
@@ -369,7 +370,7 @@ def _readable() -> Iterator[Rule]:
 
 
 def _limits(promise: TapFilter) -> Iterator[Rule]:
-    """Last, so that what is dropped for another reason does not count."""
+    """The limits come last, so that frames that another rule drops do not count."""
     if promise.broadcast_limit:
         what = f"broadcast beyond {promise.broadcast_limit} a second"
         yield Rule("flood", what, (Broadcast(),), ((Within(promise.broadcast_limit),),))
