@@ -41,8 +41,10 @@ class Ticket:
 
 
 class Talk:
-    """One end of the conversation. Raises HostError where the other end hangs up or sends no
-    JSON."""
+    """One end of the conversation.
+
+    Raises HostError where the other end hangs up, is too slow, or sends what has another format.
+    """
 
     def __init__(self, connection: socket.socket, patience_seconds: float) -> None:
         """`patience_seconds` is how long the other end may take for a line."""
