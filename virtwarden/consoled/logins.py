@@ -39,7 +39,7 @@ class Login(Protocol):
 
 @dataclass
 class PasswordLogin(Login):
-    """VNC's own password. A crash during a ticket leaves a password that nobody knows."""
+    """VNC's own password. A crash between two commands leaves a password that nobody knows."""
 
     domain: libvirt.virDomain
     user: str = ""
@@ -48,7 +48,7 @@ class PasswordLogin(Login):
         return passwords.fresh()
 
     def allow(self, password: str, seconds: int) -> None:
-        """QEMU itself ends the password in time."""
+        """QEMU itself makes the password expire."""
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
         monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
         monitor.command(self.domain, "set_password", protocol="vnc", password=password)

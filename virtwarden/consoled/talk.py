@@ -20,7 +20,7 @@ _LONGEST_LINE = 16 * 1024
 
 @dataclass(frozen=True)
 class Ticket:
-    """What admits one viewer to a console, for so many seconds.
+    """What one viewer needs to connect, for so many seconds.
 
     `ca` is PEM, empty where TLS is off. `user` is empty where VNC's own password is in use.
     `certificate` says that a viewer also has to show a certificate of its own.

@@ -78,8 +78,8 @@ class Watch:
         A ticket that nobody used expires in QEMU by itself; QEMU counts whole seconds.
         """
         deadline = time.monotonic() + seconds + 1
-        # libvirt's loop does not return at a signal, and Python handles signals only between its
-        # calls.
+        # libvirt's loop waits on through a signal. The timer makes it return, so that Python sees
+        # the signal.
         libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
         try:
             while not self._viewer and self._latest.holds() and time.monotonic() < deadline:
