@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-# QEMU's words (7.2, all targets). FLAGS eat no argument; any other option eats the next word.
+# QEMU's words (7.2, all targets). FLAGS take no argument; any other option takes the next word.
 FLAGS = words_of("""
     S async-teardown audio-help daemonize enable-kvm enable-sync-profile full-screen h help
     mem-prealloc no-acpi no-fd-bootchk no-hpet no-reboot no-shutdown no-user-config nodefaults
@@ -39,7 +39,7 @@ class Option:
             self.texts, self.readable = [], False
 
     def under(self, key: str) -> list[str]:
-        """Every text that stands under this key."""
+        """Every text under this key."""
         return [text for at, text in self.texts if at == key]
 
 
@@ -56,10 +56,11 @@ def walk(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 
 def split_opts(text: str, implied: str = "") -> Iterator[tuple[str, str, str]]:
-    """Key, value and raw text of each part of a QemuOpts string, cut where QEMU cuts it."""
+    """Key, value and raw text of each part of a QemuOpts string, split where QEMU splits it."""
     if implied and "=" not in text.partition(",")[0]:
         text = f"{implied}={text}"
-    # Two commas in a value are one of it; meanwhile they are what no command line holds.
+    # Two commas in a value stand for one. During the split a NUL replaces them, which no command
+    # line contains.
     parts = text.replace(",,", "\0").split(",")
     for more, part in enumerate(parts, 1 - len(parts)):
         keys, equals, value = part.partition("=")
@@ -68,14 +69,14 @@ def split_opts(text: str, implied: str = "") -> Iterator[tuple[str, str, str]]:
             pair = [(key, value.replace("\0", ","), f"{key}={value}".replace("\0", ",,"))]
         else:
             pair = []
-            flags += [key] if key or more else []  # not the nothing at the end
+            flags += [key] if key or more else []  # not the empty text at the end
         for flag in flags:  # 'nopassword' is QEMU's old 'password=off'
             yield flag.removeprefix("no"), "", flag
         yield from pair
 
 
 def parse_argv(argv: Iterable[str]) -> list[Option]:
-    """The options as QEMU reads them, behind one dash or two; '' names a word that has none."""
+    """The options as QEMU reads them, with one dash or two; a word without one has the name ''."""
     options = []
     rest = iter(argv)
     for word in rest:
@@ -101,7 +102,7 @@ def guest_uuid(options: Iterable[Option]) -> str:
 
 
 def is_probe(options: Iterable[Option]) -> bool:
-    """Whether libvirt asks what QEMU can do, or somebody its version: there is no guest in it."""
+    """Whether this QEMU runs no guest: libvirt asks what it can do, or somebody its version."""
     return all(option.name != "uuid" for option in options) and any(
         option.name in ("audio-help", "h", "help", "version")
         or option.value in ("?", "help")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ways in to a guest's screen: none that was not planned, each as the ticket asks."""
+"""The consoles of a guest: only the planned ones, each protected as the ticket says."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STANDING = (
     ' /etc/libvirt/qemu.conf; or static_passwords = "allow" in the policy'
 )
 
-# QEMU asks a viewer's certificate for its issuer and never for its purpose: without this, a guest
-# that broke out could show its own console's, whose name is its UUID.
+# QEMU checks the issuer of a viewer's certificate and never its purpose. Without this rule, an
+# escaped guest could show its own console's certificate, whose name is its UUID.
 OPERATORS_ALONE = {
     "qom-type": "authz-list",
     "id": VNC_AUTHZ,
@@ -39,7 +39,7 @@ OPERATORS_ALONE = {
 
 
 def endpoint(address: str) -> str:
-    """Where a VNC address of QEMU's listens, in the ticket's terms: displays count from 5900."""
+    """Where a VNC address of QEMU listens, in the ticket's terms: displays count from 5900."""
     host, colon, display = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or "]" in host or not is_number(display) or len(display) > len("65535"):
@@ -48,7 +48,10 @@ def endpoint(address: str) -> str:
 
 
 def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
-    """Every way in is a planned one; -vnc can name several, and more by its other keys."""
+    """Every console is a planned one.
+
+    One -vnc can name several, and its other keys can add more.
+    """
     planned = {"none"}
     for console in ticket["vnc"]:
         form = "unix:{socket}" if "socket" in console else "{listen} port {port}"
@@ -70,14 +73,14 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
 
 
 def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
-    """The words for QEMU: every -vnc with what the ticket asks for, or none where it says so."""
+    """The words for QEMU: every -vnc as the ticket asks, or none where it says so."""
     ours = {"tls-creds": VNC_TLS} if ticket["tls_dir"] else {}
     sasl = ticket["sasl"] if ticket["tls_dir"] else None
     ours |= {"password": "on"} if ticket["password"] and not sasl else {}
     ours |= {"sasl": "on"} if sasl else {}
     names = sasl and sasl["names"]
     ours |= {"sasl-authz": VNC_SASL} if names is not None else {}
-    # QEMU would ask for the password instead.
+    # With SASL on, QEMU would ask for the VNC password instead.
     unwanted = ours.keys() | ({"password"} if sasl else set())
     asks_whose = ticket["tls_dir"] and ticket["client_certificates"]
     ours |= {"tls-authz": VNC_AUTHZ} if asks_whose else {}
@@ -91,8 +94,8 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         if option in consoles and ours:
             kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in unwanted]
             words += ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
-        # libvirt's own credentials, now unused: QEMU would still load them, and die of a key that
-        # the VM's user cannot read.
+        # These are libvirt's own credentials, now unused: QEMU would still load them, and exit at a
+        # key that the VM's user cannot read.
         elif option.name != "object" or former.isdisjoint(option.under("id")):
             words += option.words
     if consoles and not ticket["display"]:
@@ -109,13 +112,13 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
 
 
 def principals_alone(names: list[str]) -> dict[str, object]:
-    """The object that has QEMU let these come in, of all whom Kerberos knows."""
+    """The object that makes QEMU accept only these of all the names that Kerberos knows."""
     rules = [{"match": name, "policy": "allow", "format": "exact"} for name in names]
     return {"qom-type": "authz-list", "id": VNC_SASL, "policy": "deny", "rules": rules}
 
 
 def tls_credentials(ticket: Ticket) -> dict[str, object]:
-    """The object that has QEMU speak TLS, and ask viewers for a certificate or not."""
+    """The object that makes QEMU use TLS, and says whether viewers need a certificate."""
     return {
         "qom-type": "tls-creds-x509",
         "id": VNC_TLS,

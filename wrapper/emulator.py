@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the entry script of qemu_system.py.
 
-What a script says itself Python compiles each time it runs, what it imports just once. It is
-started by its own path, beside which the others lie; root alone can write there.
+Python compiles a script each time it runs, and an import only once. libvirt starts this script by
+its own path. The other files are beside it, and only root can write there.
 """
 
 import sys

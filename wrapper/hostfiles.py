@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which host files QEMU opens by its command line, and which of them are the domain's own."""
+"""Which host files QEMU opens because of its command line, and which are the domain's own."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FREE_KEYS = words_of("""
     blockdev.backing blockdev.file chardev.name device.mount_tag device.name device.product
     device.serial device.tag device.vendor fw_cfg.name fw_cfg.string netdev.net object.data
     object.dir object.iv spice.x509-dir""")
-# What libvirt makes for one domain alone has its name, cut to so many characters or bytes.
+# What libvirt makes for only one domain has its name, cut to so many characters or bytes.
 SHORT_NAME = 20
 OWN_DIRECTORIES = words_of("/run /var/lib")
 HUGE_PAGES = "/dev/hugepages"
 OF_HELPERS = words_of("dbus passt slirp swtpm")
 OF_ALL = words_of("/dev/random /dev/urandom")
 MEDIATED, PASSED, USB = "/sys/bus/mdev/devices/", "/dev/fdset/", "/dev/bus/usb/"
-# Where an own file of each domain lies beside those of others.
+# Each domain has a file of its own here, beside the files of others.
 SHARED_DIRECTORIES = words_of("""
     /dev/hugepages/libvirt/qemu /run/libvirt/qemu /run/libvirt/qemu/channel
     /run/libvirt/qemu/dbus /run/libvirt/qemu/passt /run/libvirt/qemu/slirp
@@ -58,12 +58,12 @@ def opened_files(option: Option) -> Iterator[str]:
 
 
 def is_own(path: str, name: str) -> bool:
-    """Whether libvirt made a file for the domain of this name alone, or opens it by device."""
+    """Whether libvirt made a file only for the domain of this name, or opens it by device."""
     return path in OF_ALL or is_devices(path) or is_made_for(path, name)
 
 
 def is_devices(path: str) -> bool:
-    """Whether it is what libvirt opens to one domain, device by device."""
+    """Whether libvirt opens it to one domain, device by device."""
     if path.startswith(MEDIATED):
         return is_uuid(path.removeprefix(MEDIATED))
     for directory, depth in ((PASSED, 1), (USB, 2)):
@@ -74,9 +74,9 @@ def is_devices(path: str) -> bool:
 
 
 def is_made_for(path: str, name: str) -> bool:
-    """Whether it has its place among libvirt's files for QEMU, under this domain's name."""
+    """Whether it is at a place for this domain's name among libvirt's files for QEMU."""
     top, _, below = path.partition("/libvirt/qemu/")
-    # In characters or bytes, is up to libvirt's locale.
+    # libvirt's locale decides whether it cuts characters or bytes.
     names = {name[:SHORT_NAME], name.encode(*ENCODING)[:SHORT_NAME].decode(*ENCODING)}
     if ".." in below.split("/"):
         return False
@@ -86,7 +86,7 @@ def is_made_for(path: str, name: str) -> bool:
 
 
 def is_domains(below: str, names: set[str]) -> bool:
-    """`[domain-]ID-NAME`, up to two directories deep, and all within it."""
+    """`[domain-]ID-NAME`, up to two directories deep, and everything within it."""
     for part in below.split("/")[:3]:
         number, _, whose = part.removeprefix("domain-").partition("-")
         if is_number(number) and whose in names:
@@ -97,7 +97,7 @@ def is_domains(below: str, names: set[str]) -> bool:
 
 
 def is_helpers(below: str, names: set[str]) -> bool:
-    """`HELPER/ID-NAME-WHAT`: the socket of one that this domain's QEMU talks to."""
+    """`HELPER/ID-NAME-WHAT`: the socket of a helper that this domain's QEMU talks to."""
     helper, _, socket = below.partition("/")
     number, _, whose = socket.partition("-")
     of = [whose.removeprefix(f"{n}-") for n in names if whose.startswith(f"{n}-")]

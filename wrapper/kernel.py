@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Functions of the C library that ask the kernel what Python's own modules do not ask it."""
+"""Functions of the C library for what Python's own modules do not ask the kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CapabilitySets(_ctypes.Array):  # type: ignore[type-arg]
 
 
 class LibC:
-    """What this process is linked with."""
+    """The C library that this process is linked with."""
 
     _handle = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # dlopen(3): the program itself
 
@@ -38,10 +38,10 @@ syscall, prctl, capget, setrlimit = (
 
 
 def failure(what: str) -> OSError:
-    """Why the last call failed, to be raised."""
+    """Why the last call failed, as an error to raise."""
     return OSError(_ctypes.get_errno(), what)
 
 
 def packed(size: int, *numbers: int) -> bytes:
-    """Numbers of so many bytes each, as they stand in the kernel's structures."""
+    """Numbers of so many bytes each, as the kernel's structures hold them."""
     return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sandbox: landlock(7), so that QEMU reaches what its domain needs."""
+"""The sandbox: with landlock(7), QEMU reaches only what its domain needs."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ LANDLOCKED = (
 
 
 def confine(ticket: Ticket, options: list[Option]) -> None:
-    """From here on this process, and the QEMU it becomes, reaches what this domain needs.
+    """From here on this process, and the QEMU that it becomes, reaches only what this domain needs.
 
-    landlock(7). Where the kernel has less of it than we know, it is held to as much as it has.
+    landlock(7). Where the kernel knows fewer rights than we do, it enforces those that it knows.
     """
     wanted = ticket["landlock"]
     if wanted is None:
@@ -94,7 +94,7 @@ def create_ruleset(files: int, ports: int, scoped: int) -> int:
 
 
 def allow_path(ruleset: int, path: str, rights: int) -> None:
-    """A file or device, or all below a directory; what is not there cannot be allowed."""
+    """Allow a file, a device, or everything below a directory; a missing path cannot be allowed."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This process, which becomes QEMU: whose it is, and what it hands on."""
+"""This process, which becomes QEMU: its user, and what QEMU inherits from it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENVIRONMENT = words_of("""
 def check_identity(
     ticket: Ticket, uids: set[int], gids: set[int], groups: set[int], capabilities: int
 ) -> Iterator[Refusal]:
-    """The process is the VM's own user and nobody else, in any of its ids."""
+    """The process has the ids of the VM's own user, and no other."""
     fix = f"'virt-warden enrol {{name}}' gives it the label {ticket['user']} again"
     if uids != {ticket["uid"]}:
         yield Refusal(f"it runs as uid {sorted(uids)}, not as {ticket['uid']}", fix)
@@ -56,13 +56,13 @@ def capabilities() -> int:
 
 
 def tighten_environment(ticket: Ticket, given: Mapping[str, str]) -> dict[str, str]:
-    """What libvirt sets for QEMU by itself; with passthrough its <qemu:env> as well."""
+    """The variables that libvirt sets for QEMU by itself; with passthrough also its <qemu:env>."""
     kept = {key: given[key] for key in given if key in ENVIRONMENT or ticket["passthrough"]}
     sasl = ticket["sasl"]
     ours = {"SASL_CONF_PATH": sasl["dir"]} if sasl else {}
     if sasl and sasl["names"] is not None:
-        # No cache against replay (krb5.conf(5)), which would be a file in /var/tmp: within TLS
-        # nobody sees what could be replayed.
+        # The cache against replay (krb5.conf(5)) would be a file in /var/tmp. Within TLS nobody
+        # sees what could be replayed.
         ours["KRB5RCACHENAME"] = "none:"
     return kept | ours
 
@@ -81,9 +81,9 @@ def named_descriptors(options: list[Option]) -> set[int]:
 
 
 def tighten_descriptors(ticket: Ticket, options: list[Option]) -> None:
-    """QEMU inherits what its command line names, and nothing that was forgotten open.
+    """Make QEMU inherit the descriptors that its command line names, and no others.
 
-    A saved guest's memory comes by a descriptor that libvirt names later, in the monitor.
+    A saved guest's memory comes through a descriptor that libvirt names later, in the monitor.
     """
     deferred = any((option.name, option.value) == ("incoming", "defer") for option in options)
     if ticket["passthrough"] or deferred:
@@ -101,7 +101,7 @@ def close_on_exec(first: int, last: int) -> None:
 
 
 def tighten_process() -> None:
-    """Nothing QEMU executes gains a privilege; neither cores nor new files are for others."""
+    """QEMU executes nothing that gains a privilege; cores and new files are not for others."""
     if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise failure("PR_SET_NO_NEW_PRIVS")
     if setrlimit(RLIMIT_CORE, packed(8, 0, 0)) != 0:

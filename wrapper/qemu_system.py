@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The <emulator> of an enrolled domain: finds all as the hook left it, tightens it, becomes QEMU.
+"""The <emulator> of an enrolled domain: checks what the hook left, tightens it, becomes QEMU.
 
-libvirt executes this in QEMU's place, by its entry script emulator.py, as the VM's own user.
-What it imports runs as that user before every guest, and every import delays every start: hence
-the files that lie beside it, the standard library, few modules of that, and no regular expressions,
-which take longer to import and compile than all the rest to run. Confined by AppArmor it can read
-the ticket and execute QEMU, and little else; so it asks the kernel by system calls, never by /proc.
+libvirt executes this in QEMU's place, through its entry script emulator.py, as the VM's own user.
+Its imports run as that user before every guest, and every import delays every start. So it imports
+only the files beside it and a few modules of the standard library. It uses no regular expressions,
+which take longer to import and compile than everything else takes to run. Confined by AppArmor it
+can read the ticket and execute QEMU, and little else. So it asks the kernel with system calls, and
+never reads /proc.
 
-The ticket is root's word on what was reviewed; without one that only root can have written,
-nothing starts. It must hold every host file that the domain's XML names or that libvirt derives
-from it, save those that are its own (hostfiles.is_own), and the MAC of every NIC but those assigned
-as host devices.
+The ticket is root's word on what was reviewed. Without a ticket that only root can have written,
+nothing starts. It must name every host file that the domain's XML names or that libvirt derives
+from it, except the domain's own (hostfiles.is_own). It must also name the MAC of every NIC, except
+those that are assigned as host devices.
 """
 
 from __future__ import annotations
 
-# signal, stat and os wrap these in modules that take up to a third as long to import as Python to
-# start.
-import _signal  # type: ignore[import-not-found]  # typeshed has signal alone
+# signal, stat and os wrap these in modules that take up to a third as long to import as Python
+# takes to start.
+import _signal  # type: ignore[import-not-found]  # typeshed has only signal
 import _stat as stat
 import posix as os
 import sys
@@ -49,7 +50,7 @@ OWN_DIRECTORY = __file__.rpartition("/")[0] or "/"
 
 
 def judge(ticket: Ticket, violations: Iterable[Refusal]) -> None:
-    """The first one ends it, unless the mode is permissive: then each is only said."""
+    """Raise the first refusal, or only report each of them where the mode is permissive."""
     for refusal in violations:
         if ticket["mode"] == "enforcing":
             raise refusal
@@ -57,11 +58,11 @@ def judge(ticket: Ticket, violations: Iterable[Refusal]) -> None:
 
 
 def is_ours(found: os.stat_result) -> bool:
-    """Whether a file, by whichever name it was found, is one of the wrapper's."""
+    """Whether a file, under whichever name it was found, is one of the wrapper's."""
     for name in os.listdir(OWN_DIRECTORY):
         try:
             one = os.stat(f"{OWN_DIRECTORY}/{name}")
-        except FileNotFoundError:  # an upgrade has just put it in another's place
+        except FileNotFoundError:  # an upgrade has just renamed it
             continue
         if (one.st_dev, one.st_ino) == (found.st_dev, found.st_ino):
             return True
@@ -77,7 +78,7 @@ def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> N
             raise Refusal(f"{emulator} is not root's alone to write", fix)
         if is_ours(found):
             raise Refusal(f"{emulator} is this wrapper again", ENROL)
-        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # by Python; exec would leave it so
+        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
             _signal.signal(ignored, _signal.SIG_DFL)
         os.execve(emulator, [emulator, *words], environment)
     except OSError as error:

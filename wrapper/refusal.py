@@ -24,7 +24,7 @@ class Refusal(Exception):
 
 
 def say(name: str, verb: str, what: object, fix: str) -> None:
-    """One line on stderr, which libvirt shows in the error of `virsh start`."""
+    """Print one line on stderr, which libvirt shows in the error of `virsh start`."""
     line = f"virt-warden {verb} {name}: {str(what)[:400]}; fix: {fix.format(name=name)}"
     printable = "".join(char if char.isprintable() else "?" for char in line)
     os.write(2, f"{printable}\n".encode(errors="backslashreplace"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line is the one that was reviewed, and libvirt wrote it by itself."""
+"""Checks that the command line is the reviewed one, and that libvirt wrote all of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from argv import Option
     from ticket import Ticket
 
-# libvirt's words: all that its qemu_command.c (9.0) writes by itself; anything else comes from
-# <qemu:commandline>. Left out: -net, of ARM boards without PCI, and the displays sdl and dbus,
-# which no guard reviews. -loadvm (snapshot-revert) and -incoming defer (restore, migrate) are in.
+# libvirt's words: everything that its qemu_command.c (9.0) writes by itself. Anything else comes
+# from <qemu:commandline>. This list leaves out -net, of ARM boards without PCI, and the displays
+# sdl and dbus, which no guard reviews. It has -loadvm (snapshot-revert) and -incoming defer
+# (restore, migrate).
 VOCABULARY = words_of("""
     S accel acpitable add-fd append audiodev bios blockdev boot chardev compat cpu device display
     drive dtb fsdev full-screen fw_cfg global incoming initrd k kernel loadvm m machine mem-path
@@ -42,7 +43,7 @@ def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
 
 
 def check_nics(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
-    """Each planned MAC is on just one NIC, and no NIC has another."""
+    """Each planned MAC is on exactly one NIC, and no NIC has another MAC."""
     missing = [mac.lower() for mac in ticket["macs"]]
     for option in options:
         if option.name != "device":
@@ -64,7 +65,7 @@ def is_display(value: str) -> bool:
 
 
 def is_incoming(value: str) -> bool:
-    """A descriptor, or what the monitor will tell; 'exec:' would run a shell."""
+    """A descriptor, or what the monitor will name; 'exec:' would run a shell."""
     return value == "defer" or (value.startswith("fd:") and is_number(value[3:]))
 
 

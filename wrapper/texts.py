@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a text of the command line or the ticket may look like; JSON of one meaning alone."""
+"""The forms that texts of the command line and the ticket may have; JSON with only one meaning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_name(text: str) -> bool:
 
 
 def is_words(text: str, also: str = "_") -> bool:
-    """One or more letters, digits and what is allowed besides."""
+    """One or more letters, digits and the other characters that are allowed."""
     return bool(text) and all(char.isalnum() or char in also for char in text)
 
 
@@ -42,7 +42,7 @@ def is_user(text: str) -> bool:
 
 
 def is_uuid(text: str) -> bool:
-    """In the one form that cannot lead to another directory."""
+    """Whether it has the one form that cannot lead to another directory."""
     parts = text.split("-")
     return [*map(len, parts)] == [8, 4, 4, 4, 12] and HEX.issuperset("".join(parts))
 
@@ -57,7 +57,7 @@ def is_number(text: str) -> bool:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which no key stands twice: of two readers, each could take another one."""
+    """An object without duplicate keys: two readers could each take another one of them."""
     if len(fields := dict(pairs)) != len(pairs):
         raise ValueError("a key stands twice")
     return fields
@@ -68,7 +68,7 @@ def no_number(word: str) -> float:
 
 
 class Reading:
-    """What the scanner of json.JSONDecoder wants to know of it."""
+    """The settings that the scanner of json.JSONDecoder reads."""
 
     strict = True
     object_hook = None
@@ -78,12 +78,12 @@ class Reading:
     parse_constant = staticmethod(no_number)
 
 
-# typeshed asks for the parameters that json passes by position, under other types.
+# typeshed wants the parameters that json passes by position, with other types.
 scan_json = _json.make_scanner(Reading)  # type: ignore[arg-type]
 
 
 def load_json(text: str) -> Any:
-    """What stands in a JSON text. Raises ValueError, RecursionError."""
+    """The value of a JSON text. Raises ValueError, RecursionError."""
     text = text.strip(" \t\n\r")
     try:
         value, end = scan_json(text, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ticket is root's word on what was reviewed: only root can have written what is read here."""
+"""The ticket is root's word on what was reviewed: only root can have written what this reads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ FORM = {
 
 
 def fits(value: Any, form: Any) -> Any:
-    """Whether a JSON value is a type, a word, a kind of text, one of a tuple, or holds such."""
+    """Whether a JSON value has this form.
+
+    A form is a type, a word or a kind of text; one of a tuple of forms; or a list or dict of them.
+    """
     if form is None:  # there is no such key
         return False
     if isinstance(form, tuple):
@@ -73,7 +76,7 @@ def fits(value: Any, form: Any) -> Any:
 
 
 def parse_ticket(text: str, uuid: str) -> Ticket:
-    """The ticket of this uuid, in its one form."""
+    """The ticket of this UUID, in its one form."""
     ticket = load_json(text)
     ticket = ticket if isinstance(ticket, dict) else {}
     wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
@@ -85,7 +88,7 @@ def parse_ticket(text: str, uuid: str) -> Ticket:
 
 
 def open_roots_own(name: str, flags: int, owner: int, at: int | None = None) -> int:
-    """Open what nobody but `owner`, who is root, can have made, changed or swapped."""
+    """Open what only `owner`, who is root, can have made, changed or swapped."""
     fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
     found = os.fstat(fd)
     if found.st_uid != owner or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -94,7 +97,7 @@ def open_roots_own(name: str, flags: int, owner: int, at: int | None = None) -> 
 
 
 def read_ticket(uuid: str, tickets: str = TICKETS, owner: int = 0) -> Ticket:
-    """What root wrote for this uuid; any doubt about it is a refusal, whatever the mode."""
+    """What root wrote for this UUID; any doubt about it is a refusal, whatever the mode."""
     try:
         # O_PATH, because a VM's user may pass through these directories but not list them.
         run = open_roots_own(tickets, os.O_PATH | os.O_DIRECTORY, owner)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk in the clear is moved into a LUKS container, in steps that a kill cannot undo.
+"""Moves a disk in the clear into a LUKS container, in steps that survive a kill.
 
-What was reached is on the disk (luks/adoption.py) before the next step begins. Until the copy is
-compared with the former disk, byte for byte, nothing of that disk, and nothing in the domain's XML,
-is altered.
+Before a step begins, the result of the last one is on the disk (luks/adoption.py). Neither the
+former disk nor the domain's XML changes before the copy is compared with that disk, byte for byte.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk is copied into its open container, and compared with it."""
+"""Copies a disk into its open container, and compares the two."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from virtwarden.system.blocks import Blocks
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHECKPOINT_BYTES = 64 * _CHUNK_BYTES
-# linux/fs.h: what the kernel keeps of a block device is let go, so that it is read from the disk.
+# linux/fs.h: it drops what the kernel has cached of a block device, so that reads reach the disk.
 _BLKFLSBUF = 0x1261
 
 
 def copy(paths: Paths, state: Adoption, source: Blocks, node: str, progress: Progress) -> Adoption:
-    """Copy the disk from where a former run left off, then see whether it is the same.
+    """Copy the disk from where a former run left off, then check that the copy is the same.
 
-    Raises HostError where either cannot be read or written, or where they differ: somebody wrote
-    to the disk meanwhile, and the copy starts again at the next call.
+    Raises HostError where it cannot read or write one of them, or where they differ. A difference
+    means that somebody wrote to the disk meanwhile: the next call starts the copy again.
     """
     handle = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -78,7 +78,7 @@ def _compare(source: Blocks, handle: int, size: int, progress: Progress) -> str:
 
 
 def digest(source: Blocks, progress: Progress) -> str:
-    """What a disk holds: its SHA-256, as `copy` has it."""
+    """The SHA-256 of what a disk holds, as `copy` makes it."""
     whole = hashlib.sha256()
     for offset, chunk in _chunks(source, source.size):
         whole.update(chunk)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The former disk of an adoption: in the clear until it is overwritten, and then gone for good."""
+"""Removes the former disk of an adoption, which is in the clear until it is overwritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from virtwarden.words import shown
 
 
 def remove_old(subject: Subject) -> None:
-    """Overwrite and remove the former disk, where nothing of it is lost thereby."""
+    """Overwrite and remove the former disk, where that loses nothing."""
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target)
     if state is None or state.phase is not Phase.DONE:
         raise HostError(
@@ -39,14 +39,14 @@ def remove_old(subject: Subject) -> None:
 
 
 def _must_open(subject: Subject) -> None:
-    """What is overwritten is the last copy for whoever cannot open the other."""
+    """Whoever cannot open the container would lose the last copy."""
     with subject.dialogue.answering():
         key = keys.fetch(subject.place)
     cryptsetup.test(subject.place.container, key)
 
 
 def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
-    """No domain has it, by whichever name, as it runs or as it would start next."""
+    """Check that no domain uses it, under any name, as it runs or at its next start."""
     leaf = files.look(state.source).leaf
     own = identity(leaf) if leaf else None
     found = subject.connection.listAllDomains()
@@ -82,9 +82,9 @@ def _must_hold_the_same(subject: Subject, state: Adoption) -> None:
 
 
 def _overwrite(subject: Subject, state: Adoption) -> None:
-    """Zeros over all of it. What a file system, a snapshot or a flash cell keeps of it stays."""
+    """Write zeros over all of it. File systems, snapshots and flash cells may still keep some."""
     update = subject.dialogue.progress(f"overwriting {state.source}")
-    # Of a device that is mounted, or otherwise held, the kernel refuses O_EXCL (open(2)).
+    # The kernel refuses O_EXCL for a device that is mounted, or that somebody else holds (open(2)).
     exclusive = os.O_EXCL if state.chain[0].is_device else 0
     handle = os.open(state.source, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | exclusive)
     with os.fdopen(handle, "r+b", buffering=0) as file:
@@ -100,7 +100,11 @@ def _overwrite(subject: Subject, state: Adoption) -> None:
 
 
 def must_be_same(state: Adoption) -> None:
-    """A file by its inode; what /dev has, root named, and its numbers are others at each boot."""
+    """Raise HostError where it is another file.
+
+    The inode tells files apart. A device has a name that root gave, and its numbers change at each
+    boot.
+    """
     leaf = files.look(state.source).leaf
     if leaf is None or (leaf.number != state.number and not state.chain[0].is_device):
         raise HostError(

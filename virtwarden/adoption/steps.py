@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The steps of an adoption, each begun only when the one before it is written down."""
+"""The steps of an adoption; each begins only when the one before it is written down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from virtwarden.words import shown
 
 
 def adopt(subject: Subject) -> None:
-    """Go on from what was reached, to the end. Raises HostError where something is in the way."""
+    """Go on to the end from the last step done. Raises HostError where something is in the way."""
     _must_be_off(subject)
     state = adoption.load(subject.paths, subject.domain.uuid, subject.target) or _begin(subject)
     if state.container != subject.place.container:
@@ -39,7 +39,7 @@ def adopt(subject: Subject) -> None:
             fix=f"{subject.again} --abort, or put it back in the policy",
         )
     if state.phase is Phase.FORMATTING:
-        # What is in the container is ours: it was blank before, or was cut off by a kill.
+        # What is in the container is ours: it was blank before, or a kill cut off our work.
         creation.make(subject.paths, subject.place, state.size, subject.dialogue, blank=False)
         state = adoption.store(subject.paths, replace(state, phase=Phase.COPYING))
         if subject.place.value == HEADER:
@@ -66,9 +66,9 @@ def _must_be_off(subject: Subject) -> None:
 
 
 def _begin(subject: Subject) -> Adoption:
-    """Look at all that could go wrong before anything is made; from then on no start is let pass.
+    """Check everything that could go wrong, then block the domain's starts, and make nothing yet.
 
-    libvirt is not asked while the domain's journal is held (virtwarden/recovery.py).
+    It asks libvirt nothing while it holds the domain's journal (virtwarden/recovery.py).
     """
     before = journal.state(subject.paths, subject.domain.uuid)
     _must_be_off(subject)
@@ -110,7 +110,7 @@ def _first_state(subject: Subject) -> Adoption:
 
 
 def _must_be_plain(subject: Subject, disk: Disk) -> None:
-    """Nothing but the disk's content must be needed of it afterwards."""
+    """Check that nothing but the disk's content is needed of it afterwards."""
     name = shown(subject.domain.name)
     wrong = {
         "it is already in its container": disk.path == subject.node,
@@ -145,7 +145,7 @@ def _must_be_plain(subject: Subject, disk: Disk) -> None:
 
 
 def _must_be_nobodys_to_swap(subject: Subject, disk: Disk) -> None:
-    """A name is followed more than once on the way, by root: nobody else may turn it elsewhere."""
+    """Root follows a name more than once on the way: nobody else may turn it to another file."""
     case = Case(Op.PREPARE, subject.domain, subject.rules, HostFacts(subject.paths), subject.paths)
     own = [Use(f"disk {disk.target}", disk.path, write=True)]
     own += [Use("its base", layer.path, write=False, shared=True) for layer in disk.layers]
@@ -175,7 +175,10 @@ def _copy(subject: Subject, state: Adoption) -> Adoption:
 
 
 def _open_container(subject: Subject, state: Adoption) -> None:
-    """Open it to root alone until we are done; both it and the disk are kept from any domain."""
+    """Open it only for root until the adoption ends.
+
+    Until then no domain may use it or the disk.
+    """
     name = Path(subject.node).name
     opening = creation.opening(subject.place, name)
     claims = [_claim(subject, path) for path in (state.source, state.container)]
@@ -203,7 +206,7 @@ def _switch(subject: Subject) -> None:
 
 
 def _moved(xml: bytes, target: str, node: str) -> bytes:
-    """The domain's XML with one disk in its open container, and all else as it was."""
+    """The domain's XML with one disk in its open container, and everything else as it was."""
     root = parse(xml)
     (disk,) = (
         disk
@@ -218,7 +221,7 @@ def _moved(xml: bytes, target: str, node: str) -> bytes:
         driver = etree.Element("driver", name="qemu")
         disk.insert(0, driver)
     driver.set("type", "raw")
-    for element in driver.findall("metadata_cache"):  # of qcow2 alone
+    for element in driver.findall("metadata_cache"):  # only qcow2 has it
         driver.remove(element)
     disk.set("type", "block")
     driver.addnext(etree.Element("source", dev=node))

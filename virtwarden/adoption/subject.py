@@ -20,7 +20,7 @@ from virtwarden.words import shown
 
 @dataclass(frozen=True)
 class Subject:
-    """The disk of a domain that is looked at, what the policy says of it, and who is told."""
+    """The disk of a domain, what the policy says of it, and the dialogue with the admin."""
 
     paths: Paths
     connection: libvirt.virConnect
@@ -48,7 +48,7 @@ class Subject:
 
     @property
     def disk(self) -> Disk:
-        """As the domain's XML has it. Raises HostError where there is none."""
+        """The disk as the domain's XML has it. Raises HostError where there is none."""
         for disk in self.domain.disks:
             if disk.target == self.target:
                 return disk

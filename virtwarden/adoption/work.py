@@ -15,9 +15,9 @@ from virtwarden.system import files
 
 @contextmanager
 def at_work(paths: Paths, name: str) -> Iterator[None]:
-    """Have one disk to ourselves, with what a killed run left undone first, and ours at the end.
+    """Lock one disk. Undo first what a killed run left behind, and at the end what this run did.
 
-    Raises HostError where another command is at work on it.
+    Raises HostError where another command works on the disk.
     """
     work = workplace(paths)
     with ExitStack() as stack:
@@ -33,12 +33,12 @@ def at_work(paths: Paths, name: str) -> Iterator[None]:
             yield
         finally:
             journal.undo(work, name)
-            with suppress(OSError):  # unfinished, it stays
+            with suppress(OSError):  # the directory stays where work is unfinished
                 work.domain_state(name).rmdir()
 
 
 def recover(paths: Paths) -> Iterator[str]:
-    """Undo what killed runs left, and say what; a run that is at work is let be."""
+    """Undo what killed runs left behind, and say what; leave a run that is still at work."""
     work = workplace(paths)
     for name in journal.known_domains(work):
         done = len(journal.records(work, name))

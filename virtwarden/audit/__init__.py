@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How the host and each VM stand against the threat model, item by item (docs/audit.md).
+"""Compares the host and each VM with the threat model, item by item (docs/audit.md).
 
-A check is a function that gives an Item for each thing that it looked at, good or bad; collect.py
-has the list of them, and report/ the ways to tell of it.
+A check is a function that gives an Item for each thing that it looked at, good or bad. collect.py
+has the list of checks, and report/ prints the items.
 """

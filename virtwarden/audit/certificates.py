@@ -19,7 +19,7 @@ from virtwarden.system.conf import Settings
 
 @dataclass(frozen=True)
 class CertificateCheck(Check):
-    """A check of a certificate; it has a third title, for one that is valid and expires soon."""
+    """A check of a certificate; its third title is for a valid one that expires soon."""
 
     title_of_soon: str
 
@@ -86,7 +86,7 @@ _ROOT = 0
 
 
 def libvirt(settings: Settings, *, listens: bool) -> Iterator[Item]:
-    """The certificates of libvirt's remote connections, which must be there where it listens."""
+    """The certificates of libvirt's remote connections, which must exist where it listens."""
     server, key = (
         Path(str(settings.get(name) or place.path))
         for name, place in zip(("cert_file", "key_file"), places.SERVER, strict=True)
@@ -110,7 +110,7 @@ def authority(paths: Paths) -> Iterator[Item]:
 
 
 def console(directory: Path, domain: str) -> Iterator[Item]:
-    """A running console's, in the directory of its QEMU's credentials, where it has one."""
+    """A running console's certificate, in the directory of its QEMU's credentials, if any."""
     certificate = directory / "server-cert.pem"
     if certificate.exists():
         yield judged(CONSOLE, certificate, [directory / "server-key.pem"], domain, its_groups=True)
@@ -124,7 +124,7 @@ def judged(
     *,
     its_groups: bool = False,
 ) -> Item:
-    """Look at one certificate and its keys, which nobody but root, or a group, may read."""
+    """Look at one certificate and its keys, which only root, or a group, may read."""
     others = stat.S_IRWXO if its_groups else stat.S_IRWXG | stat.S_IRWXO
     faults = [(what, check.fix) for what in _faults(file)]
     for key in its_keys:
@@ -141,7 +141,7 @@ def judged(
 
 
 def _faults(file: Path) -> Iterator[str]:
-    """What is wrong with a file of certificates: whoever reads it believes each of them."""
+    """What is wrong with a file of certificates: its readers trust each of them."""
     try:
         found = certificates.load_all(file.read_bytes(), str(file))
         weak = [certificates.weakness(each) for each in found]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one list of what is looked at, and the domains that it is looked at for."""
+"""The one list of checks, and the domains that they look at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from virtwarden.policy import Policy
 
 
 def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> list[Item]:
-    """All of them; each domain's case comes with whether the policy manages it."""
+    """All items; each domain's case comes with whether the policy manages it."""
     managed = [case.domain for case, is_managed in cases if is_managed]
     return [
         *hooks.checks(paths),

@@ -197,7 +197,7 @@ def _directories(case: Case) -> Item:
 
 
 def _walked(case: Case) -> Iterator[Found]:
-    """The domain's files; of those whose paths cannot be walked, `startable` says so."""
+    """The domain's files whose paths can be walked; `startable` reports the others."""
     for use in uses(case.domain):
         try:
             found = case.facts.look(use.path)
@@ -207,7 +207,7 @@ def _walked(case: Case) -> Iterator[Found]:
 
 
 def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
-    """What lets others than root and its own user at a file, and the fix."""
+    """What gives others than root and the domain's user access to a file, and the fix."""
     own, path = case.account, shown(leaf.path)
     if leaf.uid != 0 and not (own and leaf.uid == own.uid):
         yield f"{leaf.path} belongs to uid {leaf.uid}", f"chown root {path}"
@@ -241,7 +241,7 @@ def _allowed(case: Case) -> Iterator[Item]:
 def _workstations(case: Case) -> Item:
     rules = case.rules
     found = {address for each in case.domain.displays for address in each.addresses}
-    if "" in found:  # libvirt will choose: it may be any that the policy lets it be
+    if "" in found:  # libvirt will choose any address that the policy allows
         found = found - {""} | set(rules.listen)
     beyond = sorted(address for address in found if not _is_of_this_host(address))
     if not beyond or rules.display == "off":
@@ -260,7 +260,7 @@ def _is_of_this_host(address: str) -> bool:
 
 
 def _confined(case: Case) -> tuple[bool, str]:
-    """As it runs, or as the policy will have it."""
+    """Whether it is confined: as it runs, or as the policy will have it."""
     rules = case.rules
     if case.op is Op.STARTED:
         labelled, boxed = _is_held_by_its_label(case), is_sandboxed(case)
@@ -271,7 +271,7 @@ def _confined(case: Case) -> tuple[bool, str]:
 
 
 def _is_held_by_its_label(case: Case) -> bool:
-    """Of the process itself: AppArmor's profile of it may only complain."""
+    """This asks the process itself: its AppArmor profile may only complain."""
     if not is_confined_by_its_label(case):
         return False
     case = replace(case, rules=replace(case.rules, svirt="preferred"))

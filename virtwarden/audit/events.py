@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The events of virt-warden.log, read out of the systemd journal."""
+"""Reads the events of virt-warden.log from the systemd journal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from virtwarden.errors import HostError
 
 
 def entries(domain: str | None, events: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """Those of a domain, by name or UUID, or of all; of these events, or of any. The oldest first.
+    """The events of a domain, by name or UUID, or of all domains; the oldest first.
 
-    Raises HostError where there is nothing to read the journal with.
+    Gives only these `events`, or all where there are none. Raises HostError where nothing can read
+    the journal.
     """
     try:
         from systemd import journal
@@ -27,7 +28,7 @@ def entries(domain: str | None, events: Iterable[str]) -> Iterator[Mapping[str, 
     for event in events:
         reader.add_match(MESSAGE_ID=log.EVENTS[event])
     reader.add_match(SYSLOG_IDENTIFIER=log.IDENTIFIER)
-    # Whoever may write to the journal may call itself virt-warden: only root's word is shown.
+    # Any writer of the journal may call itself virt-warden, so only root's entries count.
     reader.add_match(_UID=0)
     if domain is not None:
         reader.add_conjunction()

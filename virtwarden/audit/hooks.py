@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""virt-warden's own hooks: without them nothing of it is asked."""
+"""virt-warden's own hooks: without them libvirt calls nothing of virt-warden."""
 
 from __future__ import annotations
 

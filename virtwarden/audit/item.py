@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One thing that was looked at."""
+"""One thing that the audit looked at."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Severity(Enum):
 
     @property
     def word(self) -> str:
-        """As reports have it."""
+        """The word in reports."""
         return self.name.lower()
 
 
 class State(StrEnum):
-    """What was found."""
+    """What the audit found."""
 
     GOOD = "good"
     BAD = "bad"
@@ -36,11 +36,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that was looked at.
+    """One thing that the audit looked at.
 
-    `id` is the same from version to version, so that a waiver can name it; `subject` is a domain's
-    name, an interface or a setting of the host's network, or `host`. `fix` is a command to paste or
-    an edit to make.
+    `id` stays the same from version to version, so that a waiver can name it. `subject` is a
+    domain's name, an interface or a setting of the host's network, or `host`. `fix` is a command to
+    paste or an edit to make.
     """
 
     id: str
@@ -59,9 +59,9 @@ HOST = "host"
 
 @dataclass(frozen=True)
 class Check:
-    """What an item is about, before anybody looked.
+    """What an item is about, before the audit looks.
 
-    The titles say what is so: one in a good item, the other in a bad one.
+    The titles state a fact: one for a good item, the other for a bad one.
     """
 
     id: str
@@ -76,11 +76,11 @@ class Check:
         return self._item(subject, State.GOOD, self.good_title, seen, "")
 
     def bad(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
-        """It is not; `fix` where it differs from the check's own."""
+        """It is not as it should be; `fix` where it differs from the check's own."""
         return self._item(subject, State.BAD, self.bad_title, seen, fix or self.fix)
 
     def unknown(self, seen: str, subject: str = HOST, fix: str = "") -> Item:
-        """It could not be looked at."""
+        """The audit could not look at it."""
         return self._item(subject, State.UNKNOWN, f"Not checked: {self.good_title}", seen, fix)
 
     def judged(self, good: bool, seen: str, subject: str = HOST) -> Item:
@@ -88,7 +88,7 @@ class Check:
         return self.good(seen, subject) if good else self.bad(seen, subject)
 
     def _item(self, subject: str, state: State, title: str, seen: str, fix: str) -> Item:
-        # What was seen is words from outside: names, paths, what a tool said.
+        # These words come from outside: names, paths, what a tool printed.
         words = [printable(text) for text in (seen, fix)]
         return Item(
             id=self.id,

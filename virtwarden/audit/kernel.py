@@ -101,7 +101,7 @@ _ENFORCE = (
     "load virt-warden's modules for SELinux (/usr/share/doc/virt-warden/selinux.md); setenforce 1,"
     " and SELINUX=enforcing in /etc/selinux/config"
 )
-# l1tf and itlb_multihit say it of KVM alone, after what is mitigated.
+# l1tf and itlb_multihit say it only of KVM, after what is mitigated.
 _VULNERABLE = re.compile(r"(?<!SMT )vulnerable", re.IGNORECASE)
 
 
@@ -120,7 +120,7 @@ def checks(root: Path = Path("/")) -> Iterator[Item]:
 
 
 def _flaws(directory: Path) -> Iterator[Item]:
-    """Documentation/admin-guide/hw-vuln in the kernel's source has what the files say."""
+    """Documentation/admin-guide/hw-vuln in the kernel's source explains what the files say."""
     if not directory.is_dir():
         yield MITIGATIONS.unknown("this kernel does not report its CPU's flaws")
         return
@@ -176,7 +176,7 @@ def _swap(root: Path) -> Item:
 
 
 def _device(root: Path, place: str, kind: str) -> str:
-    """The block device that a swap area is, or, if it is a file, lies on; proc(5), /proc/swaps."""
+    """The block device of a swap area, or below a swap file; proc(5), /proc/swaps."""
     if kind != "file":
         return Path(place).name
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt's own configuration: what in it undoes a protection."""
+"""libvirt's own configuration: which of its settings undo a protection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESTART = "then: systemctl restart libvirtd"
 class Rule:
     """Values of one setting that undo a protection; `default` holds where it is not set.
 
-    A list that is set must have `needed` in it.
+    A list that is set must contain `needed`.
     """
 
     file: str

@@ -42,7 +42,8 @@ _spare = partial(_of, why="When one interface, cable or switch fails, all zones 
 _apart = partial(_of, why="A zone's frames reach others, or do not reach their own.")
 _hidden = partial(_of, why="VMs reach the host, and by it other networks.")
 
-# By what a finding calls its item. Those of a group are not all looked at where one of it is bad.
+# These go by the name that a finding gives its item. Where one item of a group is bad, the rest of
+# the group may not have been looked at.
 GROUPS: tuple[tuple[Check, ...], ...] = (
     (
         _spare(
@@ -150,7 +151,7 @@ GROUPS: tuple[tuple[Check, ...], ...] = (
         ),
     ),
 )
-# Asked of the zones' interfaces: of those that are not there, nothing is found.
+# These findings need the zones' interfaces: a missing interface gives none.
 _OF_INTERFACES = frozenset({"host-address", "host-ipv6", "rp-filter", "arp-ignore", "forwarding"})
 CHECKS = {check.id.rpartition(".")[2]: check for group in GROUPS for check in group}
 

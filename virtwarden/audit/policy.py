@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The policy itself: whether what it says comes true; `virt-warden check` tells the same."""
+"""The policy itself: whether what it says comes true; `virt-warden check` says the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT = Check(
 
 
 def checks(policy: Policy, domains: Sequence[Domain]) -> Iterator[Item]:
-    """Look for what is not kept; `domains` are those that the policy manages."""
+    """Look for what the host does not keep; `domains` are those that the policy manages."""
     sentences = dict.fromkeys(unmet(policy, domains))
     yield from map(KEPT.bad, sentences)
     if not sentences:

@@ -13,7 +13,7 @@ from virtwarden.system.process import Process
 
 
 def confinement(case: Case, pid: int | None) -> dict[str, str]:
-    """What holds the running process, and what the kernel says of each; empty where it ended."""
+    """The limits of the running process, as the kernel reports them; empty where it has ended."""
     try:
         return {} if pid is None else _told(process.read(pid), sandboxed=is_sandboxed(case))
     except (WardenError, OSError):
@@ -43,7 +43,7 @@ def _told(found: Process, *, sandboxed: bool) -> dict[str, str]:
 
 
 def _opened(descriptors: tuple[str, ...]) -> str:
-    """The files by their paths; of what has none, how many of each kind."""
+    """The open files by their paths; where a kind has no path, how many there are of it."""
     kinds = Counter(each.partition(":")[0] for each in descriptors if not each.startswith("/"))
     nameless = [f"{number} {kind}" for kind, number in sorted(kinds.items())]
     return ", ".join([*sorted({each for each in descriptors if each.startswith("/")}), *nameless])

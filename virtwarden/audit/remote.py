@@ -95,7 +95,7 @@ _PASSWORDS = Path("/etc/libvirt/passwd.db")
 _SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
 _RULES = (Path("/etc/polkit-1/rules.d"), Path("/usr/share/polkit-1/rules.d"))
 _SSHD = Path("/usr/sbin/sshd")
-# Unencrypted, or by a hash that is worth as much as the password.
+# These mechanisms encrypt nothing, or use a hash that is worth as much as the password.
 _WEAK_MECHANISMS = ("plain", "login", "anonymous", "digest-md5", "cram-md5")
 _WEAK_PRIORITIES = frozenset({"LEGACY", "NONE", "+VERS-SSL3.0", "+VERS-TLS1.0", "+VERS-TLS1.1"})
 # Such a rule speaks of a group or of a user.
@@ -165,7 +165,7 @@ def _socket(path: Path) -> Item:
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
     shown = f"{path} has mode {mode:04o}, group {found.st_gid}"
-    # Debian opens it to all and has polkit ask who it is.
+    # On Debian everyone may connect, and polkit asks who it is.
     asks = "polkit" in _asks_on_this_host()
     return SOCKET.judged(asks or not mode & stat.S_IRWXO, f"{shown}{', polkit asks' * asks}")
 
@@ -193,7 +193,7 @@ def _polkit() -> Iterator[Item]:
 
 
 def _ssh(users: list[str]) -> Item:
-    """Whether any of these, who manage libvirt, gets in by a password; sshd(8), -T."""
+    """Whether any of these users, who manage libvirt, can log in with a password; sshd(8), -T."""
     try:
         by_password = [user for user in users if _gets_in_by_password(user)]
     except WardenError as error:

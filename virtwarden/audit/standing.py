@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How one domain stands, asked of the kernel anew."""
+"""The state of one domain, as the kernel has it now."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from virtwarden.system import certificates
 
 @dataclass(frozen=True)
 class Standing:
-    """One domain. `guards` are those that are raised; `breaches` the promises that are broken.
+    """One domain. `guards` are the raised ones; `breaches` the promises that it does not keep.
 
-    `process` is what holds its QEMU, as the kernel says; empty where none runs.
-    `console_ca` is the certificate by which viewers know its console, where it has one with TLS.
+    `process` is what confines its QEMU, as the kernel says; empty where none runs. `console_ca` is
+    the certificate by which viewers know its console, where it has one with TLS.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Standing:
 
 
 def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standing:
-    """How it stands now, running or off. Raises WardenError where that cannot be told."""
+    """The state of a domain now, running or off. Raises WardenError where it is unknown."""
     runs = bool(domain.isActive())
     case = running_case(paths, policy, domain) if runs else next_case(paths, policy, domain)
     managed = policy.manages(domain.name())
@@ -87,7 +87,7 @@ def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standin
 
 
 def _console_until(case: Case) -> str | None:
-    """The day (UTC) on which the running console's certificate runs out; None where it has none."""
+    """The day (UTC) on which the running console's certificate expires; None where it has none."""
     file = Path(case.cell) / "tls" / "server-cert.pem"
     try:
         certificate = certificates.load(file.read_bytes(), str(file))

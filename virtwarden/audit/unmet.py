@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the policy says that does not come true on this host, beside the refusals of the guards."""
+"""What the policy says that does not come true on this host, besides the guards' refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOME_NIC = ("vnet0", "52:54:00:00:00:00")
 
 
 def unmet(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
-    """What the host cannot keep, and what is said of domains and devices that are not there.
+    """What the host cannot keep, and what names domains and devices that do not exist.
 
     `domains` are those that the policy manages. A sentence each.
     """
@@ -29,7 +29,7 @@ def unmet(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
 
 
 def _of_host(policy: Policy) -> Iterator[str]:
-    """What the gate cannot keep out, and what no backend does for a domain yet to come."""
+    """What the gate cannot keep out, and what no backend does for a future domain."""
     works = {name: backend.works() for name, backend in BACKENDS.items()}
     where = policy.where("network.backend")
     if not works["nftables"]:
@@ -68,7 +68,7 @@ def _some_filter(policy: Policy) -> TapFilter:
 
 
 def _of_names(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
-    """NICs that the policy names and no domain has: a mistake in one leaves a NIC free."""
+    """NICs that the policy names and no domain has: after such a typing mistake a NIC is free."""
     there = {nic.mac.lower() for domain in domains for nic in domain.nics}
     for entry in policy.entries:
         for key, setting in entry.settings.items():
@@ -79,7 +79,7 @@ def _of_names(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
 
 
 def _of_entries(policy: Policy, domains: Sequence[Domain]) -> Iterator[str]:
-    """Entries, and disks in them, that no domain has: a mistake in one leaves all as it was."""
+    """Entries, and disks in them, that no domain has: such a typing mistake changes nothing."""
     for entry in policy.entries:
         meant = [domain for domain in domains if fnmatchcase(domain.name, entry.match)]
         if not meant and not _GLOB.intersection(entry.match):

@@ -22,7 +22,7 @@ EXPIRED = Check(
 
 
 def waive(items: Iterable[Item], waivers: Mapping[str, Waiver], today: datetime.date) -> list[Item]:
-    """The items, waived where a waiver is for them; and one for each expired waiver."""
+    """The items, waived where a waiver names them; and one item for each expired waiver."""
     holding = {name: w for name, w in waivers.items() if _until(w) >= today}
     judged = [_waived(item, holding) for item in items]
     expired = [

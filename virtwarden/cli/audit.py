@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def _write(file: Path, content: str, mode: int) -> None:
-    """In place of any former one, whole or not at all: a collector may read at any time."""
+    """Replace a former file, whole or not at all: a collector may read it at any time."""
     try:
         files.write_atomically(file.absolute(), content.encode(), mode)
     except OSError as error:

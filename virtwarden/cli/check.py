@@ -17,7 +17,7 @@ from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """The command has no arguments."""
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

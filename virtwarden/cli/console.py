@@ -58,7 +58,7 @@ def _serve(paths: Paths) -> int:
 
 
 def _password() -> str:
-    """The operator's own, of this host; a line of stdin where that is no terminal."""
+    """The operator's own password on this host; a line of stdin where that is no terminal."""
     if sys.stdin.isatty():
         return getpass.getpass(f"Password of {getpass.getuser()} on this host: ")
     return sys.stdin.readline().rstrip("\n")
@@ -85,7 +85,7 @@ def _print(ticket: Ticket, directory: Path) -> None:
 
 
 def _write(file: Path, content: str) -> None:
-    """A file of the operator's that nobody else can read, in the place of one of that name."""
+    """Write a file that only the operator can read, over a former one of that name."""
     try:
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".virt-warden.")
         with os.fdopen(handle, "w") as opened:

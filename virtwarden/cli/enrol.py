@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden enrol`: domains come under guard."""
+"""`virt-warden enrol`: domains are guarded from their next start on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
 
 
 def enrol_file(paths: Paths, file: Path) -> int:
-    """Print the XML of a file, enrolled, on its way to `virsh define` or `create`."""
+    """Print the XML of a file, enrolled, for `virsh define` or `virsh create`."""
     policy = load(paths)
     try:
         xml = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden explain`: the rules that came out, where each is from, what a start would do."""
+"""`virt-warden explain`: a domain's rules, where each is from, and what a start would do."""
 
 from __future__ import annotations
 

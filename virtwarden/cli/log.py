@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden log`: what befell a domain's cell, out of the systemd journal."""
+"""`virt-warden log`: what happened to a domain's cell, from the systemd journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """The oldest entry first."""
+    """Print the events, the oldest first."""
     for entry in entries(options.domain, options.event or []):
         print(json.dumps(_plain(entry)) if options.json else _line(entry))
     return 0
@@ -40,7 +40,7 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    """`2026-11-25 03:10:22  web01  refused  op=prepare reason=…`, as a terminal may show it."""
+    """`2026-11-25 03:10:22 web01 refused op=prepare reason=…`, as a terminal may show it."""
     details = " ".join(
         f"{key.removeprefix('VIRT_WARDEN_').lower()}={value}"
         for key, value in sorted(entry.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The `virt-warden` command: what can be asked of it, and which module answers."""
+"""The `virt-warden` command: its subcommands, and which module runs each of them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ COMMANDS = {
 }
 """Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""
 
-# As a shell has it for who died of SIGINT.
+# A shell gives this code for a process that died of SIGINT.
 _INTERRUPTED = 130
 
-# They ask a service of root's, which decides.
+# These commands ask a service that runs as root, and the service decides.
 _FOR_ALL = ("console",)
 
 
@@ -49,11 +49,11 @@ class Command(Protocol):
         """Declare what the command takes."""
 
     def run(self, options: argparse.Namespace, paths: Paths) -> int:
-        """Do it. Gives 0 where all went well, 1 where something is amiss; raises WardenError."""
+        """Do it. Gives 0 where all went well, 1 where something is wrong; raises WardenError."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Gives 0 where all went well, 1 where something is amiss, 2 for misuse."""
+    """Run one command. Gives 0 where all went well, 1 where something is wrong, 2 for misuse."""
     words = sys.argv[1:] if arguments is None else arguments
     command = _module(words)
     options = _parser(words, command).parse_args(words)
@@ -80,9 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _module(words: Sequence[str]) -> Command:
-    """The module of the command that is asked for.
+    """The module of the command, and the only one to be imported.
 
-    No other is imported: `policy check` must work where libvirt does not.
+    `policy check` must work where libvirt does not.
     """
     module: Command = importlib.import_module(f"virtwarden.cli.{_name(words).replace('-', '_')}")
     return module

@@ -70,7 +70,7 @@ def _render(paths: Paths, style: str) -> int:
 
 
 def _admit(paths: Paths, names: list[str]) -> int:
-    """Admit all taps that may be; a domain that is refused does not stop the others."""
+    """Admit all taps that may be admitted; a refused domain does not stop the others."""
     policy = load(paths, store=True)
     failed = False
     with connected() as connection:

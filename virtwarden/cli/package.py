@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden package`: what the Debian package's scripts, and `make install`, have done."""
+"""`virt-warden package`: what the Debian package's scripts, and `make install`, call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """Gives 1 where nothing was removed, since a domain stays enrolled."""
+    """Gives 1 where nothing was removed, because a domain stays enrolled."""
     if options.action == "remove":
         return int(not remove(paths, print, _warn))
     configure(paths, print, _warn)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden pki`: the two authorities, what they issue, and what they take back."""
+"""`virt-warden pki`: the two CAs, what they issue, and what they revoke."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """Prints what is wrong, or that all is well."""
+    """Print what is wrong, or that all is well."""
     try:
         load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:

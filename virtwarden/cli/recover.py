@@ -46,7 +46,7 @@ def _uuid(connection: libvirt.virConnect, known: list[str], name: str) -> str:
 
 
 def _recover_one(paths: Paths, domain: str, rests: Callable[[], bool]) -> bool:
-    """Undo what is left of a domain that does not run. Gives whether all could be undone."""
+    """Undo what is left of a domain that does not run. Gives whether everything was undone."""
     try:
         for line in recovery.recovered(paths, domain, rests):
             print(line)

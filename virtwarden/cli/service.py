@@ -10,7 +10,7 @@ from virtwarden.service import main as service
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """The command has no arguments."""
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:

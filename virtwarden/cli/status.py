@@ -29,10 +29,10 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 
 
 def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
-    """Print how the named domains, or all, stand. Gives 1 where a promise is broken, else 0.
+    """Print the state of the named domains, or of all. Gives 1 where there is a breach, else 0.
 
-    A broken policy, which refuses starts, is told and gives 1 too. What runs is held to the last
-    good one meanwhile.
+    Also reports a broken policy, which refuses starts, and gives 1 for it. Running domains are then
+    checked against the last good policy.
     """
     policy, is_broken = _policy(paths)
     with connected() as connection:
@@ -99,7 +99,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
 
 
 def _raised(guards: tuple[str, ...]) -> str:
-    """In so few words that a line of the table still fits a terminal."""
+    """The guards in so few words that a line of the table still fits a terminal."""
     lowered = [guard.NAME for guard in lifecycle.GUARDS if guard.NAME not in guards]
     if not guards:
         return "-"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden unenrol`: domains come out from under guard, and are again what they were."""
+"""`virt-warden unenrol`: domains are no longer guarded, and are again what they were."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
 def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
     """Make these domains, or all that are enrolled, what they were. Gives the exit code.
 
-    A domain that was undefined, or never defined, is known by its UUID alone.
+    A domain that was undefined, or never defined, is known only by its UUID.
     """
     with connected() as connection:
         forgotten = unenrolling.forgotten(paths, connection)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`virt-warden virt-install`: virt-install(1), whose domains are under guard from the first boot.
+"""`virt-warden virt-install`: virt-install(1), whose domains are guarded from the first boot.
 
 virt-install starts a new domain before libvirt keeps any XML of it (virDomainCreateXML), and keeps
-another one for the boots after the installation: there is no moment at which it could be enrolled.
-So what virt-install hands to libvirt is enrolled on its way there, whatever its options are.
+another one for the boots after the installation. So an admin has no moment to enrol it. This
+command enrols whatever virt-install gives to libvirt on its way there, with any options.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The operator's end: a ticket is asked for, and a viewer is given what it needs of it."""
+"""The operator's end: asks for a console ticket, and writes what a viewer needs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from virtwarden.consoled.talk import Talk, Ticket, ticket_of
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 
-# The service may wait for PAM, and for another attempt's end.
+# The service may wait for PAM, and for another attempt to end.
 _PATIENCE_SECONDS = 120
 
 
 def ticket(paths: Paths, domain: str, password: Callable[[], str]) -> Ticket:
-    """A ticket for a domain's console; `password` is asked where the service asks for one.
+    """Get a ticket for a domain's console; calls `password` where the service asks for one.
 
     Raises HostError where the service does not answer, or refuses.
     """
@@ -46,7 +46,7 @@ def _talk(talk: Talk, domain: str, password: Callable[[], str]) -> Ticket:
 
 
 def virt_viewer_file(ticket: Ticket) -> str:
-    """What remote-viewer(1) opens: a GLib key file, in which a line's end is written as \\n."""
+    """The file that remote-viewer(1) opens: a GLib key file, where \\n stands for a line's end."""
     values = {
         "type": "vnc",
         "host": ticket.host,

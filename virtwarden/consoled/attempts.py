@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Attempts that fail are slowed down: after a few, each next one must wait twice as long."""
+"""Slows down failed attempts: after a few, each next one must wait twice as long."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LONGEST_WAIT_SECONDS = 300
 
 @contextmanager
 def attempt(paths: Paths, uid: int) -> Iterator[None]:
-    """One attempt of this user's; what raises, hangs up or is killed inside has failed.
+    """One attempt of this user; it fails if its block raises, hangs up or is killed.
 
-    There is one at a time: another one of the same user's waits for its end. Raises HostError
-    where too many have failed lately.
+    A user's attempts run one at a time: the next one waits. Raises HostError where too many failed
+    lately.
     """
     directory = paths.console_attempts / str(uid)
     with files.locked(directory):
@@ -36,7 +36,8 @@ def attempt(paths: Paths, uid: int) -> Iterator[None]:
                 f"{failed} attempts failed; the next one is in {math.ceil(left)} s",
                 fix=f"wait; as root, to forget them: rm -r {directory}",
             )
-        # Before it is known how it ends, so that hanging up early gains nothing.
+        # The failure is written before the outcome is known, so that hanging up early gains
+        # nothing.
         _write(record, failed + 1)
         try:
             yield
@@ -47,7 +48,7 @@ def attempt(paths: Paths, uid: int) -> Iterator[None]:
 
 
 def wait_after(failed: int) -> int:
-    """For how many seconds nobody is asked after so many failures in a row."""
+    """For how many seconds the user must wait after so many failures in a row."""
     if failed < FREE:
         return 0
     doublings = min(failed - FREE, 10)

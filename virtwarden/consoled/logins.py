@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How QEMU is told who may see a console: by VNC's own password, or by SASL."""
+"""How QEMU learns who may see a console: with VNC's own password, or with SASL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SASL_PASSWORD_BYTES = 18
 
 
 class Login(Protocol):
-    """How QEMU is told by which password a viewer may see a console, once.
+    """How QEMU learns with which password a viewer may see a console, once.
 
     `user` is the name that viewers give, or empty.
     """
@@ -28,18 +28,18 @@ class Login(Protocol):
     user: str
 
     def fresh_password(self) -> str:
-        """A password as long as this way allows."""
+        """A random password, as long as this login allows."""
 
     def allow(self, password: str, seconds: int) -> None:
-        """Have QEMU take this password, for so many seconds. Raises HostError."""
+        """Make QEMU accept this password for so many seconds. Raises HostError."""
 
     def revoke(self) -> None:
-        """Have QEMU take it no more; a viewer that is connected stays so."""
+        """Make QEMU accept it no longer; a connected viewer stays connected."""
 
 
 @dataclass
 class PasswordLogin(Login):
-    """VNC's own password. A crash in between leaves one that nobody knows."""
+    """VNC's own password. A crash between two commands leaves a password that nobody knows."""
 
     domain: libvirt.virDomain
     user: str = ""
@@ -48,7 +48,7 @@ class PasswordLogin(Login):
         return passwords.fresh()
 
     def allow(self, password: str, seconds: int) -> None:
-        """QEMU itself sees to the time."""
+        """QEMU itself makes the password expire."""
         monitor.command(self.domain, "set_password", protocol="vnc", password=passwords.fresh())
         monitor.command(self.domain, "expire_password", protocol="vnc", time=f"+{seconds}")
         monitor.command(self.domain, "set_password", protocol="vnc", password=password)
@@ -60,7 +60,7 @@ class PasswordLogin(Login):
 
 @dataclass
 class SaslLogin(Login):
-    """A name and a password by SASL. Nothing in SASL sees to the time: the service does."""
+    """A name and a password with SASL. SASL has no time limit: the service ends the password."""
 
     paths: Paths
     directory: Path

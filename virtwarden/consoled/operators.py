@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who asks for a console, that it is them, and whether the policy lets them see it."""
+"""Who asks for a console, whether it is really them, and whether the policy allows it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Operator:
 
     @property
     def is_root(self) -> bool:
-        """Whether it is root, of whom nothing is asked: it may do all this by itself."""
+        """Whether it is root. Root is asked for nothing: it can do all this by itself."""
         return self.uid == _ROOT
 
 
 def peer(connection: socket.socket) -> Operator:
-    """Who is at the other end of a Unix socket, by the kernel's word (SO_PEERCRED, unix(7)).
+    """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED, unix(7)).
 
-    Raises HostError where that is no account.
+    Raises HostError where the host has no such account.
     """
     answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(answer)
@@ -66,9 +66,9 @@ def _gid(group: str) -> int | None:
 
 
 def authenticate(operator: Operator, untrusted_password: str) -> None:
-    """Have PAM say that this is the operator's password, and the account in order.
+    """Make PAM check the operator's password, and that the account is in order.
 
-    Takes some two seconds where it is not (pam_fail_delay(3)). Raises HostError.
+    Takes about two seconds where the password is wrong (pam_fail_delay(3)). Raises HostError.
     """
     import pam
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the two ends of the console service's socket say: JSON, an object a line.
+"""What the two ends of the console service's socket say: JSON, one object a line.
 
-The operator: {"domain": NAME}. The service: {"ask": "password"}, which is answered by {"password":
-…}; and in the end {"ticket": {…}} or {"refused": WHY}. Neither end believes the other's form.
+The operator says {"domain": NAME}. The service may say {"ask": "password"}, and the operator then
+says {"password": …}. Last, the service says {"ticket": {…}} or {"refused": WHY}. Neither end trusts
+the form of what the other says.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _LONGEST_LINE = 16 * 1024
 
 @dataclass(frozen=True)
 class Ticket:
-    """What lets one viewer in, for so many seconds.
+    """What one viewer needs to connect, for so many seconds.
 
-    `ca` is PEM, empty where TLS is off; `user` is empty where VNC's own password is asked for.
-    `certificate` says that a viewer has to show one of its own as well.
+    `ca` is PEM, empty where TLS is off. `user` is empty where VNC's own password is in use.
+    `certificate` says that a viewer also has to show a certificate of its own.
     """
 
     domain: str
@@ -35,15 +36,18 @@ class Ticket:
     certificate: bool = False
 
     def __repr__(self) -> str:
-        """Without the password: it must come into no log."""
+        """Without the password: no log may contain it."""
         return f"Ticket({self.domain!r}, {self.host!r}, {self.port})"
 
 
 class Talk:
-    """One end of the conversation. Raises HostError where the other end hangs up or babbles."""
+    """One end of the conversation.
+
+    Raises HostError where the other end hangs up, is too slow, or sends what has another format.
+    """
 
     def __init__(self, connection: socket.socket, patience_seconds: float) -> None:
-        """`patience_seconds` is how long a line of the other end's may take."""
+        """`patience_seconds` is how long the other end may take for a line."""
         connection.settimeout(patience_seconds)
         self._connection = connection
         self._untrusted = b""
@@ -60,7 +64,7 @@ class Talk:
         self.say(ticket=asdict(ticket))
 
     def hear(self, key: str) -> str:
-        """The text under this key of the next line: any text, of which nothing is known yet."""
+        """The text under this key in the next line: any text, not yet checked."""
         untrusted_text = self.hear_line().get(key)
         if not isinstance(untrusted_text, str):
             raise HostError(f"invalid answer: {key} is missing")

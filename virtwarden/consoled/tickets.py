@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The console service: one operator at a time, in a process of its own, as root.
+"""The console service: one process, as root, for one operator.
 
-systemd starts it for each connection (packaging/systemd/virt-warden-console.socket). It gives out
-a password that QEMU takes until the ticket runs out, waits until a viewer has come in by it, and
-takes it back then: the ticket is for one connection.
+systemd starts it for each connection (packaging/systemd/virt-warden-console.socket). It makes a
+password that QEMU accepts until the ticket expires. It waits until a viewer has connected with it,
+and then revokes it: the ticket is for one connection.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
 from virtwarden.words import shown
 
-# To type a password in.
+# Time for a person to type a password.
 _PATIENCE_SECONDS = 60
 _LONGEST_NAME = 100
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - where a console may listen
 
 
 def serve(paths: Paths, connection: socket.socket) -> int:
-    """Answer one operator, and see to it that their ticket is used once. Gives the exit code."""
-    # Before libvirt is connected to, or its events do not come (virEventRegisterDefaultImpl).
+    """Answer one operator, and make sure that their ticket is used once. Gives the exit code."""
+    # This comes before the connection to libvirt: otherwise no event arrives
+    # (virEventRegisterDefaultImpl).
     libvirt.virEventRegisterDefaultImpl()
-    # Stopped in the middle, it takes the ticket back first.
+    # A service that is stopped while a ticket is valid revokes the ticket first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     talk = Talk(connection, _PATIENCE_SECONDS)
     operator = None
@@ -68,12 +69,12 @@ def _tell(talk: Talk, error: WardenError) -> None:
     try:
         talk.say(refused=str(error))
     except HostError:
-        return  # whoever asked is gone
+        return  # the operator hung up
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for, and by whom."""
+    """What an operator asks for, and who asks."""
 
     operator: Operator
     found: libvirt.virDomain
@@ -87,7 +88,7 @@ def _request(
     policy = load(paths, store=True)
     rules = policy.rules_for(untrusted_name)
     found = _find(hypervisor, untrusted_name)
-    # One answer for both, so that nobody learns which domains there are.
+    # One answer for both cases, so that nobody can find out which domains exist.
     if found is None or not operators.may_look(operator, rules):
         raise HostError(
             f"there is no domain {untrusted_name} whose console {operator.name} may see",
@@ -103,7 +104,7 @@ def _request(
 
 
 def _find(hypervisor: libvirt.virConnect, untrusted_name: str) -> libvirt.virDomain | None:
-    """By its name alone: the policy goes by names."""
+    """Find the domain only by its name, as the policy does."""
     try:
         return hypervisor.lookupByName(untrusted_name)
     except libvirt.libvirtError:
@@ -119,7 +120,7 @@ def _authenticate(paths: Paths, operator: Operator, talk: Talk) -> None:
 
 
 def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> Watch:
-    """What the ticket opens is watched from before it can be used."""
+    """Give the ticket. The watch begins before the ticket can be used."""
     rules, domain = request.rules, request.domain
     host, port = _place(domain, rules)
     ca = paths.console_ca / authority.CERTIFICATE
@@ -148,7 +149,7 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
             seconds=ticket.seconds,
         )
         talk.say_ticket(ticket)
-    except BaseException:  # whoever asked has hung up, or we are stopped
+    except BaseException:  # the operator hung up, or the service is stopped
         watch.end()
         raise
     return watch
@@ -161,7 +162,7 @@ def _login(paths: Paths, request: _Request) -> Login:
 
 
 def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
-    """Where a viewer finds the console."""
+    """The address and the port of the console."""
     consoles = [display for display in domain.displays if display.kind == "vnc"]
     if not consoles or rules.display == "off":
         raise HostError(f"{domain.name} has no VNC display", where=rules.where("console.display"))

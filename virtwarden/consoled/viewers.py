@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who comes in by a ticket: it is for one viewer, and for none after the next ticket."""
+"""Who connects with a ticket: one viewer, and none once a newer ticket exists."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MARK_BYTES = 16
 
 @dataclass(frozen=True)
 class Latest:
-    """Whether a ticket is the latest of its domain: the next one takes its place."""
+    """Whether a ticket is the latest of its domain: a new one replaces it."""
 
     file: Path
     mark: str
 
     @classmethod
     def new(cls, paths: Paths, domain: str) -> Latest:
-        """A new ticket, from now on the latest."""
+        """A new ticket, which is the latest from now on."""
         directory = paths.run / "tickets"
         files.private_directory(directory)
         latest = cls(directory / domain, secrets.token_hex(_MARK_BYTES))
@@ -37,22 +37,22 @@ class Latest:
         return latest
 
     def holds(self) -> bool:
-        """Whether no other has come since."""
+        """Whether there is no newer ticket."""
         try:
             return self.file.read_text() == self.mark
         except FileNotFoundError:
             return False
 
     def end(self) -> None:
-        """Nothing is left of it."""
+        """Leave nothing of the ticket behind."""
         if self.holds():
             self.file.unlink(missing_ok=True)
 
 
 class Watch:
-    """What becomes of a ticket, as libvirt tells of the display's viewers.
+    """Follows a ticket with libvirt's events about the display's viewers.
 
-    libvirt's graphics event: a viewer connects, is let in (initialize), disconnects.
+    libvirt's graphics events: a viewer connects, is accepted (initialize), disconnects.
     """
 
     def __init__(
@@ -73,12 +73,13 @@ class Watch:
         hypervisor.domainEventRegisterAny(domain, kind, self._hear, None)
 
     def until_used(self, seconds: int) -> None:
-        """Wait for the first viewer who is let in, and let nobody in after them.
+        """Wait for the first viewer that QEMU accepts, and make it accept none after that.
 
-        A ticket that nobody used runs out in QEMU by itself, which counts whole seconds.
+        A ticket that nobody used expires in QEMU by itself; QEMU counts whole seconds.
         """
         deadline = time.monotonic() + seconds + 1
-        # libvirt's loop waits on through a signal: it has to come back for Python to see that.
+        # libvirt's loop waits on through a signal. The timer makes it return, so that Python sees
+        # the signal.
         libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
         try:
             while not self._viewer and self._latest.holds() and time.monotonic() < deadline:
@@ -93,7 +94,7 @@ class Watch:
             self._log(log.Level.NOTICE, "console-unused")
 
     def end(self) -> None:
-        """Let nobody in by the ticket any more."""
+        """Make QEMU accept no more viewers with this ticket."""
         self._login.revoke()
         self._latest.end()
 
@@ -120,7 +121,7 @@ class Watch:
             self._log(log.Level.WARNING, "console-denied", viewer=viewer[0])
 
     def _is_ours(self, subject: list[tuple[str, str]]) -> bool:
-        """Whether who came in did so by this ticket; VNC's own password has no name."""
+        """Whether the viewer used this ticket; VNC's own password has no name."""
         if not self._latest.holds():
             return False
         return not self._login.user or ("saslUsername", self._login.user) in subject

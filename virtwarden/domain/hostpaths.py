@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where in a domain's XML a path of the host may stand: everywhere but in the free texts.
+"""Where a domain's XML may name a path of the host: everywhere except in free texts.
 
-libvirt learns new elements with each release, and each may name a file. So what is listed here is
-what is not a path: of all else, whatever has a slash, or stands under a name that libvirt gives
-to paths, is taken for one (docs/schemas/domaincommon.rng in libvirt's source has them all).
+libvirt gets new elements with each release, and each may name a file. So this module lists what is
+not a path. Of everything else, a text counts as a path where it has a slash, or where libvirt gives
+its name to paths (docs/schemas/domaincommon.rng in libvirt's source has them all).
 """
 
 from __future__ import annotations
 
 
 def _is(names: str) -> str:
-    # One look into all names costs a fraction of a comparison with each; no name has a blank.
+    # One search in all names costs a fraction of a comparison with each; no name has a blank.
     return f"contains(' {' '.join(names.split())} ', concat(' ', local-name(), ' '))"
 
 
-# Relative ones, too: libvirtd's working directory is the root.
+# Relative paths count too: libvirtd's working directory is the root.
 _PATH_ATTRIBUTES = "dir evdev file logFile path rendernode socket tap template vhost"
 _PATH_ELEMENTS = "backend database path"
-# Names and words of the guest's, of another host's or of libvirt's own.
+# These are names and words of the guest, of another host, or of libvirt itself.
 _FREE_ATTRIBUTES = """
     actual channel clientName connectPorts fdgroup filter keymap name passwd portgroup query
     streamName tlsHostname usage username value"""

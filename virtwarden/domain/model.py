@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A domain as libvirt's XML describes it: declared field by field, each with its XPath.
+"""A domain as libvirt's XML describes it: each field is declared with its XPath.
 
 Reference: https://libvirt.org/formatdomain.html
 """
@@ -76,7 +76,7 @@ class Disk:
 
     @property
     def layers(self) -> tuple[Backing, ...]:
-        """The images below the disk's own, from the top, as far as the XML spells them out."""
+        """The images below the disk's own, from the top, as far as the XML names them."""
         found: list[Backing] = []
         layer = self.backing
         while layer is not None and layer.kind:
@@ -86,7 +86,7 @@ class Disk:
 
     @property
     def is_spelled_out(self) -> bool:
-        """Whether the XML says where the chain ends, so that libvirt believes no image's header."""
+        """Whether the XML says where the chain ends, so that libvirt reads no image's header."""
         if self.format in ("", "raw"):
             return True
         layer = self.backing
@@ -100,7 +100,7 @@ class Disk:
 def stamp(path: str) -> str:
     """What stands for an image's path in the notes of enrolment.
 
-    An editor that replaces one path by another throughout the XML does not replace it there.
+    An editor that replaces a path throughout the XML does not replace it there.
     """
     return hashlib.sha256(path.encode()).hexdigest()[:16]
 
@@ -128,7 +128,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class Listen:
-    """`<listen>`: where a display is reached."""
+    """`<listen>`: the address of a display."""
 
     kind: str = text("@type")
     address: str = text("@address")
@@ -149,7 +149,7 @@ class Display:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens: `unix` for a socket, an empty string for what libvirt is to choose."""
+        """Where it listens: `unix` for a socket, an empty string for what libvirt will choose."""
         if not self.listens:
             return ("unix" if self.socket else self.address,)
         return tuple(
@@ -169,7 +169,7 @@ class Filesystem:
 
 @dataclass(frozen=True)
 class Memory:
-    """`<memory>` out of a file: an NVDIMM, or persistent memory by virtio."""
+    """`<memory>` from a file: an NVDIMM, or persistent memory with virtio."""
 
     path: str = text("source/path")
     readonly: bool = present("target/readonly")
@@ -177,9 +177,9 @@ class Memory:
 
 @dataclass(frozen=True)
 class Device:
-    """Anything in `<devices>` but the emulator: its kind, and what in it may be a host's path.
+    """Anything in `<devices>` except the emulator: its kind, and what may be a host's path in it.
 
-    `variant` is what tells the harmless ones of a kind from the others.
+    `variant` tells the harmless devices of a kind from the others.
     """
 
     tag: str = text("local-name()")
@@ -236,7 +236,7 @@ class Domain:
     )
 
     def has_former_chain(self, disk: Disk) -> bool:
-        """Whether enrolment spelled a disk's chain out for another image than it has now."""
+        """Whether enrolment wrote a disk's chain for another image than the disk has now."""
         below = disk.backing.path if disk.backing else None
         return any(
             (note.target, note.base) == (disk.target, below) and note.image != stamp(disk.path)
@@ -245,10 +245,10 @@ class Domain:
 
 
 def parse(untrusted_xml: bytes, *others: str) -> etree._Element:
-    """The XML of one domain, or of one of the `others` by the name of its root, as a tree.
+    """The XML of one domain as a tree, or of one of the `others`, by the name of its root.
 
-    The text is untrusted: no entity is expanded, nothing is fetched, and what is larger than
-    `XML_LIMIT_BYTES`, would take long, or carries a document type is refused. Raises DomainError.
+    The text is untrusted: no entity is expanded, and nothing is fetched. Raises DomainError for a
+    text that is larger than `XML_LIMIT_BYTES`, would take long to parse, or has a document type.
     """
     if len(untrusted_xml) > XML_LIMIT_BYTES:
         raise DomainError(f"the domain's XML is larger than {XML_LIMIT_BYTES} bytes")
@@ -274,7 +274,7 @@ def _document_type(root: etree._Element) -> str:
 
 
 def read(untrusted_xml: bytes) -> Domain:
-    """A Domain out of its XML. Raises DomainError where it is not one, or lacks name or UUID."""
+    """A Domain from its XML. Raises DomainError where it is not one, or lacks name or UUID."""
     domain = from_tree(parse(untrusted_xml))
     if not domain.name:
         raise DomainError("the domain's XML has no <name>")
@@ -284,13 +284,13 @@ def read(untrusted_xml: bytes) -> Domain:
 
 
 def from_tree(root: etree._Element) -> Domain:
-    """A Domain out of a parsed tree, whether or not it has a name and a UUID yet."""
+    """A Domain from a parsed tree, whether or not it has a name and a UUID yet."""
     domain: Domain = xpath.read(root, Domain, _NAMESPACES)
     return replace(domain, uuid=_canonical(domain.uuid))
 
 
 def _canonical(written: str) -> str:
-    """A UUID as libvirt writes it, whichever way it is written; what is none stays as it is."""
+    """A UUID as libvirt writes it, from any form; a text that is no UUID stays as it is."""
     digits = written.strip().replace("-", "").lower()
     plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     return plain if _UUID.fullmatch(plain) else written

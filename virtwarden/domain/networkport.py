@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A NIC that libvirt is about to put on one of its networks, as the `network` hook is told of it.
+"""A NIC that libvirt is about to put on one of its networks, as the `network` hook gets it.
 
 Reference: https://libvirt.org/formatnetworkport.html
 """
@@ -13,13 +13,13 @@ from lxml import etree
 from virtwarden.domain.model import Domain, Nic, parse
 from virtwarden.errors import DomainError
 
-# <plug type='…'>, and what the NIC is then: on a bridge by its tap, or on none.
+# <plug type='…'>, and what the NIC is then: on a bridge with its tap, or on no bridge.
 _KINDS = {"network": "network", "bridge": "network", "direct": "direct", "hostdev-pci": "hostdev"}
 
 
 @dataclass(frozen=True)
 class NetworkPort:
-    """Whose NIC, and how it would be plugged in."""
+    """Which domain's NIC it is, and how libvirt would attach it."""
 
     owner: str
     uuid: str
@@ -27,12 +27,12 @@ class NetworkPort:
 
     @property
     def domain(self) -> Domain:
-        """As much of a domain as guards need that look at NICs alone."""
+        """As much of a domain as guards need that look only at NICs."""
         return Domain(name=self.owner, uuid=self.uuid, nics=(self.nic,))
 
 
 def read(untrusted_xml: bytes) -> NetworkPort:
-    """A port out of the hook's XML. Raises DomainError where there is none in it."""
+    """A port from the hook's XML. Raises DomainError where there is none in it."""
     root = parse(untrusted_xml, "hookData")
     port = root.find("networkport")
     if port is None:

@@ -16,12 +16,11 @@ FILE_KINDS = ("file", "block")
 class Use:
     """One host file of a domain; `what` is the word for it in messages.
 
-    `shared`: several domains may use it at once, so that no domain's user may own it.
-    `taken_by_libvirt`: libvirt gives it to the domain's user at each start all the same.
+    `shared`: several domains may use it at once, so no domain's user may own it.
+    `taken_by_libvirt`: libvirt still gives it to the domain's user at each start.
     `must_exist`: nobody makes it on the way to the start.
-    `given`: the domain's own user may own it; else none of a VM may.
-    `made_by_root`: libvirt makes it where it is not there, and QEMU gets it opened: it may be
-    root's.
+    `given`: the domain's own user may own it; otherwise no VM's user may.
+    `made_by_root`: libvirt makes it where it is missing, and QEMU gets it open: root may own it.
     """
 
     what: str
@@ -36,10 +35,10 @@ class Use:
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
-    """Every file or block device that is the domain's to use, each use once, disks first.
+    """Every file or block device that the domain uses, each use once, disks first.
 
-    What is not here: what everyone on the host may read (`Domain.common_files`), and network
-    volumes, which are no file of this host.
+    Leaves out what everyone on the host may read (`Domain.common_files`), and network volumes,
+    which are no files of this host.
     """
     found: list[Use] = []
     for disk in domain.disks:
@@ -74,7 +73,7 @@ def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
 
 
 def granted_paths(domain: Domain, rules: Rules) -> frozenset[str]:
-    """Those of the reviewed paths that are one: the others, the storage guard refuses."""
+    """The reviewed paths that are absolute; the storage guard refuses the others."""
     return frozenset(path for path in reviewed_paths(domain, rules) if path.startswith("/"))
 
 
@@ -94,6 +93,6 @@ def _of_disk(disk: Disk) -> list[Use]:
     for layer in disk.layers:
         if layer.kind in FILE_KINDS and layer.path:
             what = f"base of disk {disk.target}"
-            # One that libvirt labels was the disk itself until an overlay was put upon it.
+            # A layer that libvirt labels was the disk itself until it got an overlay.
             found.append(Use(what, layer.path, write=False, shared=layer.relabel_off))
     return found

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Classes that say of each field where in the XML it stands, by an XPath, and are read from there.
+"""Classes that declare an XPath for each field, and are read from the XML with these.
 
-What is read is what libvirt would read: nothing is trimmed, since a file whose name ends in a
-blank is another file.
+They read what libvirt would read. Nothing is trimmed, since a name that ends in a blank is another
+file's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lxml import etree
 def text(xpath: str) -> Any:
     """The text of the first element or attribute that the XPath finds, or an empty string.
 
-    An XPath that gives a string, as a function does, is taken at its word.
+    Where an XPath gives a string, as a function does, that string is the text.
     """
     return field(default="", metadata={"one": xpath})
 
@@ -69,7 +69,7 @@ _whole_text = etree.XPath("string()")
 
 
 def _value(node: Any) -> str:
-    """An attribute, or all the text of an element, whatever comments stand in it."""
+    """An attribute, or all the text of an element, without the comments in it."""
     return str(node if isinstance(node, str) else _whole_text(node))
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a domain's XML is given, and gets back: its user, its emulator, its console passwords."""
+"""What enrolment writes into a domain's XML and takes back: user, emulator, console passwords."""

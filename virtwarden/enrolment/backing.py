@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a disk is based on, spelled out in the domain's XML, and taken out of it again.
+"""Writes into a domain's XML what each disk is based on, and takes it out again.
 
-Where the XML does not say, libvirt believes the image's header at each start, and whoever took
-over a guest's QEMU can write any path of the host into it. So the header is asked once, at the
-enrolment, and never again while the domain is enrolled.
+Where the XML does not name the base image, libvirt reads it from the image's header at each start.
+An escaped guest can write any path of the host into that header. So virt-warden reads the header
+once, when it enrols the domain, and not again while the domain is enrolled.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ Known = Mapping[tuple[str, str], Image | None]
 
 
 def known(root: etree._Element, domain: Domain) -> Known:
-    """What the XML says already, but for what it says of a disk's former image.
+    """What the XML already says of each image, except of a disk's former image.
 
-    Where a VM's user owns the image by now, nobody but libvirt put it there, as a snapshot that was
-    merged since: its QEMU wrote it, and what the XML says of it is libvirt's word.
+    A disk may have got another image since it was enrolled, and what the XML says is then of the
+    former one. It still counts where a VM's user owns the new image: only libvirt can have put that
+    there, for example with a snapshot that was merged since. The VM's QEMU wrote that image, and
+    what the XML says of it comes from libvirt.
     """
     found: dict[tuple[str, str], Image | None] = {}
     former = {
@@ -52,10 +54,10 @@ def known(root: etree._Element, domain: Domain) -> Known:
 
 
 def spell_out(root: etree._Element, notes: etree._Element, said: Known) -> None:
-    """Say of each disk what it is based on, and that what is shared stays whose it is.
+    """Name each disk's base images, and keep libvirt from changing the owner of shared ones.
 
-    What was altered is noted. Raises HostError and CommandError where an image of which nothing
-    is `said` cannot be looked at.
+    Each alteration is noted. Raises HostError and CommandError where it cannot look at an image of
+    which `said` says nothing.
     """
     for disk in root.iterfind("devices/disk"):
         note = etree.Element(_DISK, target=_target(disk), source=_path(disk))
@@ -65,7 +67,7 @@ def spell_out(root: etree._Element, notes: etree._Element, said: Known) -> None:
 
 
 def restore(root: etree._Element, notes: etree._Element) -> None:
-    """Undo what was noted, as far as it still stands."""
+    """Undo each noted alteration that is still in place."""
     disks = root.findall("devices/disk")
     for note in notes.iterfind(_DISK):
         same = [disk for disk in disks if _path(disk) == note.get("source")]
@@ -130,7 +132,7 @@ def _restore(disk: etree._Element, note: etree._Element) -> None:
     for mark in note.iterfind(_RELABEL):
         layer = layers.get(mark.get("depth", ""))
         label = layer.find(f"source/{_RELABEL_OFF}") if layer is not None else None
-        # Of a disk, the source may be another by now, and the label still ours.
+        # The disk itself may have another source by now while the label is still ours.
         if layer is not None and label is not None and (layer is disk or _is_of(mark, layer)):
             tree.replace(label, *(tree.bare(former) for former in mark))
     for mark in note.iterfind(_BACKING):
@@ -138,7 +140,7 @@ def _restore(disk: etree._Element, note: etree._Element) -> None:
         backing = layer.find("backingStore") if layer is not None else None
         if layer is None or backing is None or _path(backing) != mark.get("base"):
             continue
-        # Ours, though the disk may have got another image since.
+        # This is ours even where the disk got another image since.
         if _is_of(mark, layer) or layer is disk:
             tree.remove(backing)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A domain's XML, made ready for virt-warden, and made again what it was.
+"""Enrols a domain's XML, and makes it again what it was.
 
-libvirt reads neither the user nor the emulator nor the labels of images from a hook: they must
-stand in the domain's own XML. What enrolment changes there it notes in the domain's `<metadata>`.
+libvirt takes the user, the emulator and the labels of images only from the domain's own XML, not
+from a hook. Enrolment notes in the domain's `<metadata>` what it changes there.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _WARDEN = f"{{{WARDEN_NAMESPACE}}}"
 _ENROLMENT = f"{_WARDEN}enrolment"
 _EMULATOR = f"{_WARDEN}emulator"
 _LABEL = "seclabel[@model='dac']"
-# How it ran, and how it would have started anew; https://libvirt.org/formatsnapshot.html
+# How the domain ran, and how it would have started again; https://libvirt.org/formatsnapshot.html
 _KEPT = ("domain", "inactiveDomain")
 
 
 def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
-    """The XML of a domain with its user, wrapper and spelled-out images.
+    """The XML of a domain with its user, its wrapper and its base images.
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
-    undone; its base images are then taken from the XML, not from the images' headers. Raises
-    DomainError if it is not the XML of a domain, and HostError if an image cannot be read.
+    undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
+    if it is not the XML of a domain, and HostError if an image cannot be read.
     """
     root = parse(untrusted_xml)
     former = from_tree(root)
@@ -49,14 +49,14 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
 
 
 def unenrol_xml(untrusted_xml: bytes, paths: Paths) -> bytes:
-    """The XML as it was before it was enrolled; as it is where it never was."""
+    """The XML as it was before it was enrolled; unchanged where it never was."""
     root = parse(untrusted_xml)
     _take_out(root, paths)
     return _written(root)
 
 
 def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
-    """The same, also of a snapshot's or checkpoint's XML; None where nothing in it is enrolled."""
+    """The same for a snapshot's or checkpoint's XML too; None where nothing in it is enrolled."""
     root = parse(untrusted_xml, "domainsnapshot", "domaincheckpoint")
     kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
     enrolled = [element for element in kept if _has_ours(element, paths)]
@@ -66,7 +66,7 @@ def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
 
 
 def is_enrolled(untrusted_xml: bytes, paths: Paths) -> bool:
-    """Whether anything in the XML is of an enrolment: its notes, or only the wrapper."""
+    """Whether the XML has anything of an enrolment: its notes, or only the wrapper."""
     return _has_ours(parse(untrusted_xml), paths)
 
 
@@ -76,12 +76,12 @@ def _has_ours(root: etree._Element, paths: Paths) -> bool:
 
 
 def _written(root: etree._Element) -> bytes:
-    # With the comments around it: libvirt's own files begin with one.
+    # The whole tree keeps the comments around the root: libvirt's own files begin with one.
     return bytes(etree.tostring(root.getroottree(), encoding="utf-8"))
 
 
 def _have_uuid(root: etree._Element) -> None:
-    """libvirt would choose one only when it defines the domain: too late for the user's name."""
+    """libvirt would choose a UUID only when it defines the domain: too late for the user's name."""
     domain, name = from_tree(root), root.find("name")
     if name is None or not domain.name:
         raise DomainError("the domain's XML has no <name>", fix="give it one")
@@ -95,7 +95,7 @@ def _have_uuid(root: etree._Element) -> None:
 
 
 def _choose_user(domain: Domain, prefix: str) -> str:
-    """The user that the domain has, or else the best name that is nobody else's."""
+    """The user that the domain has, or else the best name that nobody else has."""
     own = users.account_of(domain.uuid)
     if own is not None:
         return own.name
@@ -147,7 +147,7 @@ def _set_label(root: etree._Element, user: str, notes: etree._Element) -> None:
 def _put_labels(
     root: etree._Element, formers: list[etree._Element], labels: list[etree._Element]
 ) -> None:
-    """Labels in the place of others, or at the end."""
+    """Put labels in the place of others, or at the end."""
     if not formers:
         root.extend(labels)
         return
@@ -158,7 +158,7 @@ def _put_labels(
 
 
 def _take_out(root: etree._Element, paths: Paths) -> None:
-    """Undo what the notes say was done, as far as it still stands."""
+    """Undo each change in the notes that is still in place."""
     notes = _notes(root)
     if notes is None:
         _take_out_unnoted(root, paths)
@@ -175,7 +175,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
 
 
 def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:
-    """The notes are gone; what is left of ours would keep the domain from starting without us."""
+    """Undo without notes: what is left of ours would stop a start once virt-warden is gone."""
     domain = from_tree(root)
     emulator = root.find("devices/emulator")
     if emulator is None or not _is_wrapper(domain.emulator, paths):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VNC's passwords, of which eight characters count and no more (RFC 6143, 7.2.2).
+"""VNC passwords, of which only the first eight characters count (RFC 6143, 7.2.2).
 
-None of them is ever part of a message.
+No message ever contains one of them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from virtwarden.policy import Mode, Rules
 from virtwarden.words import shown
 
 LENGTH = 8
-# What no shell, key file or terminal takes for its own when it is pasted.
+# No shell, key file or terminal gives these characters a meaning when they are pasted.
 _SPECIAL = "#%+-=?@_"
 _CLASSES = {
     "lower-case letter": string.ascii_lowercase,
     "upper-case letter": string.ascii_uppercase,
     "digit": string.digits,
 }
-# What each stands for where somebody spells a word with it.
+# The letter that each character replaces when somebody spells a word with it.
 _MEANT = str.maketrans("@431!0$57+8|", "aaeliossttbl")
 _ALPHABET = "".join(_CLASSES.values()) + _SPECIAL
 
 
 def fresh() -> str:
-    """A random password with all four kinds of characters, each such password as likely."""
+    """A random password with all four kinds of characters; each such password is equally likely."""
     while True:
         password = "".join(secrets.choice(_ALPHABET) for _ in range(LENGTH))
         if not _lacking(password):
@@ -38,7 +38,7 @@ def fresh() -> str:
 def weakness(password: str) -> str:
     """Why a password is easily guessed, in words that do not tell it; empty where it is not.
 
-    Raises ImportError where cracklib, whose word list it is held against, is not there.
+    Raises ImportError where cracklib, which has the word list, is not installed.
     """
     if len(password) < LENGTH:
         return f"has fewer than {LENGTH} characters"
@@ -47,18 +47,19 @@ def weakness(password: str) -> str:
         return f"has no {lacking}"
     import cracklib
 
-    # It knows what is put before and behind a word, but not every letter that looks like another.
+    # cracklib strips what is put before and behind a word, but misses some look-alike letters.
     for spelling in (password, password.lower().translate(_MEANT)):
         try:
             cracklib.FascistCheck(spelling)
         except ValueError:
-            # Its own words are left out: they are another program's, and could quote.
+            # cracklib's own message stays out: another program wrote it, and it could quote the
+            # password.
             return "is in a word list, or nearly so"
     return ""
 
 
 def _lacking(password: str) -> str:
-    """The first kind of character that a password has none of."""
+    """The first kind of character that a password lacks."""
     for name, letters in _CLASSES.items():
         if not set(password) & set(letters):
             return name
@@ -67,10 +68,10 @@ def _lacking(password: str) -> str:
 
 
 def objection(untrusted_xml: bytes, rules: Rules) -> HostError | None:
-    """What the policy has against the passwords that stand in a domain's XML for ever.
+    """What the policy has against the static passwords in a domain's XML.
 
-    None where it has nothing, or where they are empty, which lets nobody in. Raises HostError where
-    they cannot be looked at.
+    None where it has nothing against them, or where they are empty: nobody can log in with an empty
+    one. Raises HostError where it cannot check them.
     """
     root = parse(untrusted_xml)
     displays = root.findall("devices/graphics[@passwd]")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Altering an XML tree so that taking an alteration back leaves it byte for byte as it was.
+"""Alters an XML tree so that undoing an alteration leaves it byte for byte as it was.
 
-lxml keeps the white space after an element with the element; here it stays where it is.
+lxml keeps the white space after an element with that element; here the white space stays in its
+place.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def remove(element: etree._Element) -> None:
 
 
 def replace(element: etree._Element, *others: etree._Element) -> None:
-    """Put others in an element's place."""
+    """Put other elements in an element's place."""
     for other in others:
         other.tail = None
         element.addprevious(other)
@@ -35,7 +36,7 @@ def replace(element: etree._Element, *others: etree._Element) -> None:
 
 
 def bare(element: etree._Element) -> etree._Element:
-    """A copy of an element by itself."""
+    """A copy of an element without what surrounds it."""
     copied = copy.deepcopy(element)
     copied.tail = None
     return copied

@@ -12,5 +12,5 @@ from virtwarden.hostnet.zonebridges import bridges
 
 
 def findings(plan: HostPlan, network: Network) -> list[Finding]:
-    """All of it; nothing where the host is as the policy wants it."""
+    """All findings; none where the host is as the policy wants it."""
     return [*bond(plan, network), *bridges(plan, network), *exposure(plan, network)]

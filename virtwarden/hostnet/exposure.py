@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host itself: on no zone's network, and reached by its management interface alone."""
+"""The host itself: on no zone's network, and reachable only at its management interface."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QEMU = re.compile(r"qemu-system-\w+")
 
 
 def exposure(plan: HostPlan, network: Network) -> Iterator[Finding]:
-    """Where the host shows itself to VMs."""
+    """Where VMs can reach the host."""
     yield from _addresses(plan, network)
     yield from _management(plan, network)
     yield from _reachable(plan, network)
@@ -61,14 +61,14 @@ def _management(plan: HostPlan, network: Network) -> Iterator[Finding]:
     if not (link.is_up and link.has_carrier):
         fix = f"ip link set {name} up, and look at its cable: ethtool {name}"
         yield Finding("management", name, "its link is down", "nobody reaches the host", fix)
-    # Everyone has a link-local one, by which nobody reaches the host from beyond its cable.
+    # Every interface has a link-local address, which reaches no further than its own cable.
     if all(ipaddress.ip_interface(address).is_link_local for address in link.addresses):
         fix = f"{RENDER}, or: ip address add ADDRESS dev {name}"
         yield Finding("management", name, "it has no address", "nobody reaches the host", fix)
 
 
 def _reachable(plan: HostPlan, network: Network) -> Iterator[Finding]:
-    """What manages the host answers on the management interface alone."""
+    """What manages the host answers only on the management interface."""
     why = "who is on that network can try to log in to the host or to a VM's console"
     for listener in network.listeners:
         service = _service(listener)
@@ -103,7 +103,7 @@ def _answering(listener: Listener, link: Link) -> str:
     wanted = ipaddress.ip_address(listener.address)
     for text in link.addresses:
         address = ipaddress.ip_interface(text).ip
-        # An IPv6 socket takes IPv4 as well, unless it was told not to (ipv6(7), IPV6_V6ONLY).
+        # An IPv6 socket also takes IPv4, unless the program forbids it (ipv6(7), IPV6_V6ONLY).
         if address == wanted or (
             wanted.is_unspecified and (wanted.version == 6 or address.version == 4)
         ):
@@ -129,7 +129,7 @@ def _settings(plan: HostPlan, network: Network) -> Iterator[Finding]:
 
 
 def _settings_of(network: Network, name: str) -> Iterator[Finding]:
-    """On these the host has no address, and yet answers for all it has, unless it is told not to.
+    """On these interfaces the host has no address, and by default it still answers for all it has.
 
     Linux counts addresses as the host's, not the interface's (ip-sysctl.rst, rp_filter and
     arp_ignore; the higher of `all` and the interface's own counts).

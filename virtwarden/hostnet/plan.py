@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the policy says of the host's network, with what follows from it."""
+"""What the policy says of the host's network, and what follows from it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from virtwarden.policy import Policy, Zone
 
 @dataclass(frozen=True)
 class ZoneBridge:
-    """A bridge, and which VLANs of the bond come to it: one, or several that it keeps apart itself.
+    """A bridge and the VLANs of the bond that reach it: one, or several that it keeps apart itself.
 
-    Of a zone's bridges the first has its VLAN; what is on the others stays on this host.
+    A zone's first bridge has the zone's VLAN. What is on its other bridges stays on this host.
     """
 
     name: str
@@ -40,14 +40,14 @@ class HostPlan:
     bridges: tuple[ZoneBridge, ...]
 
     def uplink(self, bridge: ZoneBridge) -> str:
-        """The port by which a bridge reaches the bond; empty for one that does not."""
+        """The port that connects a bridge with the bond; empty where none does."""
         if bridge.is_vlan_aware:
             return self.bond
         return f"{self.bond}.{bridge.vlans[0]}" if bridge.vlans else ""
 
     @property
     def carriers(self) -> tuple[str, ...]:
-        """What carries zones' frames, and must know nothing of the host."""
+        """The interfaces that carry zones' frames; nothing of the host's own may be on them."""
         names = [self.bond, *self.slaves]
         for bridge in self.bridges:
             names += [bridge.name, self.uplink(bridge)]
@@ -55,7 +55,7 @@ class HostPlan:
 
 
 def read(policy: Policy) -> HostPlan:
-    """The plan. Raises PolicyError where the policy leaves out what it needs."""
+    """The plan. Raises PolicyError where the policy leaves out what the plan needs."""
     host = {key: policy.host[f"host.{key}"].value for key in ("bond", "slaves", "management")}
     missing = [f"host.{key}" for key, value in host.items() if not value]
     if missing:

@@ -43,7 +43,7 @@ class PortVlan:
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that waits for connections, on one `device` or, where that is empty, on all."""
+    """A TCP socket that waits for connections: on one `device`, or on all where that is empty."""
 
     address: str
     port: int
@@ -53,7 +53,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Network:
-    """All of it."""
+    """Everything that was seen."""
 
     links: Mapping[str, Link]
     port_vlans: Mapping[str, tuple[PortVlan, ...]] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The bond: two or more interfaces, watched, one of which carries the frames of all zones."""
+"""The bond: two or more watched interfaces, one of which carries the frames of all zones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtwarden.hostnet.seen import Network
 
 
 def bond(plan: HostPlan, network: Network) -> Iterator[Finding]:
-    """What is wrong with it."""
+    """What is wrong with the bond."""
     link, name = network.links.get(plan.bond), plan.bond
     spare = "when one interface, cable or switch fails, all zones lose the network"
     if link is None or link.kind != "bond":

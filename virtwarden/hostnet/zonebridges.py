@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The zones' bridges: each has its VLAN of the bond, and nothing else comes to it but VMs."""
+"""The zones' bridges: each has its VLAN of the bond, and no other ports but VMs' taps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtwarden.hostnet.seen import Link, Network
 
 
 def bridges(plan: HostPlan, network: Network) -> Iterator[Finding]:
-    """What is wrong with any of them."""
+    """What is wrong with any of the bridges."""
     for bridge in plan.bridges:
         yield from _bridge(plan, network, bridge)
     yield from _other_ends(plan, network)
@@ -53,7 +53,7 @@ def _vlan_interfaces(plan: HostPlan, network: Network, bridge: ZoneBridge) -> It
 
 
 def _ends(plan: HostPlan, network: Network, bridge: ZoneBridge, vlan: int) -> list[Link]:
-    """Where a VLAN of the bond comes out on its bridge: by whatever name, in one place."""
+    """The ports where a VLAN of the bond ends on its bridge, whatever their names; one is right."""
     return [
         link
         for link in network.ports(bridge.name)
@@ -72,7 +72,7 @@ def _other_ends(plan: HostPlan, network: Network) -> Iterator[Finding]:
     ]
     trunks, carriers = (plan.bond, *plan.slaves), (*plan.carriers, *ends)
     for link in network.links.values():
-        # A veth's parent is its other end.
+        # The parent of a veth is its other end.
         if link.parent not in carriers or link.name in ends or link.kind == "veth":
             continue
         number = link.details.get("id")
@@ -103,7 +103,7 @@ def _vlan_state(link: Link, vlan: int) -> Iterator[Finding]:
 
 
 def _trunk(plan: HostPlan, network: Network, bridge: ZoneBridge) -> Iterator[Finding]:
-    """A bridge of several zones keeps their VLANs apart, and has them tagged from the bond."""
+    """A bridge of several zones keeps their VLANs apart, and gets them tagged from the bond."""
     link, name = network.links[bridge.name], bridge.name
     if not link.details.get("vlan_filtering"):
         fix = f"ip link set {name} type bridge vlan_filtering 1"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt, asked and told: for the commands and the service.
+"""Calls libvirt, for the commands and the service.
 
-No hook comes here: libvirt waits for it, and would not answer.
+No hook imports this: libvirt waits for the hook, and would not answer it.
 """

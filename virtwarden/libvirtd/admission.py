@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Admits NICs that were attached to a running domain, of which libvirt told no hook."""
+"""Admits NICs that were attached to a running domain: libvirt calls no hook for them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from virtwarden.policy import Policy
 
 
 def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
-    """Admit what may be; the names of the taps that are admitted by this.
+    """Admit the taps that may be admitted, and give the names of those.
 
-    Raises WardenError where the policy, or the host, has something against it.
+    Raises WardenError where the policy or the host has something against it.
     """
     if not domain.isActive() or not gate.is_up(paths):
         return []

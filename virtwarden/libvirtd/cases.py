@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A domain, the rules that hold for it and the host, put together for a command."""
+"""Puts together a domain, its rules and the host, for a command."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
 
 
 def at_start(case: Case) -> Case:
-    """The same domain when libvirt has made its taps and chosen its ports, under stand-in names.
+    """The same domain after libvirt made its taps and chose its ports, under stand-in names.
 
-    Its user is there by then, and so are its taps: both are taken for granted.
+    It assumes that the domain's user and taps exist: at that step of a start they do.
     """
     domain = replace(
         case.domain,
@@ -69,7 +69,7 @@ class _FactsBeforeStart(HostFacts):
         return None if found is not None and self._is_undone(name, found) else found
 
     def _is_undone(self, name: str, gid: int) -> bool:
-        with suppress(JournalError):  # else the start undoes nothing
+        with suppress(JournalError):  # then the start undoes nothing
             return any(
                 isinstance(record.change, CreateUser)
                 and (record.change.name, record.before["uid"]) == (name, gid)

@@ -17,8 +17,8 @@ _URI = "qemu:///system"
 
 @contextmanager
 def connected() -> Iterator[libvirt.virConnect]:
-    """The host's libvirt. Raises HostError where it does not answer."""
-    libvirt.registerErrorHandler(lambda *_: None, None)  # else it prints on stderr by itself
+    """A connection to the host's libvirt. Raises HostError where it does not answer."""
+    libvirt.registerErrorHandler(lambda *_: None, None)  # otherwise libvirt prints on stderr
     try:
         connection = libvirt.open(_URI)
     except libvirt.libvirtError as error:
@@ -52,33 +52,35 @@ def known(connection: libvirt.virConnect, uuid: str) -> libvirt.virDomain | None
 
 
 def rests(connection: libvirt.virConnect, uuid: str) -> bool:
-    """Whether no domain of this UUID runs or is starting; waits until its hook is done."""
+    """Whether no domain of this UUID runs or starts; waits until its hook is done."""
     domain = known(connection, uuid)
     return domain is None or not domain.isActive()
 
 
 def persistent(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
-    """All domains that libvirt keeps across their stop, by name."""
+    """All domains that libvirt keeps when they stop, by name."""
     found = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
     return sorted(found, key=lambda domain: domain.name())
 
 
 def all_domains(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
-    """The persistent ones, and those that run and will be forgotten at their stop."""
+    """The persistent domains, and those that libvirt forgets when they stop."""
     active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
     known = {domain.UUIDString(): domain for domain in [*persistent(connection), *active]}
     return list(known.values())
 
 
 def inactive_xml(domain: libvirt.virDomain) -> bytes:
-    """What the domain will be at its next start, with its secrets: without them, defining it
-    again would drop them."""
+    """The domain as it will be at its next start, with its secrets.
+
+    A definition without the secrets would drop them.
+    """
     flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
     return str(domain.XMLDesc(flags)).encode()
 
 
 def define(connection: libvirt.virConnect, xml: bytes) -> None:
-    """Have libvirt keep this XML. Raises HostError where it will not."""
+    """Make libvirt store this XML. Raises HostError where libvirt refuses it."""
     try:
         connection.defineXML(xml.decode())
     except libvirt.libvirtError as error:
@@ -97,7 +99,7 @@ def each(
     chosen: Callable[[libvirt.virConnect], list[libvirt.virDomain]],
     act: Callable[[libvirt.virConnect, libvirt.virDomain], str],
 ) -> Iterator[tuple[str, str | WardenError]]:
-    """Do it to one domain after the other; one that fails does not keep the others from it.
+    """Run `act` on each chosen domain, also after it failed for another one.
 
     Gives each one's name, and what was done or why it was not.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What libvirt keeps of a domain: its XML, which managed saves, snapshots and checkpoints hold too.
+"""The copies of a domain's XML that libvirt keeps: managed saves, snapshots and checkpoints.
 
-libvirt starts a domain out of a managed save and of snapshots, with the wrapper and the user that
-stand there; and it forgets snapshots and checkpoints whose emulator is gone when it starts itself.
+libvirt starts a domain from a managed save or a snapshot with the wrapper and the user that it
+names. When libvirt itself starts, it forgets snapshots and checkpoints whose emulator is gone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from virtwarden.paths import Paths
 def restore(
     connection: libvirt.virConnect, domain: libvirt.virDomain, paths: Paths
 ) -> tuple[bool, list[str]]:
-    """Have libvirt keep the domain as it was before, from its next start on; its copies too.
+    """Make libvirt store the domain and its copies as they were before, from its next start on.
 
-    Gives whether it was enrolled, and a sentence for each copy that stays so. Raises HostError
-    where libvirt does not take the domain itself.
+    Gives whether it was enrolled, and a sentence for each copy that stays enrolled. Raises
+    HostError where libvirt does not take the domain itself.
     """
     xml = unenrolled(inactive_xml(domain), paths)
     if xml is not None:
@@ -33,9 +33,9 @@ def restore(
 
 
 def unenrol_copies(domain: libvirt.virDomain, paths: Paths) -> list[str]:
-    """Make the domain in all of these again what it was.
+    """Unenrol the domain in all of its copies.
 
-    Gives a sentence for each in which libvirt would not have it, with the fix.
+    Gives a sentence with the fix for each copy where libvirt refused.
     """
     reports = []
     for what, fix, rewrite in _copies(domain, paths):
@@ -49,7 +49,7 @@ def unenrol_copies(domain: libvirt.virDomain, paths: Paths) -> list[str]:
 def _copies(
     domain: libvirt.virDomain, paths: Paths
 ) -> Iterator[tuple[str, str, Callable[[], None]]]:
-    """Each by its name, the command to edit it with, and the act."""
+    """Each copy: its name, the command that edits it, and the function that unenrols it."""
     of = domain.name()
     if domain.hasManagedSaveImage():
         yield (

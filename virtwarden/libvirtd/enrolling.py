@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Domains are enrolled, as an admin asks for it."""
+"""Enrols domains when an admin asks for it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def enrol(
     connection: libvirt.virConnect,
     domain: libvirt.virDomain,
 ) -> str:
-    """Have libvirt keep the domain enrolled; how it went, in words that follow its name.
+    """Make libvirt store the domain enrolled; gives the outcome, in words that follow its name.
 
-    Raises HostError where the policy does not manage it, or has something against a password in
-    its XML and is enforced.
+    Raises HostError where the policy does not manage the domain, or is enforced and has something
+    against a password in its XML.
     """
     _must_be_managed(policy, domain.name())
     former = inactive_xml(domain)
@@ -47,7 +47,7 @@ def enrol(
 
 
 def enrolled(paths: Paths, policy: Policy, warn: Warn, untrusted_xml: bytes) -> bytes:
-    """The XML of a domain that libvirt need not know, enrolled. Raises as `enrol` does."""
+    """Enrol the XML of a domain that libvirt may not know. Raises as `enrol` does."""
     made = enrol_xml(untrusted_xml, policy.rules_for("").user_prefix, paths)
     _must_be_managed(policy, read(made).name)
     _must_have_no_weak_password(policy, warn, made)
@@ -63,7 +63,7 @@ def _must_be_managed(policy: Policy, name: str) -> None:
 
 
 def _must_have_no_weak_password(policy: Policy, warn: Warn, xml: bytes) -> None:
-    """It is refused where the mode is enforcing, else only said."""
+    """Refuse a weak password where the mode is enforcing, and only warn of it otherwise."""
     name = read(xml).name
     rules = policy.rules_for(name)
     error = passwords.objection(xml, rules)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Domains are enrolled on their way to libvirt, whichever program in this process makes them."""
+"""Enrols domains on their way to libvirt, whichever program in this process makes them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from virtwarden.policy import Mode, Policy
 Warn = Callable[[str], None]
 
 _HERE = "qemu:///system"
-# All that libvirt-python has to start or keep a domain; each takes the XML first.
+# All methods of libvirt-python that start or store a domain; each takes the XML first.
 _TAKING_XML = ("createXML", "createXMLWithFiles", "defineXML", "defineXMLFlags")
 
 
 def enrol_all(paths: Paths, policy: Policy, warn: Warn) -> None:
-    """From now on: each domain that is given to this host's libvirt and that the policy manages."""
+    """From now on, enrol each managed domain that this process gives to the host's libvirt."""
     for name in _TAKING_XML:
         _enrol_before(paths, policy, warn, name)
 
 
 def _enrol_before(paths: Paths, policy: Policy, warn: Warn, name: str) -> None:
-    """Have a method of libvirt-python's connections get its XML enrolled."""
+    """Make a method of libvirt-python's connections enrol the XML that it gets."""
     plain: Callable[..., Any] = getattr(libvirt.virConnect, name)
 
     def enrolling(connection: libvirt.virConnect, xml: str, *more: Any, **named: Any) -> Any:

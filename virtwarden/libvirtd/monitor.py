@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands to the QEMU of a running domain (QMP), by way of libvirt."""
+"""Sends commands to the QEMU of a running domain (QMP), through libvirt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virtwarden.errors import HostError
 
 
 def command(domain: libvirt.virDomain, execute: str, **arguments: object) -> None:
-    """Have QEMU execute it. Raises HostError, with nothing of the arguments, where it does not."""
+    """Make QEMU execute it. Raises HostError where QEMU refuses; the error quotes no argument."""
     line = json.dumps({"execute": execute, "arguments": arguments})
     try:
         answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, line, 0))

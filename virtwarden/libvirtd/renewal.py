@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Certificates of running consoles are renewed under the running VM, before they run out."""
+"""Renews the certificates of running consoles before they expire, while the VM runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from virtwarden.pki import consoles
 
 
 def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
-    """Renew a running domain's console certificate where it is due; how it went, in words.
+    """Renew a running domain's console certificate where it is due; gives the outcome, in words.
 
-    Raises HostError where QEMU does not take the new one: then it goes on with the old one, and is
-    given the new one again by the next renewal, whether one is due then or not.
+    Raises HostError where QEMU does not take the new one. QEMU then keeps the old one, and the next
+    renewal gives it the new one again, whether or not one is due.
     """
     uuid = domain.UUIDString()
     with journal.locked(paths, uuid):
@@ -30,7 +30,7 @@ def renew(paths: Paths, domain: libvirt.virDomain, *, always: bool) -> str:
             return "has no console with a certificate"
         change = issued[-1]
         file = Path(change.directory) / "server-cert.pem"
-        # One that was cut off in the middle is due, however new it is.
+        # A renewal that was cut off is due, however new its certificate is.
         renews = always or not change.is_whole or consoles.is_due(paths, file.read_bytes())
         if renews:
             journal.perform(paths, uuid, [change])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt's own secrets: the keys of disks that QEMU decrypts.
+"""Secrets in libvirt: the keys of disks that QEMU decrypts.
 
 QEMU's own LUKS (https://libvirt.org/formatstorageencryption.html) takes its key from libvirt's
-secret driver. A hook must not call libvirt: it is told before the start.
+secret driver. A hook must not call libvirt, so libvirt gets the key before the start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from virtwarden.system.keys import Secret
 
 
 def load(connection: libvirt.virConnect, disk: Disk, key: Secret) -> None:
-    """Give libvirt the key of a disk, which it keeps in memory alone. Raises HostError."""
+    """Give libvirt the key of a disk, which it keeps only in memory. Raises HostError."""
     secret = _find(connection, disk)
     if secret is None:
         secret = connection.secretDefineXML(_xml(disk))
@@ -44,7 +44,7 @@ def _find(connection: libvirt.virConnect, disk: Disk) -> libvirt.virSecret | Non
 
 
 def _xml(disk: Disk) -> str:
-    """A secret that is neither written to libvirt's disk nor told to any client."""
+    """A secret that libvirt neither writes to its disk nor gives to a client."""
     names = (
         f"<uuid>{escape(disk.secret_uuid)}</uuid>"
         if disk.secret_uuid

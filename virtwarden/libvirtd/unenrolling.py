@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Domains come out from under guard, as an admin asks for it."""
+"""Unenrols domains when an admin asks for it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Say = Callable[[str], None]
 def unenrol(
     paths: Paths, say: Say, connection: libvirt.virConnect, domain: libvirt.virDomain
 ) -> str:
-    """Make a domain what it was; how it went, in words that follow its name.
+    """Make a domain again what it was; gives the outcome, in words that follow its name.
 
-    Raises HostError where libvirt does not take it, or one of its copies stays enrolled.
+    Raises HostError where libvirt does not take it, or where one of its copies stays enrolled.
     """
     was_enrolled, reports = restore(connection, domain, paths)
     if reports:
@@ -41,7 +41,7 @@ def unenrol(
 
 
 def all_enrolled(paths: Paths, connection: libvirt.virConnect) -> list[libvirt.virDomain]:
-    """The domains that libvirt keeps and that are enrolled, or for which something was done."""
+    """The persistent domains that are enrolled, or for which virt-warden changed the host."""
     return [
         domain
         for domain in persistent(connection)
@@ -50,13 +50,13 @@ def all_enrolled(paths: Paths, connection: libvirt.virConnect) -> list[libvirt.v
 
 
 def forgotten(paths: Paths, connection: libvirt.virConnect) -> list[str]:
-    """The domains that once ran under guard and that libvirt knows no more, by their UUIDs."""
+    """The UUIDs of domains that once ran guarded and that libvirt no longer knows."""
     there = {domain.UUIDString() for domain in connection.listAllDomains()}
     return [uuid for uuid in journal.known_domains(paths) if uuid not in there]
 
 
 def forget(paths: Paths, say: Say, connection: libvirt.virConnect, uuid: str) -> None:
-    """Undo all that was ever done for a domain that does not run; its uid stays spent."""
+    """Undo everything that was done for a domain that does not run; its uid stays used."""
     for report in recovery.forget(paths, uuid, lambda: rests(connection, uuid)) or ():
         say(f"left alone: {report}")
 
@@ -66,7 +66,7 @@ def _has_state(paths: Paths, domain: libvirt.virDomain) -> bool:
 
 
 def _warning(paths: Paths, name: str) -> str:
-    """A domain that the policy manages starts enrolled or not at all."""
+    """A warning where the policy manages the domain: it starts enrolled or not at all."""
     try:
         policy = load(paths, store=True)
     except PolicyError:

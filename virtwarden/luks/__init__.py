@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""LUKS containers: which disks are such, how they are made, and how far an adoption has come."""
+"""LUKS containers: which disks are in one, how to make one, and how far an adoption has come."""

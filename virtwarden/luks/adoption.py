@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far a disk in the clear has come on its way into a LUKS container, as it is on the disk."""
+"""The state of an adoption on the disk: how far a disk has come into its LUKS container."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Adoption:
-    """One disk; `chain` are the images that it was made of, the guest's own first."""
+    """The adoption of one disk.
+
+    `chain` are the images that the disk consisted of, the guest's own first.
+    """
 
     domain: str
     name: str
@@ -50,17 +53,17 @@ class Adoption:
 
 
 def workplace(paths: Paths) -> Paths:
-    """Where adoptions have their journals: apart from the domains', which others undo meanwhile."""
+    """Where adoptions have their journals: apart from the domains' journals, which others undo."""
     return replace(paths, state=paths.state / "adoptions")
 
 
 def key(domain: str, target: str) -> str:
-    """The name under which one disk's journal is kept."""
+    """The name of one disk's journal."""
     return f"{domain}-{target}"
 
 
 def load(paths: Paths, domain: str, target: str) -> Adoption | None:
-    """What was reached with a disk, or None where nothing was begun."""
+    """How far the adoption of a disk has come, or None where none has begun."""
     return _read(_file(paths, domain, target))
 
 
@@ -74,7 +77,7 @@ def _read(file: Path) -> Adoption | None:
 
 
 def store(paths: Paths, adoption: Adoption) -> Adoption:
-    """Write down what was reached, for good, before the next step."""
+    """Write the state to the disk for good, before the next step."""
     file = _file(paths, adoption.domain, adoption.target)
     files.private_directory(file.parent)
     files.write_atomically(file, json.dumps(asdict(adoption)).encode(), 0o600, durable=True)
@@ -82,12 +85,12 @@ def store(paths: Paths, adoption: Adoption) -> Adoption:
 
 
 def forget(paths: Paths, adoption: Adoption) -> None:
-    """The disk is done with, or was given up."""
+    """Forget an adoption that is finished or was given up."""
     _file(paths, adoption.domain, adoption.target).unlink(missing_ok=True)
 
 
 def unfinished(paths: Paths, domain: str) -> tuple[Adoption, ...]:
-    """A domain's disks that are on their way, or whose former disk is still in the clear."""
+    """The domain's disks that are not finished, or whose former disk is still in the clear."""
     found = sorted((workplace(paths).state / "domains").glob(f"{domain}-*/{_STATE}"))
     return tuple(adoption for adoption in map(_read, found) if adoption is not None)
 

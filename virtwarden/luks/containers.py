@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which of a domain's disks are LUKS containers that virt-warden opens, and under which names."""
+"""The disks of a domain that are LUKS containers which virt-warden opens, and their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from virtwarden.system.keys import Place
 from virtwarden.system.mapper import NODES
 
 PREFIX = "vmw-"
-# dmsetup(8): 127 characters at most; udev would write others than these as \x.. in its links.
+# dmsetup(8): 127 characters at most. udev writes other characters than these as \x.. in its links.
 _LONGEST_NAME = 80
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 # QEMU's own LUKS, and what its RBD driver has; "default" and "qcow" are an AES that nobody trusts.
@@ -33,7 +33,7 @@ class Container:
 
     @property
     def node(self) -> str:
-        """What the domain's XML must have as the disk's source."""
+        """The path that the domain's XML must name as the disk's source."""
         return str(NODES / self.mapper)
 
     @property
@@ -71,10 +71,10 @@ def _containers(domain: Domain, rules: Rules) -> Iterator[Container]:
 
 
 def mapper_name(domain: Domain, target: str) -> str:
-    """What a disk's open container is called where the policy does not say.
+    """The name of a disk's open container where the policy gives none.
 
-    The domain's own name stands there only where it can; otherwise a part of its UUID tells it
-    from others that come out alike.
+    It contains the domain's own name only where that is possible. Otherwise it contains a part of
+    the domain's UUID, so that similar names differ.
     """
     clean = _NOT_IN_A_NAME.sub("-", domain.name)
     if clean != domain.name or len(clean) > _LONGEST_NAME:
@@ -83,7 +83,7 @@ def mapper_name(domain: Domain, target: str) -> str:
 
 
 def purpose(domain: Domain, target: str) -> str:
-    """How a person is asked for the key of a disk."""
+    """The words that ask a person for the key of a disk."""
     return f"Passphrase for disk {target} of {domain.name}"
 
 
@@ -98,6 +98,6 @@ def encrypted_by_qemu(disk: Disk) -> bool:
 
 
 def plain_uses(domain: Domain, rules: Rules) -> tuple[Use, ...]:
-    """The files that a domain uses, without those that are there only once a container is open."""
+    """The files that a domain uses, without those that exist only while a container is open."""
     nodes = {container.node for container in containers(domain, rules)}
     return tuple(use for use in uses(domain) if use.path not in nodes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A new LUKS container for a disk of a domain, by what the policy says of it."""
+"""Makes a new LUKS container for a disk of a domain, as the policy says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from virtwarden.words import shown
 
 
 def rules_of(rules: Rules, domain: Domain, target: str) -> DiskRules:
-    """What the policy says of a disk's container and key. Raises HostError where it does not."""
+    """What the policy says of a disk's container and key. Raises HostError where it is silent."""
     said = rules.disks.get(target, DiskRules())
     if said.luks and said.key:
         return said
@@ -32,7 +32,7 @@ def rules_of(rules: Rules, domain: Domain, target: str) -> DiskRules:
 
 
 def node(said: DiskRules, domain: Domain, target: str) -> str:
-    """What the domain's XML will name."""
+    """The path of the open container, which the domain's XML will name."""
     return str(NODES / (said.mapper or mapper_name(domain, target)))
 
 
@@ -45,7 +45,7 @@ def place_of(said: DiskRules, domain: Domain, target: str) -> Place:
 
 
 def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
-    """See whether a container can be made of what is there. Raises HostError."""
+    """Check whether a container can be made at this place. Raises HostError."""
     leaf = files.look(place.container).leaf
     if leaf is not None:
         claims = claims_on(paths, *identity(leaf))
@@ -54,9 +54,10 @@ def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
 
 
 def make(paths: Paths, place: Place, usable: int, dialogue: Dialogue, *, blank: bool) -> None:
-    """A new container of so many usable bytes, its recovery passphrase shown. Raises HostError."""
+    """Make a container of so many usable bytes; show its recovery passphrase. Raises HostError."""
     check(paths, place, usable, blank=blank)
-    # One that is typed may be refused, one that is made is left behind: before the room, and after.
+    # A typed key comes before the room, because it may be refused. A key that is made comes after
+    # it, because it would stay behind where there is no room.
     asks = dialogue.new_passphrase
     typed = volumes.new_key(place, asks) if place.kind == "ask" else None
     volumes.make_room(place.container, usable)
@@ -71,7 +72,7 @@ def make(paths: Paths, place: Place, usable: int, dialogue: Dialogue, *, blank: 
 
 
 def opening(place: Place, name: str, user: str = "") -> OpenLuks:
-    """The change that opens a container for ourselves."""
+    """The change that opens a container for virt-warden itself."""
     leaf = files.look(place.container).leaf
     if leaf is None:
         raise HostError("it is not there", where=place.container)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How whoever runs a command is told and asked while it is at work."""
+"""How a command talks with the person who runs it, while it works."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Dialogue(Protocol):
     """A terminal, or what stands in for one."""
 
     def say(self, line: str) -> None:
-        """A line for whoever reads it now."""
+        """Show a line."""
 
     def progress(self, title: str) -> Progress:
-        """What is to be called with how much of how much is done."""
+        """A function to call with how much is done, and of how much."""
 
     def new_passphrase(self, purpose: str) -> Secret:
-        """A passphrase that is thought up for this purpose. Raises HostError where it is none."""
+        """A new passphrase for this purpose. Raises HostError where there is none."""
 
     def answering(self) -> AbstractContextManager[None]:
-        """While this lasts, what systemd-ask-password(1) asks can be answered here."""
+        """While this lasts, the person can answer here what systemd-ask-password(1) asks."""

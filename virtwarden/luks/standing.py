@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a domain's encrypted disks stand, asked of the kernel anew."""
+"""The state of a domain's encrypted disks, as the kernel has it now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from virtwarden.system import cryptsetup, mapper
 
 @dataclass(frozen=True)
 class Standing:
-    """One disk. `since` is in seconds since 1970, None where nobody knows.
+    """One disk. `since` is in seconds since 1970, None where it is unknown.
 
     `problem` is what an admin should see to, or empty.
     """
@@ -36,7 +36,7 @@ class Standing:
 
 
 def standings(paths: Paths, rules: Rules, domain: Domain, *, runs: bool) -> Iterator[Standing]:
-    """How each encrypted disk of a domain stands, and each that should be encrypted."""
+    """The state of each disk of a domain that is encrypted, or that should be."""
     for container in containers(domain, rules):
         yield _of_container(paths, domain, container, runs=runs)
     within = {container.disk.target for container in containers(domain, rules)}
@@ -91,7 +91,7 @@ def _opened(paths: Paths, domain: Domain, container: Container) -> int | None:
 
 
 def _locked(paths: Paths, container: Container) -> int | None:
-    """When it was closed: by us, or else by the last boot, which opens nothing."""
+    """When it was closed: by virt-warden, or otherwise by the last boot, which opens nothing."""
     closed = closed_at(paths, container.mapper)
     return max(closed, _boot_time()) if closed else None
 

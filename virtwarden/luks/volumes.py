@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""New LUKS containers: room for them, keys, and a recovery passphrase."""
+"""What a new LUKS container needs: room, a key and a recovery passphrase."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from virtwarden.system import credentials, cryptsetup, files, keys
 from virtwarden.system.keys import HEADER, Place, Secret
 from virtwarden.system.mapper import Map, identity
 
-# cryptsetup(8), luksFormat: what LUKS2 keeps for itself at the beginning of a container.
+# cryptsetup(8), luksFormat: LUKS2 keeps this much for itself at the beginning of a container.
 HEADER_BYTES = 16 * 1024 * 1024
-# The alphabet of systemd's recovery keys: on one keyboard as on any other.
+# The alphabet of systemd's recovery keys: it is the same on every keyboard.
 _MODHEX = "cbdefghijklnrtuv"
 _GROUPS, _GROUP_LETTERS = 8, 8
 _KEY_LETTERS = 64
@@ -33,10 +33,10 @@ def recovery_passphrase() -> Secret:
 
 
 def new_key(place: Place, asks: Callable[[str], Secret]) -> Secret | None:
-    """The key for a new container: the one that is in its place, or one that is put there.
+    """The key for a new container: the one in its place, or a new one that is written there.
 
-    None where clevis is to put one into the container's own header, which is only made yet.
-    Raises HostError where a key can neither be got nor made.
+    None where clevis is to put a key into the container's own header, which does not exist yet.
+    Raises HostError where it can neither get nor make a key.
     """
     if place.value == HEADER:
         return None
@@ -55,7 +55,7 @@ def new_key(place: Place, asks: Callable[[str], Secret]) -> Secret | None:
 
 
 def make_room(path: str, usable: int) -> None:
-    """Make a file for a container of so many usable bytes, where nothing is. Raises HostError."""
+    """Make a file for a container of so many usable bytes, where no file is. Raises HostError."""
     found = files.look(path)
     if found.symlink:
         raise HostError(f"{found.symlink} is a symlink", where=path, fix=f"name {found.real}")
@@ -66,7 +66,8 @@ def make_room(path: str, usable: int) -> None:
 def must_fit(path: str, usable: int, *, blank: bool = True) -> None:
     """Raise HostError where a container of so many usable bytes does not fit into what is there.
 
-    Where it has to be `blank`, it must begin with zeros, as far as it will be overwritten at once.
+    With `blank`, what is there must begin with zeros, as far as a new container overwrites it at
+    once.
     """
     needed = usable + HEADER_BYTES
     found = files.look(path)
@@ -136,7 +137,7 @@ def must_be_unused(path: str, maps: Iterable[Map], claims: Iterable[Claim]) -> N
 
 
 def encrypt(path: str, key: Secret | None, recovery: Secret) -> None:
-    """Make it an empty container that both open. Raises HostError."""
+    """Make it an empty container that both keys open. Raises HostError."""
     cryptsetup.format_container(path, key or recovery)
     if key is not None:
         cryptsetup.add_key(path, key, recovery)

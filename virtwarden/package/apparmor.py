@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lines that let a wrapper run under libvirt's AppArmor profiles, where these include them.
+"""The lines that libvirt's AppArmor profiles need to run a wrapper, where they include them.
 
-That is a file in local/, which Debian's libvirt makes empty and which belongs to no package: one
-marked line is put into it, and just that line is taken away. Debian 13 wants what is added to an
-abstraction in a file of its own instead, which goes with its last line. Where libvirt's own
-profile is not there, nothing is.
+virt-warden adds one marked line to a file in local/, and later removes only that line. Debian's
+libvirt creates this file empty, and it belongs to no package. On Debian 13 what is added to an
+abstraction goes into a file of its own instead, which is removed with its last line. Where
+libvirt's own profile is missing, nothing is added.
 
-QEMU is let read what the kernel tells anybody of a block device's queue: it asks for it, and
+QEMU may read what the kernel shows to anybody of a block device's queue. QEMU reads it, and
 libvirt's own abstraction lacks most of it.
 """
 
@@ -27,7 +27,7 @@ _ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 
 
 def permit(paths: Paths) -> list[str]:
-    """Put the lines in, and have the kernel know of them. Gives a sentence for what went wrong."""
+    """Add the lines and load them into the kernel. Gives a sentence for each failure."""
     reports = []
     for name, line in _lines(paths):
         if (paths.apparmor / name).is_file():
@@ -37,10 +37,10 @@ def permit(paths: Paths) -> list[str]:
 
 
 def withdraw(paths: Paths) -> list[str]:
-    """Take the lines out again, and nothing else. Gives a sentence for what went wrong."""
+    """Remove the lines and nothing else. Gives a sentence for each failure."""
     reports = []
     for name, _ in _lines(paths):
-        # Both: the release may have been another one when the line was put in.
+        # Look in both: the host may have had another release when the line was added.
         for home in (_local(paths, name), _drop_in(paths, name)):
             if home.exists():
                 reports += _write(paths, name, home, _others(home))
@@ -86,7 +86,7 @@ def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
         files.write_atomically(local, wanted.encode(), 0o644)
     else:
         _remove(local)
-    # An abstraction is read when libvirt loads the profile of a domain that starts.
+    # libvirt reads an abstraction when it loads the profile of a domain that starts.
     if name.startswith("abstractions/"):
         return []
     try:
@@ -99,7 +99,7 @@ def _write(paths: Paths, name: str, local: Path, lines: list[str]) -> list[str]:
 
 def _remove(drop_in: Path) -> None:
     drop_in.unlink()
-    # Others' drop-ins keep it.
+    # The directory stays where others have drop-ins in it.
     with suppress(OSError):
         drop_in.parent.rmdir()
 

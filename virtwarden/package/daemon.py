@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libvirt's daemons, seen from outside: whether they run, and that they look for hooks again.
+"""libvirt's daemons from outside: whether they run, and how to make them look for hooks again.
 
-By their pid files and not by systemd: a host may have another init, or none.
+It reads their pid files and does not ask systemd: a host may have another init, or none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PROGRAMS = ("libvirtd", "virtqemud")
 
 
 def running(paths: Paths) -> list[int]:
-    """The pids of those daemons that run QEMU domains."""
+    """The pids of the daemons that run QEMU domains."""
     found = []
     for program in _PROGRAMS:
         try:
@@ -31,6 +31,6 @@ def running(paths: Paths) -> list[int]:
 
 
 def reload(paths: Paths) -> None:
-    """Have them look for hooks again, as `systemctl reload libvirtd` does; domains go on."""
+    """Make them look for hooks again, as `systemctl reload libvirtd` does; domains go on."""
     for pid in running(paths):
         os.kill(pid, signal.SIGHUP)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What stays on the host when virt-warden is removed while domains run under it.
+"""What stays on the host when virt-warden is removed while guarded domains run.
 
-What was done for them must be undone when they stop, by a hook, as ever; and what libvirt saves of
-them meanwhile names the wrapper. So `leave` puts a copy of this code under /var/lib, and a hook of
-a few lines that calls it and refuses nothing; it goes by itself after the last of them. The
-libraries are copied too: apt's autoremove takes away what only virt-warden depended on.
+When these domains stop, a hook must still undo what was done for them. What libvirt saves of them
+meanwhile names the wrapper. So `leave` copies this code below /var/lib, and installs a hook of a
+few lines that calls it and refuses nothing. The copy removes itself after the last such domain. It
+includes the libraries, because apt's autoremove removes what only virt-warden depended on.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from virtwarden.paths import Paths
 from virtwarden.system import files, users
 from virtwarden.system.run import run
 
-# What undoing needs beyond the standard library: sh runs commands, nftables takes rules away,
-# posix1e sets ACLs, lxml, with those libraries of its own that nothing else on a host of VMs needs,
-# reads a domain's XML.
+# What undoing needs beyond the standard library. sh runs commands, nftables removes rules, posix1e
+# sets ACLs. lxml reads a domain's XML, and brings those of its libraries that nothing else on a
+# host of VMs needs.
 _MODULES = ("sh", "nftables", "posix1e", "lxml")
 _SHARED_OBJECTS = ("libxslt.so.1", "libexslt.so.0")
 _NOT_NEEDED = ("__pycache__", "html", "includes", "isoschematron", "*.pxi", "*.pyx", "*.h")
@@ -41,8 +41,10 @@ _PURGE_WANTED = "purge-wanted"
 
 
 def needed(paths: Paths) -> list[str]:
-    """Why something must stay, a sentence each: a domain's files are not given back yet, or what
-    libvirt saved of one names the wrapper."""
+    """Why something must stay, a sentence for each reason.
+
+    A domain's files are not given back yet, or what libvirt saved of a domain names the wrapper.
+    """
     reasons = [
         f"domain {domain} still runs guarded, or its changes could not be undone"
         for domain in journal.known_domains(paths)
@@ -52,19 +54,21 @@ def needed(paths: Paths) -> list[str]:
 
 
 def runs(domain: str) -> bool:
-    """Whether any process of the domain's own user lives; asked of the kernel, not of libvirt."""
+    """Whether any process of the domain's own user lives; asks the kernel, not libvirt."""
     account = users.account_of(domain)
     return account is not None and users.has_processes(account.uid)
 
 
 def leave(paths: Paths) -> None:
-    """Copy all that is needed out of the package, which dpkg is about to remove, and put the hook
-    in place that calls it."""
+    """Copy everything needed out of the package, and install the hook that calls the copy.
+
+    dpkg is about to remove the package.
+    """
     shutil.rmtree(paths.farewell, ignore_errors=True)
     files.private_directory(paths.farewell)
     _copy(paths.share / "virtwarden", paths.farewell)
     for name in _MODULES:
-        # Not importlib.util.find_spec: sh, once imported, stands in sys.modules without its spec.
+        # importlib.util.find_spec fails: once imported, sh is in sys.modules without its spec.
         found = PathFinder.find_spec(name)
         if found is not None and found.origin:
             origin = Path(found.origin)
@@ -77,7 +81,7 @@ def leave(paths: Paths) -> None:
 
 
 def withdraw(paths: Paths) -> None:
-    """virt-warden is installed again: its own hook will undo what there is to undo."""
+    """Remove the copy, since virt-warden is installed again: its own hook undoes what is left."""
     shutil.rmtree(paths.farewell, ignore_errors=True)
     _remove_links(paths)
 
@@ -85,7 +89,7 @@ def withdraw(paths: Paths) -> None:
 def main(arguments: list[str], stdin: BinaryIO, stdout: BinaryIO, paths: Paths) -> int:
     """Answer libvirt's call `NAME OP SUBOP EXTRA`, with the domain's XML on stdin.
 
-    At `restore` the XML on stdout takes the place of the saved one. Gives 0: nothing is refused.
+    At `restore` the XML on stdout replaces the saved one. Gives 0: it refuses nothing.
     """
     op = arguments[1] if len(arguments) > 1 else ""
     untrusted_xml = stdin.read(_READ_BYTES)
@@ -103,8 +107,8 @@ def main(arguments: list[str], stdin: BinaryIO, stdout: BinaryIO, paths: Paths) 
 
 
 def plain(untrusted_xml: bytes, paths: Paths) -> bytes:
-    """A domain's XML as before it was enrolled, or nothing where it is as it was."""
-    for name in _SHARED_OBJECTS:  # found by the linker since they are there already, dlopen(3)
+    """A domain's XML as before it was enrolled, or nothing where it was not."""
+    for name in _SHARED_OBJECTS:  # the linker then finds them as already loaded, dlopen(3)
         if (paths.farewell / name).exists():
             ctypes.CDLL(str(paths.farewell / name), mode=ctypes.RTLD_GLOBAL)
     from virtwarden.enrolment.enrol import unenrolled
@@ -121,7 +125,7 @@ def _copy(source: Path, directory: Path) -> None:
 
 
 def _mapped_by_lxml() -> list[Path]:
-    """Where this process has those shared objects from, each under the name it is asked for by."""
+    """The files of those shared objects in this process, under the names that it loads them by."""
     importlib.import_module("lxml.etree")
     mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines()}
     directories = {path.parent for path in mapped if path.name.startswith(_SHARED_OBJECTS)}
@@ -134,7 +138,7 @@ def _has_run_journal(paths: Paths, domain: str) -> bool:
 
 
 def _references(paths: Paths) -> list[Path]:
-    """libvirt's files, other than of what runs now, that name the wrapper as emulator."""
+    """libvirt's files that name the wrapper as emulator, except those of running domains."""
     wrapper = f"<emulator>{paths.wrapper_dir}/".encode()
     kept = paths.libvirt_state
     candidates = [
@@ -169,7 +173,7 @@ def _end(paths: Paths) -> None:
     hookfile.take_away(paths)
     _remove_links(paths)
     if (paths.farewell / _PURGE_WANTED).exists():
-        # It looks at all of the host's files: libvirt must not wait for that.
+        # The purge looks at all of the host's files, and libvirt must not wait for that.
         purge = f". {paths.farewell / _PURGE} && purge 2>&1 | logger -t virt-warden"
         script = f"exec setsid --fork sh -c '{purge}' </dev/null >/dev/null 2>&1"
         run("/bin/sh", "-c", script)
@@ -178,7 +182,7 @@ def _end(paths: Paths) -> None:
 
 
 def _remove_links(paths: Paths) -> None:
-    """Where the wrappers were, the package's last act puts symlinks to QEMU."""
+    """Remove the symlinks to QEMU that the package made last, in the place of the wrappers."""
     for link in paths.wrapper_dir.glob("qemu-system-*"):
         if link.is_symlink():
             link.unlink()
@@ -187,5 +191,5 @@ def _remove_links(paths: Paths) -> None:
 
 
 def call() -> int:
-    """`main` as the hook that was left calls it."""
+    """`main` as the hook that stays calls it."""
     return main(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer, Paths())

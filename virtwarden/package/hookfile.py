@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our hooks' places among libvirt's: an admin's own hook is never touched.
+"""The places of our hooks among libvirt's; an admin's own hook is never touched.
 
-libvirt runs `hooks/qemu` and, since 6.5, every executable in `hooks/qemu.d`, for domains, and
-likewise `hooks/network` for its networks (https://libvirt.org/hooks.html). Ours is the first where
-the admin has none. It is no conffile of
-dpkg's: an admin may put a hook of their own in its place at any time, and which of the two is there
-is known by a record of what was put where.
+libvirt runs `hooks/qemu` and, since 6.5, every executable in `hooks/qemu.d`, for domains. It does
+the same with `hooks/network` for its networks (https://libvirt.org/hooks.html). Our hook is the
+first of these where the admin has none. It is no conffile of dpkg's, since an admin may put another
+hook in its place at any time. A record of what was written where tells the two apart.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _EXECUTABLE = 0o755
 
 
 def place(paths: Paths, source: Path, kind: str = "qemu") -> tuple[Path, bool]:
-    """Put `source` where libvirt runs it, in the place of what was put there before.
+    """Copy `source` to where libvirt runs it, over our former hook.
 
-    Gives where it is, and whether libvirt must look for hooks again to find it.
+    Gives its path, and whether libvirt must look for hooks again to find it.
     """
     content = source.read_bytes()
     former = placed(paths, kind)
@@ -39,7 +38,7 @@ def place(paths: Paths, source: Path, kind: str = "qemu") -> tuple[Path, bool]:
 
 
 def placed(paths: Paths, kind: str = "qemu") -> Path | None:
-    """Where our hook is, or None where it is nowhere or somebody else's is in its place."""
+    """The path of our hook; None where there is none, or where somebody else's is in its place."""
     known = _packaged(paths)
     places = [paths.hooks / kind, paths.hooks / f"{kind}.d" / "virt-warden"]
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -49,7 +48,7 @@ def placed(paths: Paths, kind: str = "qemu") -> Path | None:
 
 
 def take_away(paths: Paths, kind: str = "qemu") -> None:
-    """Remove our hook; harmless where it is gone or has become another's."""
+    """Remove our hook; does nothing where it is gone or is somebody else's by now."""
     where = placed(paths, kind)
     if where is not None:
         where.unlink()
@@ -71,12 +70,12 @@ def _record_file(paths: Paths, kind: str) -> Path:
 
 
 def _packaged(paths: Paths) -> set[str]:
-    """What the hooks of this version are like: by that ours is known where the record is lost."""
+    """The digests of this version's hooks, which identify ours where the record is lost."""
     return {digest for hook in (paths.share / "hooks").glob("*") if (digest := _digest(hook))}
 
 
 def _digest(path: Path) -> str:
-    """An empty string where there is no such file, or a symlink of somebody's."""
+    """The file's digest; empty where there is no such file, or where it is a symlink."""
     try:
         return "" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -84,7 +83,7 @@ def _digest(path: Path) -> str:
 
 
 def _record(place: Path, where: Path, content: bytes) -> None:
-    """Written before the act, and so with both: what is there and what will be."""
+    """Write the record before the hook, with both digests: of what is there and of what will be."""
     known = [digest for digest in (hashlib.sha256(content).hexdigest(), _digest(where)) if digest]
     files.private_directory(place.parent)
     record = json.dumps({"path": str(where), "sha256": known}) + "\n"

@@ -13,7 +13,10 @@ Say = Callable[[str], None]
 
 
 def configure(paths: Paths, say: Say, warn: Say) -> None:
-    """After installation, upgrade, or when somebody took the hook's place. Needs no libvirt."""
+    """Configure after an installation or upgrade, or after somebody replaced the hook.
+
+    Needs no libvirt.
+    """
     found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in hookfile.KINDS]
     for where, is_new in found:
         if is_new:

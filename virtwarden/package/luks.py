@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How encrypted disks are opened once nothing of virt-warden is there to do it."""
+"""How to open encrypted disks once virt-warden is gone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from virtwarden.words import shown
 
 
 def by_hand(paths: Paths) -> Iterator[str]:
-    """A line for each disk that libvirt's domains name and that we opened at each start.
+    """A line for each disk that libvirt's domains name and that virt-warden opened at each start.
 
-    Asks libvirt's files, whether or not it runs. None where the policy cannot be read.
+    Reads libvirt's files, whether or not libvirt runs. Gives none where the policy is unreadable.
     """
     try:
         policy = load(paths)
@@ -37,7 +37,7 @@ def by_hand(paths: Paths) -> Iterator[str]:
 
 
 def command(container: Container) -> str:
-    """What opens a container, in a shell of root's."""
+    """The command that opens a container, for root's shell."""
     path, name, place = shown(container.path), shown(container.mapper), container.place
     read_only = "--readonly " if container.disk.readonly else ""
     plain = f"cryptsetup open {read_only}{path} {name}"

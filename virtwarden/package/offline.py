@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Domains unenrolled in libvirt's own files, where no libvirt runs that could be asked to.
+"""Unenrols domains in libvirt's own files, where libvirt does not run.
 
-libvirt reads these files when it starts and at no other time; while it runs, they must not be
-edited. A managed save is no XML file: what stays of virt-warden is there for it.
+libvirt reads these files only when it starts, and nobody may edit them while it runs. A managed
+save is no XML file: what stays of virt-warden is there for it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from virtwarden.system import files
 
 
 def unenrol_files(paths: Paths) -> tuple[list[str], list[str]]:
-    """Make every domain, snapshot and checkpoint on the disk again what it was.
+    """Unenrol every domain, snapshot and checkpoint on the disk.
 
-    Gives which files were rewritten, and a sentence for each that could not be read.
+    Gives which files it rewrote, and a sentence for each that it could not read.
     """
     written, failed = [], []
     for path in [

@@ -19,7 +19,10 @@ from virtwarden.paths import Paths
 
 
 def remove(paths: Paths, say: Say, warn: Say) -> bool:
-    """Before the files go. Gives no, with all in place as before, where a domain stays enrolled."""
+    """Prepare the removal of the files.
+
+    Gives False, and leaves everything in place, where a domain stays enrolled.
+    """
     if not _unenrol(paths, say, warn):
         return False
     for line in luks.by_hand(paths):
@@ -38,7 +41,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
             f"what `virt-warden remote setup {way}` wrote stays: undo it with virt-warden installed"
         )
     hookfile.take_away(paths, "network")
-    # Nobody would let in what starts from now on.
+    # From now on nothing would admit the taps of domains that start.
     gate.abandon(paths)
     reasons = farewell.needed(paths)
     if reasons:
@@ -79,7 +82,7 @@ def _unenrol_one(
     except WardenError as error:
         fix = f"virsh edit {domain.name()}, or: systemctl stop libvirtd; then remove again"
         raise HostError(error.what, fix=fix) from None
-    for report in reports:  # What stays for running domains stays for these as well.
+    for report in reports:  # What stays for running domains stays for these too.
         warn(report)
     if not was_enrolled:
         return "was not enrolled"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""SELinux's labels on our hooks, and whether its policy knows us.
+"""SELinux's labels on our hooks, and whether its policy has our module.
 
-What is written anew has its directory's label, by which libvirt may not execute it. The policy
-module is the admin's to load: docs/selinux.md.
+A new file gets its directory's label, and with that label libvirt may not execute it. The admin
+loads the policy module: docs/selinux.md.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from virtwarden.system import mac
 from virtwarden.system.run import run
 
 _RESTORECON = Path("/usr/sbin/restorecon")
-# selinux_policy_root(3), selinux_semanage_conf(5): one store for each policy, one directory for
-# each of its modules.
+# selinux_policy_root(3), selinux_semanage_conf(5): one store for each policy, with one directory
+# for each module.
 _MODULE = "*/active/modules/[0-9]*/virt-warden"
 _DISABLED = "*/active/modules/disabled/virt-warden"
 
 
 def permit(paths: Paths) -> list[str]:
-    """Label the hooks as the policy says. Gives a sentence for what went wrong, or is missing."""
+    """Label the hooks as the policy says. Gives a sentence for each thing wrong or missing."""
     if mac.model() == "selinux" and not _is_known(paths.selinux_modules):
         what = "SELinux is on without virt-warden's modules: when it enforces, no VM starts"
         fix = f"semodule -i {paths.share}/selinux/virt-warden.cil, and the rest of"
@@ -36,7 +36,7 @@ def _is_known(modules: Path) -> bool:
 
 
 def label_hooks(paths: Paths) -> list[str]:
-    """restorecon(8). Gives a sentence for what went wrong."""
+    """Label the hooks with restorecon(8). Gives a sentence for each failure."""
     hooks = [where for kind in hookfile.KINDS if (where := hookfile.placed(paths, kind))]
     if not hooks or mac.model() != "selinux":
         return []

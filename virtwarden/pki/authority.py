@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An authority: its certificate, what it issued, and what of that it took back."""
+"""A CA: its certificate, the certificates that it issued, and those that it revoked."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ CERTIFICATE = "ca-cert.pem"
 CRL = "ca-crl.pem"
 _INDEX = "issued.json"
 AUTHORITY_LIFE = 3650 * DAY
-# A list that has run out makes GnuTLS refuse everyone: it is made anew with each change, and lasts
-# for as long as nothing changes.
+# An expired list makes GnuTLS refuse everyone. Each change makes a new list, and a list lasts as
+# long as nothing changes.
 _CRL_LIFE = 3650 * DAY
 _SEALED = Rest()
 
 
 @dataclass(frozen=True)
 class Issued:
-    """One certificate that an authority issued; times are ISO 8601, in UTC."""
+    """One certificate that a CA issued; times are ISO 8601, in UTC."""
 
     serial: str
     purpose: str
@@ -47,24 +47,24 @@ class Issued:
 
 @dataclass(frozen=True)
 class Authority:
-    """An authority in its directory; `name` is `consoles` or `remote`."""
+    """A CA in its directory; `name` is `consoles` or `remote`."""
 
     name: str
     directory: Path
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """The name of the CA in messages."""
         return keys.title(self.name)
 
     @property
     def exists(self) -> bool:
-        """Whether it was founded."""
+        """Whether the CA was created."""
         return (self.directory / CERTIFICATE).exists()
 
     @property
     def certificate(self) -> x509.Certificate:
-        """Its own certificate. Raises HostError where it was never founded."""
+        """The CA's own certificate. Raises HostError where the CA was never created."""
         file = self.directory / CERTIFICATE
         try:
             return certificates.load(file.read_bytes(), str(file))
@@ -75,9 +75,9 @@ class Authority:
 
 
 def create(authority: Authority, rest: Rest = _SEALED) -> None:
-    """Make the authority. The certificate comes last: where it is, all is.
+    """Create the CA. It writes the certificate last: where that exists, everything does.
 
-    Raises HostError where it is there already: what it issued would be worth nothing.
+    Raises HostError where the CA exists already: a new one would make worthless what it issued.
     """
     with held(authority):
         if authority.exists:
@@ -105,7 +105,7 @@ def issue(
     names: Iterable[str] = (),
     of_issuer: bool = False,
 ) -> tuple[x509.Certificate, PrivateKey]:
-    """A certificate with a new key, written into the authority's list; see certificates.issue."""
+    """A certificate with a new key, noted in the CA's list; see certificates.issue."""
     key = certificates.new_key()
     certificate = certificates.issue(
         issuer, purpose, name, key.public_key(), life, names=names, of_issuer=of_issuer
@@ -122,14 +122,14 @@ def issue(
 
 
 def issuer_of(authority: Authority, asks: Asks) -> Issuer:
-    """The authority itself as who signs. Raises HostError where its key cannot be had."""
+    """The CA itself as the issuer. Raises HostError where its key is not available."""
     return Issuer(authority.certificate, keys.load(authority.directory, authority.name, asks))
 
 
 def revoke(authority: Authority, issuer: Issuer, wanted: str) -> list[Issued]:
-    """Take back what has this serial number or this name, and publish the list.
+    """Revoke the certificates with this serial number or name, and publish the list.
 
-    Gives what was taken back. Raises HostError where there is nothing of it that still holds.
+    Gives the revoked certificates. Raises HostError where none of them is still valid.
     """
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0).isoformat()
     with _index(authority) as index:
@@ -145,7 +145,7 @@ def revoke(authority: Authority, issuer: Issuer, wanted: str) -> list[Issued]:
 
 
 def issued(authority: Authority) -> list[Issued]:
-    """All that it ever issued, the oldest first."""
+    """All certificates that the CA ever issued, the oldest first."""
     try:
         listed = json.loads((authority.directory / _INDEX).read_text())
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def issued(authority: Authority) -> list[Issued]:
 
 @contextmanager
 def held(authority: Authority) -> Iterator[None]:
-    """Its directory, held alone by whoever writes there, and rid of what a killed one left."""
+    """Lock the CA's directory for one writer, and remove what a killed one left behind."""
     with files.locked(authority.directory):
         files.discard_torn(authority.directory)
         yield
@@ -163,7 +163,7 @@ def held(authority: Authority) -> Iterator[None]:
 
 @contextmanager
 def _index(authority: Authority) -> Iterator[list[Issued]]:
-    """The list of what was issued, held alone and written back."""
+    """The list of issued certificates: locked, and written back at the end."""
     with held(authority):
         index = issued(authority)
         yield index

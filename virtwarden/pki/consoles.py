@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The consoles' authority: a signer below it makes each VM's certificate, with nobody to ask.
+"""The console CA: its signer issues each VM's certificate and asks nobody.
 
-The authority's key may have a passphrase; the signer's is sealed to this host, and unsealed into
-/run, which no disk holds, at the first start after a boot. Viewers trust the authority alone.
+The CA's key may have a passphrase. The signer's key is sealed to this host. The first start after a
+boot unseals it into /run, which is on no disk. Viewers trust only the CA.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NAME = "consoles"
 SIGNER_CERTIFICATE = "signer-cert.pem"
 _SIGNER_KEY, _SIGNER = "signer-key.cred", "console-signer"
 _SIGNER_LIFE = 1825 * DAY
-# Renewed under the running VM when two thirds of it have passed.
+# The certificate is renewed while the VM runs, when two thirds of this time have passed.
 SERVER_LIFE = 30 * DAY
 FILES = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem", "dh-params.pem")
-# Written last: where it is, all are.
+# This file is written last: where it exists, all of them do.
 LAST_FILE = FILES[-1]
 
-# The group ffdhe2048 (RFC 7919, A.1): without this file QEMU makes parameters of its own at each
-# start, which takes it up to a second and makes them no better.
+# The group ffdhe2048 (RFC 7919, A.1). Without this file QEMU makes its own parameters at each
+# start, which takes up to a second and makes them no better.
 _DH_PARAMETERS = b"""\
 -----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
@@ -43,18 +43,18 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 
 
 def ca(paths: Paths) -> Authority:
-    """The consoles' authority of this host."""
+    """The console CA of this host."""
     return Authority(NAME, paths.console_ca)
 
 
 def create(paths: Paths, rest: Rest) -> None:
-    """Make the authority and its signer. Raises HostError where it is there already."""
+    """Create the CA and its signer. Raises HostError where the CA exists already."""
     authority.create(ca(paths), rest)
     renew_signer(paths, lambda _: rest.passphrase)
 
 
 def renew_signer(paths: Paths, asks: Asks) -> None:
-    """Give the authority a new signer; what the former one signed stays valid."""
+    """Give the CA a new signer; what the former one signed stays valid."""
     above = ca(paths)
     issuer = authority.issuer_of(above, asks)
     certificate, key = authority.issue(
@@ -73,8 +73,8 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
     """A new key and a certificate for one console, reached under these names and addresses.
 
     Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name (qemu(1), -object
-    tls-creds-x509). An authority is made where there is none yet. Raises HostError where it is
-    damaged, or a renewal was cut off that an admin alone, with the passphrase, can do again.
+    tls-creds-x509). Creates a CA where there is none yet. Raises HostError where the CA is damaged,
+    or where a renewal was cut off that only an admin with the passphrase can repeat.
     """
     above = ca(paths)
     try:
@@ -104,7 +104,7 @@ def _issue(
         signer, Purpose.SERVER, common_name, key.public_key(), SERVER_LIFE, names=names
     )
     chain = certificates.pem(signer.certificate)
-    # QEMU looks for the issuer of its own certificate among the authorities, not in the chain.
+    # QEMU looks for the issuer of its own certificate among the CAs, not in the chain.
     authorities = chain + certificates.pem(above.certificate)
     content = (
         authorities,
@@ -117,7 +117,7 @@ def _issue(
 
 
 def is_due(paths: Paths, content: bytes) -> bool:
-    """Whether a console's certificate must be renewed: it ages, or is of a former signer."""
+    """Whether a console's certificate must be renewed: it is old, or a former signer made it."""
     certificate = certificates.load(content, "a console's certificate")
     current = certificates.load(_signer_file(paths).read_bytes(), str(_signer_file(paths)))
     aged = certificates.has_run_out(certificate, share=2 / 3)
@@ -125,7 +125,7 @@ def is_due(paths: Paths, content: bytes) -> bool:
 
 
 def _complete(paths: Paths) -> None:
-    """Make what is missing: all of it at a first start, the signer after a crash in between."""
+    """Create what is missing: at a first start all of it, after a crash perhaps only the signer."""
     if not ca(paths).exists:
         authority.create(ca(paths))
     renew_signer(paths, nobody)
@@ -133,7 +133,7 @@ def _complete(paths: Paths) -> None:
 
 def _signer(paths: Paths) -> Issuer:
     file, unsealed = _signer_file(paths), _unsealed(paths)
-    with authority.held(ca(paths)):  # who renews it replaces one after the other
+    with authority.held(ca(paths)):  # a renewal replaces one file after the other
         certificate = file.read_bytes()
         try:
             content = unsealed.read_bytes()
@@ -144,7 +144,7 @@ def _signer(paths: Paths) -> Issuer:
     return _issuer(certificate, str(file), content, str(unsealed))
 
 
-@lru_cache(maxsize=1)  # to read the key takes longer than to sign with it
+@lru_cache(maxsize=1)  # reading the key takes longer than signing with it
 def _issuer(certificate: bytes, file: str, key: bytes, key_file: str) -> Issuer:
     return Issuer(certificates.load(certificate, file), certificates.load_key(key, key_file))
 
@@ -154,7 +154,7 @@ def _signer_file(paths: Paths) -> Path:
 
 
 def signer_keys(paths: Paths) -> tuple[Path, ...]:
-    """Where the signer's key lies: sealed, and unsealed since the first start after the boot."""
+    """The files of the signer's key: sealed, and unsealed since the first start after the boot."""
     places = (paths.console_ca / _SIGNER_KEY, _unsealed(paths))
     return tuple(place for place in places if place.exists())
 
@@ -164,5 +164,5 @@ def _unsealed(paths: Paths) -> Path:
 
 
 def key_kind(paths: Paths) -> str:
-    """How the authority's key rests, in words."""
+    """How the CA's key is stored, in words."""
     return keys.kind(paths.console_ca)

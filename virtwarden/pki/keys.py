@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How an authority's key rests: behind a passphrase, in an NSS database, or sealed to this host."""
+"""How a CA's key is stored: with a passphrase, in an NSS database, or sealed to this host."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _ENCRYPTED, _SEALED, _NSS = "ca-key.pem", "ca-key.cred", "nss"
 
 @dataclass(frozen=True)
 class Rest:
-    """How a key is to rest: under a passphrase, in a file or an NSS database, or else sealed."""
+    """How to store a key: with a passphrase, in a file or an NSS database, or otherwise sealed."""
 
     passphrase: bytes = b""
     in_nss: bool = False
 
 
 def title(name: str) -> str:
-    """What messages call the CA of this name: `console CA` or `remote CA`."""
+    """The name of this CA in messages: `console CA` or `remote CA`."""
     return f"{name.removesuffix('s')} CA"
 
 
 def store(
     directory: Path, name: str, key: PrivateKey, certificate: x509.Certificate, rest: Rest
 ) -> None:
-    """Put a key, of which this is the certificate, to rest."""
+    """Store a key; the certificate is the key's own."""
     if rest.in_nss:
         nss.store(directory / _NSS, name, key, certificate, rest.passphrase)
     elif rest.passphrase:
@@ -50,7 +50,7 @@ def store(
 
 
 def load(directory: Path, name: str, asks: Asks) -> PrivateKey:
-    """A key out of its rest. Raises HostError."""
+    """The stored key. Raises HostError."""
     encrypted = directory / _ENCRYPTED
     if encrypted.exists():
         return certificates.load_key(encrypted.read_bytes(), str(encrypted), asks(name))
@@ -67,13 +67,13 @@ def load(directory: Path, name: str, asks: Asks) -> PrivateKey:
 
 
 def at_rest(directory: Path) -> tuple[Path, ...]:
-    """Where the key of an authority in this directory lies; empty where it was taken away."""
+    """The files of the key of the CA in this directory; empty where the key was taken away."""
     places = (directory / name for name in (_ENCRYPTED, _NSS, _SEALED))
     return tuple(place for place in places if place.exists())
 
 
 def kind(directory: Path) -> str:
-    """How the key rests, in words."""
+    """How the key is stored, in words."""
     if (directory / _ENCRYPTED).exists():
         return "passphrase"
     if (directory / _NSS).exists():
@@ -82,7 +82,7 @@ def kind(directory: Path) -> str:
 
 
 def nobody(name: str) -> bytes:
-    """Asks no one: for those who run with no admin at hand."""
+    """Raise HostError instead of asking, where no admin is there to answer."""
     raise HostError(
         f"the signer of the {title(name)} must be renewed, which needs the CA's passphrase",
         fix="as an admin who knows it: virt-warden pki renew --signer",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Place:
-    """One file: what it holds, where it belongs below the root directory, its mode."""
+    """One file: what it holds, its path below the root directory, its mode."""
 
     what: str
     path: Path
@@ -30,12 +30,12 @@ CLIENT = (
     Place("certificate", ETC / "libvirt/clientcert.pem", 0o644),
     Place("key", ETC / "libvirt/private/clientkey.pem", 0o400),
 )
-# As virt-pki-validate(1) of libvirt 11 wants them: the keys have modes of their own.
+# These are the modes that virt-pki-validate(1) of libvirt 11 wants; the keys have their own modes.
 DIRECTORIES = {
     ETC: 0o755,
     ETC / "CA": 0o755,
     ETC / "libvirt": 0o755,
     ETC / "libvirt/private": 0o755,
 }
-# What a viewer or an admin's workstation needs, in a directory to be carried there.
+# What a viewer or an admin's workstation needs, in a directory that the admin takes there.
 BUNDLE = {"ca": "cacert.pem", "certificate": "clientcert.pem", "key": "clientkey.pem"}

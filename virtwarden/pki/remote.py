@@ -25,19 +25,19 @@ CLIENT_LIFE = 398 * DAY
 
 
 def ca(paths: Paths) -> Authority:
-    """The authority of this host's remote administration."""
+    """The remote CA of this host."""
     return Authority(NAME, paths.state / "remote-ca")
 
 
 def install_server(paths: Paths, names: Iterable[str], asks: Asks) -> list[Path]:
     """Give this host a server certificate for these names, where libvirt looks for it.
 
-    Gives the files that were written. Raises HostError.
+    Gives the files that it wrote. Raises HostError.
     """
     above = ca(paths)
     issuer = authority.issuer_of(above, asks)
     wanted = tuple(names)
-    # virt-pki-validate(1) compares its organisation with the authority's common name.
+    # virt-pki-validate(1) compares this organisation with the CA's common name.
     certificate, key = authority.issue(
         above, issuer, Purpose.SERVER, wanted[0], SERVER_LIFE, names=wanted, of_issuer=True
     )
@@ -51,7 +51,7 @@ def install_server(paths: Paths, names: Iterable[str], asks: Asks) -> list[Path]
 
 
 def publish(paths: Paths) -> list[Path]:
-    """Put the authority and its revocations where libvirt looks; after each revocation."""
+    """Write the CA and its revocations where libvirt looks; needed after each revocation."""
     above = ca(paths)
     crl = (above.directory / authority.CRL).read_bytes()
     content = {"ca": certificates.pem(above.certificate), "crl": crl}
@@ -59,7 +59,7 @@ def publish(paths: Paths) -> list[Path]:
 
 
 def install(content: dict[str, bytes], wanted: Iterable[places.Place]) -> list[Path]:
-    """Write files to their places, with the directories above them."""
+    """Write files to their places, and make the directories above them."""
     for directory, mode in places.DIRECTORIES.items():
         directory.mkdir(mode=mode, exist_ok=True)
     written = []
@@ -72,9 +72,9 @@ def install(content: dict[str, bytes], wanted: Iterable[places.Place]) -> list[P
 def client(
     above: Authority, name: str, directory: Path, asks: Asks
 ) -> tuple[x509.Certificate, list[Path]]:
-    """A client certificate with its key, in a new directory to be carried to where it is used.
+    """A client certificate with its key, in a new directory that the admin takes to the client.
 
-    Raises HostError where the directory is there already.
+    Raises HostError where the directory exists already.
     """
     issuer = authority.issuer_of(above, asks)
     try:

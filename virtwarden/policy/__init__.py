@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The policy: what the admin says, compiled once, and looked up at each step of a domain's life."""
+"""The policy: what the admin says, compiled once, and read at each step of a domain's life."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def load(paths: Paths, owner: int = 0, *, store: bool = False) -> Policy:
     """The policy that holds now; `owner` is the uid that all its files must belong to.
 
     Comes from the compiled policy in /run where no file has changed since, else from the files.
-    Nothing is altered, but where `store` asks that it be kept in /run for the next call; that it
-    could not be kept loses nothing but time. Raises InvalidPolicy where what the files say is
-    wrong, and PolicyError where a file may not be believed or cannot be read.
+    Alters nothing, except that `store` keeps the result in /run for the next call. Where that
+    fails, only time is lost. Raises InvalidPolicy where what the files say is wrong, and
+    PolicyError where a file is not trustworthy or not readable.
     """
     look = cache.look(paths)
     policy = cache.fetch(paths, look, owner)
     if policy is None:
-        # Imported here: tomllib and jsonschema take longer than all else the hook does.
+        # A late import: tomllib and jsonschema take longer than everything else that the hook does.
         from virtwarden.policy.compile import compile_policy
 
         policy = compile_policy(paths, owner)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The compiled policy in /run: believed only where nobody else could have written it.
+"""The compiled policy in /run, which counts only where nobody else could have written it.
 
-Its key is what identifies each file that it was made of, so that any edit, any file that comes or
-goes and any change of owner or mode makes it stale.
+Its key identifies each file that it was made of. So the policy is stale after any edit, any change
+of owner or mode, and any file that was added or removed.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from virtwarden.policy.rules import Policy
 
 _FORMAT = 1
 _LIMIT_BYTES = 16 * 1024 * 1024
-# VMs' users pass through to what is theirs; after a boot nobody else may have made it yet.
+# VMs' users pass through the directory to their own files. After a boot nobody else may have
+# created it yet.
 _ENTER_ONLY = 0o711
-# Twice the longest tick of the clock that stamps files (CONFIG_HZ=100): a file that changed less
-# than a tick before it was looked at can change once more without its times telling.
+# Twice the longest tick of the clock that stamps files (CONFIG_HZ=100). A file that changed less
+# than a tick before the look can change again without a new time.
 _TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the policy's files were found at one moment."""
+    """The state of the policy's files at one moment."""
 
     moment: int
     key: list[list[Any]]
 
     @property
     def is_settled(self) -> bool:
-        """Whether a change after this moment is sure to alter the key."""
+        """Whether any change after this moment surely alters the key."""
         changes = (item[-1] for item in self.key if len(item) > 2)
         return max(changes, default=0) + _TICK_NS < self.moment
 
 
 def look(paths: Paths) -> Look:
-    """How the files are now. To be called before they are read: what changes later shows."""
+    """The state of the files now. Call it before reading them: then a later change shows."""
     moment = time.time_ns()
     places = (paths.schema, paths.policy.parent, paths.policy_dir, *source.files(paths))
     return Look(moment, [_identity(path) for path in places])
@@ -69,7 +70,7 @@ def _identity(path: Path) -> list[Any]:
 
 
 def fetch(paths: Paths, now: Look, owner: int) -> Policy | None:
-    """The compiled policy, where it was made of the very files that are there now, else None."""
+    """The compiled policy, where it was made of exactly the files that exist now, else None."""
     document, policy = _stored(paths, owner)
     made = [document.get("version"), document.get("key")]
     moment = document.get("moment")
@@ -79,22 +80,22 @@ def fetch(paths: Paths, now: Look, owner: int) -> Policy | None:
 
 
 def last_good(paths: Paths, owner: int = 0) -> Policy | None:
-    """The policy that was last compiled, whatever the files say by now, or None.
+    """The policy that was compiled last, whatever the files say by now, or None.
 
-    It tells, while the policy is broken, which domains were managed.
+    It tells which domains were managed while the policy is broken.
     """
     return _stored(paths, owner)[1]
 
 
 def _stored(paths: Paths, owner: int) -> tuple[dict[str, Any], Policy | None]:
-    """What the cache holds; nothing where it is not there, not trustworthy or not ours."""
+    """What the cache holds; nothing where it is missing, not trustworthy or not ours."""
     try:
         return _understood(trust.read(paths.policy_cache, owner, _LIMIT_BYTES), paths.schema)
     except (OSError, PolicyError):
         return {}, None
 
 
-@lru_cache(maxsize=1)  # the service's processes find the same at each call
+@lru_cache(maxsize=1)  # the service's processes read the same content at each call
 def _understood(content: bytes, declared: Path) -> tuple[dict[str, Any], Policy | None]:
     try:
         document = json.loads(content)
@@ -109,7 +110,7 @@ def _understood(content: bytes, declared: Path) -> tuple[dict[str, Any], Policy 
 
 
 def store(paths: Paths, policy: Policy, found: Look, owner: int) -> None:
-    """Keep a compiled policy, whole or not at all; where that fails nothing is lost but time."""
+    """Store a compiled policy, whole or not at all; a failure costs only time."""
     document = {
         "format": _FORMAT,
         "version": __version__,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Policy files to one Policy: each parsed, validated and traced, then laid one over the other."""
+"""Makes one Policy of the policy files: parses, validates and traces each, then merges them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from virtwarden.policy.validate import complaints
 from virtwarden.words import printable
 
 _AT = re.compile(r" \(at line (\d+), column \d+\)$")
-# tomllib takes a time that grows with the square of a key's dots, and a key is on one line.
+# tomllib's time grows with the square of a key's dots, and a key is on one line.
 _MOST_DOTS = 256
 _TOML = 'allowed: key = "text", key = 5, key = ["one", "two"], [table], each key and table once'
 
@@ -35,10 +35,10 @@ class Layer:
 
 
 def compile_policy(paths: Paths, owner: int = 0) -> Policy:
-    """The policy as the files say it now, past any cache.
+    """The policy as the files say it now, without any cache.
 
-    Raises InvalidPolicy with all that is wrong with what they say, by file and line, and
-    PolicyError where a file may not be believed or cannot be read.
+    Raises InvalidPolicy with everything that is wrong in the files, by file and line, and
+    PolicyError where a file is not trustworthy or not readable.
     """
     schema = read_schema(paths.schema)
     by = readers(schema)
@@ -63,7 +63,7 @@ def compile_policy(paths: Paths, owner: int = 0) -> Policy:
 
 
 def merge(layers: Sequence[Layer]) -> tuple[Settings, tuple[Entry, ...]]:
-    """Layers laid one over the other: of a key the last value stays, `[[domain]]`s queue up."""
+    """Merge layers: the last value of a key wins, and all `[[domain]]`s stay, in order."""
     host: dict[str, Setting] = {}
     entries: list[Entry] = []
     for layer in layers:
@@ -73,7 +73,7 @@ def merge(layers: Sequence[Layer]) -> tuple[Settings, tuple[Entry, ...]]:
 
 
 class InvalidFileError(Exception):
-    """One file cannot be used; the others are looked at all the same."""
+    """One file cannot be used; the others are still checked."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def _text(item: source.Source) -> str:
     text = item.content.decode(errors="replace")
     for number, line_text in enumerate(text.split("\n"), start=1):
         if line_text.count(".") > _MOST_DOTS:
-            # To tell its key, tomllib would have to read it.
+            # The message names no key: to read the key, tomllib would have to parse the line.
             what = f"more than {_MOST_DOTS} dots in one line"
             raise InvalidFileError([Problem(item.file, number, what)])
     try:
@@ -117,7 +117,7 @@ def _parse(file: str, text: str) -> tuple[dict[str, Any], Origins]:
     except RecursionError:
         raise _unreadable(file, text, "something in here is nested too deeply") from None
     except ValueError as error:
-        # tomllib's own errors, and int's for a number of too many digits
+        # tomllib raises these itself; int raises one for a number of too many digits.
         found = _AT.search(str(error))
         line = int(found[1]) if found else None
         what = f"{_AT.sub('', str(error))}; {_TOML}"
@@ -125,14 +125,17 @@ def _parse(file: str, text: str) -> tuple[dict[str, Any], Origins]:
 
 
 def _unreadable(file: str, text: str, what: str, line: int | None = None) -> InvalidFileError:
-    """A text that is no TOML at this line, or where its last statement begins; with the key."""
+    """The error for a text that is no TOML, with the key that is set there.
+
+    It names this line, or where there is none the line at which the last statement begins.
+    """
     begin, path = blamed(text, line or text.rstrip().count("\n") + 1)
     key = _dotted(path)
     return InvalidFileError([Problem(file, line or begin, f"{key}: {what}" if key else what)])
 
 
 def _dotted(path: KeyPath) -> str:
-    """A key as an admin would say it; which `[[domain]]` it is in, the line tells."""
+    """A key in an admin's words; the line tells which `[[domain]]` it is in."""
     return ".".join(printable(step)[:60] for step in path if isinstance(step, str))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which line of a TOML file each key was set on, without a second TOML parser.
+"""Finds the line that set each key of a TOML file, without a second TOML parser.
 
 tomllib keeps no lines. But a statement is the shortest run of lines, from where the last one ended,
-that tomllib accepts by itself: it is handed the file piece by piece.
+that tomllib accepts by itself. So tomllib gets the file piece by piece.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 KeyPath = tuple[str | int, ...]
 
-# The policy's own keys are six steps deep at most.
+# The policy's own keys are at most six steps deep.
 _DEEPEST = 16
-# Each try at a statement of many lines parses it from its start. An honest policy is parsed
-# twice over at most; past this, a file would be made to cost time.
+# Each try at a statement of many lines parses it from its start. An honest policy is parsed twice
+# at most; a file beyond this limit is made to cost time.
 _PARSED_LIMIT = 1024 * 1024
-# What goes on over several lines is an array, an inline table or a string, and ends as one.
+# Only an array, an inline table or a string goes on over several lines, and each has its own end.
 _MAY_END = re.compile(r"""(?:\]|\}|\"""|''')[ \t]*(?:\#.*)?$""", re.VERBOSE)
 
 
 class UntraceableError(ValueError):
-    """A statement that is valid TOML but not to be followed; `line` is where it begins."""
+    """A statement is valid TOML but cannot be traced; `line` is where it begins."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(what)
@@ -35,12 +35,12 @@ class UntraceableError(ValueError):
 
 @dataclass(frozen=True)
 class Origins:
-    """The lines of a file's keys; elements of arrays of tables are steps of a path as numbers."""
+    """The lines of a file's keys; in a path, an element of an array of tables is a number."""
 
     lines: Mapping[KeyPath, int]
 
     def line(self, path: KeyPath) -> int:
-        """The line that set what is at this path, or else what holds it; 1 where nothing did."""
+        """The line that set what is at this path, or else its parent; 1 where no line did."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -50,7 +50,7 @@ class Origins:
 def trace(text: str) -> Origins:
     """The lines of all keys of a text that tomllib has accepted as a whole.
 
-    Raises UntraceableError where keys are nested too deeply or statements go on for too long.
+    Raises UntraceableError where keys are nested too deeply or statements are too long.
     """
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
@@ -69,9 +69,9 @@ def trace(text: str) -> Origins:
 
 
 def blamed(text: str, line: int) -> tuple[int, KeyPath]:
-    """Of a text that tomllib did not accept at this line: where the statement at fault begins.
+    """The line where the wrong statement begins, in a text that tomllib refused at this line.
 
-    And what it sets, as far as that can be told; else the table it stands in.
+    Also gives the key that the statement sets, or else the table that it is in.
     """
     lines = text.split("\n")[:line]
     counts: dict[KeyPath, int] = {}
@@ -90,7 +90,7 @@ def blamed(text: str, line: int) -> tuple[int, KeyPath]:
 
 
 def _subject(statement: str, table: KeyPath) -> KeyPath:
-    """What the first line of a statement is about; nothing where it is none."""
+    """The key that the first line of a statement is about; empty where it has none."""
     if not statement or statement.startswith("#"):
         return ()
     if statement.startswith("["):
@@ -100,7 +100,7 @@ def _subject(statement: str, table: KeyPath) -> KeyPath:
 
 
 def _read_key(text: str) -> KeyPath:
-    """A key as TOML has it, or nothing where this is none."""
+    """A key in TOML's form, or nothing where this is none."""
     try:
         return next(_keys(tomllib.loads(f"{text} = 0"), 1), ())
     except (ValueError, RecursionError):
@@ -108,7 +108,7 @@ def _read_key(text: str) -> KeyPath:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Each statement with the number of its first line; blank lines and comments count as such."""
+    """Each statement with the number of its first line; blank lines and comments also count."""
     pending: list[str] = []
     parsed_so_far = 0
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
@@ -129,7 +129,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def _table_of(parsed: dict[str, Any], counts: dict[KeyPath, int], line: int) -> KeyPath:
-    """The path of a header's table; `[[x]]` opens the next element of x, `[x.y]` is in the last."""
+    """The path of a header's table: `[[x]]` opens the next element of x, `[x.y]` is in the last."""
     path: KeyPath = ()
     node: Any = parsed
     while node:

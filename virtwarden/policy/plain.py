@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A policy as JSON can hold it, and back; nothing is believed of what comes back.
+"""Turns a policy into what JSON can hold, and back; what comes back is not trusted.
 
-How a value of TOML or JSON becomes one of Rules follows from what the schema declares of its key.
+The schema's declaration of a key decides how a value of TOML or JSON becomes one of Rules.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OWN_TYPES: Mapping[str, Reader] = {"#/$defs/mode": Mode}
 class Readers:
     """The readers of all keys: of those that always have a value, and of those below a name.
 
-    The latter by their table; they have a value where somebody sets one.
+    The latter are by table; such a key has a value only where the policy sets one.
     """
 
     always: Mapping[str, Reader]
@@ -78,7 +78,7 @@ def _reader_of_numbers(schema: Schema, form: Mapping[str, Any]) -> Reader:
 
 
 def _reader_of_lists(schema: Schema, form: Mapping[str, Any]) -> Reader:
-    """Of words a set, since their order says nothing; two numbers are a range; else a tuple."""
+    """A set for words, which have no order; a range for two numbers; otherwise a tuple."""
     item = _reader(schema, form["items"])
     if "enum" in resolved(schema, form["items"]):
         return partial(_set, item)
@@ -86,7 +86,7 @@ def _reader_of_lists(schema: Schema, form: Mapping[str, Any]) -> Reader:
 
 
 def _reader_of_tables(schema: Schema, form: Mapping[str, Any]) -> Reader:
-    """The only table that is one value says where a key is: KeySource."""
+    """The only table that is one value is KeySource, which says where a key is."""
     kinds = {kind: _reader(schema, declared) for kind, declared in form["properties"].items()}
     return partial(_key_source, kinds)
 
@@ -158,7 +158,7 @@ def _key_source(kinds: Mapping[str, Reader], value: Any) -> KeySource:
 
 
 def to_plain(policy: Policy) -> dict[str, Any]:
-    """The policy in lists, tables, texts and numbers; `from_plain` gives it back."""
+    """The policy in lists, tables, texts and numbers; `from_plain` makes a policy of them again."""
     return {
         "host": _plain_settings(policy.host),
         "entries": [[entry.match, _plain_settings(entry.settings)] for entry in policy.entries],
@@ -182,7 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_plain(plain: Any, by: Readers) -> Policy:
-    """The policy that `to_plain` was given. Raises ValueError for anything else."""
+    """The policy that `to_plain` got. Raises ValueError for anything else."""
     try:
         policy = _policy(_table(plain), by)
     except KeyError as error:

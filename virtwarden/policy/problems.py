@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is wrong with a policy: all of it at once, a line each."""
+"""What is wrong with a policy: everything at once, one line for each problem."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from virtwarden.errors import PolicyError
 
-# A refusal is one line, that an admin reads in virsh; `virt-warden policy check` shows them all.
+# A refusal is one line, which an admin reads in virsh; `virt-warden policy check` shows all.
 _SHOWN_IN_ONE_LINE = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; `text` says also what would be right."""
+    """One thing that is wrong; `text` also says what would be right."""
 
     file: str
     line: int
@@ -31,7 +31,7 @@ class Problem:
 
 
 class InvalidPolicy(PolicyError):
-    """What the policy files say cannot be used; `problems` has a line for each thing wrong."""
+    """The policy files cannot be used; `problems` has a line for each thing that is wrong."""
 
     def __init__(self, found: Sequence[Problem]) -> None:
         first, *others = found

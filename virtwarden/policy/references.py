@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is wrong with a policy as a whole: names of nothing, zones that cannot be told apart."""
+"""What is wrong with a policy as a whole: names that do not exist, zones that overlap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtwarden.policy.rules import Entry, Setting, Settings
 
 
 def problems(host: Settings, entries: Sequence[Entry]) -> list[Problem]:
-    """All of them, in the order of the files."""
+    """All problems, in the order of the files."""
     zones = _zones(host)
     found = [*_unknown_zones(zones, [host, *(entry.settings for entry in entries)])]
     found += _bad_zones(zones)
@@ -58,7 +58,7 @@ def _bad_zones(zones: dict[str, dict[str, Setting]]) -> Iterator[Problem]:
 
 
 def _told_apart(one: dict[str, Setting], other: dict[str, Setting]) -> bool:
-    """Whether zones may share a bridge: a VLAN-aware one, of which each has a VLAN of its own."""
+    """Whether two zones may share a bridge: a VLAN-aware one, where each has its own VLAN."""
     vlans = {_value(zone, "vlan", 0) for zone in (one, other)}
     return len(vlans) == 2 and 0 not in vlans
 

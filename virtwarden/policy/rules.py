@@ -22,7 +22,7 @@ KeyKind = Literal["file", "credential", "clevis", "ask"]
 
 
 class Mode(StrEnum):
-    """What becomes of a start that a guard objects to, in SELinux's words."""
+    """What happens to a start that a guard objects to, in SELinux's words."""
 
     ENFORCING = "enforcing"
     PERMISSIVE = "permissive"
@@ -31,19 +31,19 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Origin:
-    """The line that set a value; without a file, nobody did."""
+    """The line that set a value; no file means that no line did."""
 
     file: str = ""
     line: int = 0
 
     def __str__(self) -> str:
-        """`file:line`, as editors and refusals have it."""
+        """`file:line`, as editors and refusals write it."""
         return f"{self.file}:{self.line}" if self.file else "built-in default"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value with the line it came from."""
+    """A value with the line that set it."""
 
     value: Any
     origin: Origin
@@ -57,8 +57,8 @@ Settings = Mapping[str, Setting]
 class KeySource:
     """Where the key of an encrypted disk comes from; never the key itself.
 
-    `value` is a path; for `ask` the seconds that somebody has to answer; and for `clevis` it may
-    be "header", where the container's own LUKS header says how.
+    `value` is a path. For `ask` it is the seconds that somebody has to answer. For `clevis` it may
+    be "header": then the container's own LUKS header says how to get the key.
     """
 
     kind: KeyKind
@@ -67,7 +67,7 @@ class KeySource:
 
 @dataclass(frozen=True)
 class DiskRules:
-    """What holds for one disk: its container, the container's key, its name while it is open."""
+    """The rules for one disk: its container, the container's key, its name while it is open."""
 
     luks: str = ""
     key: KeySource | None = None
@@ -86,7 +86,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class NicRules:
-    """What holds for one NIC; without `addresses`, it may use any."""
+    """The rules for one NIC; without `addresses`, it may use any."""
 
     addresses: tuple[str, ...] = ()
     zone: str = ""
@@ -94,7 +94,7 @@ class NicRules:
 
 @dataclass(frozen=True)
 class Zone:
-    """A security zone; a `vlan` of 0 is none."""
+    """A security zone; a `vlan` of 0 means none."""
 
     bridges: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -108,9 +108,9 @@ NAMED: Mapping[str, type] = {"disks": DiskRules, "nics": NicRules, "waivers": Wa
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for one domain; a key's last word names its field.
+    """The rules for one domain; a key's last word is the name of its field.
 
-    A table of NAMED is one field: what stands in it, by name.
+    A table of NAMED is one field: its entries, by name.
     """
 
     mode: Mode
@@ -162,14 +162,14 @@ class Rules:
 
     @property
     def asks_by_sasl(self) -> bool:
-        """Whether viewers are asked by SASL, which needs TLS around it."""
+        """Whether viewers log in with SASL, which needs TLS around it."""
         return self.sasl != "off" and self.tls == "required"
 
     @property
     def principals(self) -> tuple[str, ...]:
-        """The operators as Cyrus SASL names those who have a Kerberos ticket.
+        """The operators under the names that Cyrus SASL gives to owners of a Kerberos ticket.
 
-        Of the host's default realm `alice`, of another one `alice@EXAMPLE.ORG`; no groups.
+        `alice` is of the host's default realm, `alice@EXAMPLE.ORG` of another one. Has no groups.
         """
         return tuple(name for name in self.operators if not name.startswith("@"))
 
@@ -181,11 +181,11 @@ class Rules:
         return getattr(self, key.rpartition(".")[2])
 
     def nic(self, mac: str, place: int) -> NicRules:
-        """What holds for a NIC: by its MAC address, or else by its place among the domain's."""
+        """The rules for a NIC: by its MAC address, or else by its place among the domain's NICs."""
         return self.nics.get(mac.lower()) or self.nics.get(str(place)) or NicRules()
 
     def where(self, key: str) -> str:
-        """Where the value of a dotted key was set: `file:line`, or `built-in default`."""
+        """Which line set a dotted key: `file:line`, or `built-in default`."""
         return str(self.origins.get(key, Origin()))
 
 
@@ -199,14 +199,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Policy:
-    """All that the admin says; `host` has every key, `files` are those that it was read from."""
+    """Everything that the admin says; `host` has every key, `files` are the policy files read."""
 
     host: Settings
     entries: tuple[Entry, ...]
     files: tuple[str, ...]
 
     def manages(self, name: str) -> bool:
-        """Whether a domain is virt-warden's: the last glob of `managed` that matches wins."""
+        """Whether virt-warden manages a domain: the last glob of `managed` that matches wins."""
         managed = False
         for pattern in self.host["managed"].value:
             if fnmatchcase(name, pattern.removeprefix("!")):
@@ -214,7 +214,7 @@ class Policy:
         return managed
 
     def rules_for(self, name: str) -> Rules:
-        """The rules of a domain of this name: the host's, with each matching entry laid over."""
+        """The rules of a domain of this name: the host's, changed by each entry that matches."""
         settings = {key: setting for key, setting in self.host.items() if key != "managed"}
         for entry in self.entries:
             if fnmatchcase(name, entry.match):
@@ -231,13 +231,13 @@ class Policy:
         return _by_name(Zone, named["zones"])
 
     def where(self, key: str) -> str:
-        """Where a dotted key, `managed` too, was set for the whole host."""
+        """Which line set a dotted key, also `managed`, for the whole host."""
         setting = self.host.get(key)
         return str(setting.origin if setting else Origin())
 
 
 def _told_apart(settings: Settings) -> tuple[Settings, Mapping[str, Settings]]:
-    """The keys that are always there, and those of each table of names, without its own name."""
+    """The keys that always exist, and each table's keys without the table's own name."""
     plain: dict[str, Setting] = {}
     named: dict[str, dict[str, Setting]] = {table: {} for table in NAMED}
     for key, setting in settings.items():
@@ -250,7 +250,7 @@ def _told_apart(settings: Settings) -> tuple[Settings, Mapping[str, Settings]]:
 
 
 def _by_name(kind: type, settings: Settings) -> Mapping[str, Any]:
-    """What one table of names becomes: for each name, the values set for it, else the defaults."""
+    """The values of one table of names: for each name what is set, and otherwise the defaults."""
     found: dict[str, dict[str, Any]] = {}
     for key, setting in settings.items():
         name, _, field = key.partition(".")

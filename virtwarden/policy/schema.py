@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""schema.json: the one place where keys, their values and their defaults are said."""
+"""Reads schema.json: the one place that declares keys, their values and their defaults."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Schema = Mapping[str, Any]
 
 
 def read(path: Path) -> Schema:
-    """The schema, which is trusted as this very code is: it is installed beside it.
+    """The schema, which is trusted like this code: it is installed beside it.
 
-    Raises PolicyError where it is not there or not JSON.
+    Raises PolicyError where it is missing or not JSON.
     """
     try:
         schema = json.loads(path.read_bytes())
@@ -32,7 +32,7 @@ def read(path: Path) -> Schema:
 
 
 def keys(schema: Schema) -> dict[str, Mapping[str, Any]]:
-    """What is declared of each dotted key that always has a value."""
+    """The declaration of each dotted key that always has a value."""
     found: dict[str, Mapping[str, Any]] = {}
     for name, declared in schema["properties"].items():
         if name == "domain":
@@ -40,12 +40,12 @@ def keys(schema: Schema) -> dict[str, Mapping[str, Any]]:
         table = resolved(schema, declared)
         inner = table.get("properties")
         if is_named(table):
-            continue  # none of its names is there until somebody writes one
+            continue  # it has no name until an admin writes one
         if inner is None:
             found[name] = declared
         else:
             found |= {f"{name}.{key}": item for key, item in inner.items()}
-    # The one key that only a [[domain]] has.
+    # This is the one key that only a [[domain]] has.
     found["exceptions"] = entry(schema)["properties"]["exceptions"]
     return found
 
@@ -62,7 +62,7 @@ def entry(schema: Schema) -> Mapping[str, Any]:
 
 
 def named(schema: Schema) -> dict[str, Mapping[str, Any]]:
-    """The tables whose keys the admin names, each with the schema of what stands below a name."""
+    """The tables whose keys are the admin's names, each with the schema of what a name holds."""
     found = {}
     for place in (schema["properties"], entry(schema)["properties"]):
         for name, declared in place.items():

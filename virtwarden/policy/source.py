@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files that make up the policy: which there are, in which order, and what is in them."""
+"""The files of the policy: which exist, in which order, and what they contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Source:
 
 
 def files(paths: Paths) -> tuple[Path, ...]:
-    """policy.toml, there or not, and the drop-ins by name; later ones win."""
+    """policy.toml, whether or not it exists, and the drop-ins by name; later ones win."""
     try:
         names = os.listdir(paths.policy_dir)  # noqa: PTH208 - the hook's time counts
     except OSError:
@@ -33,10 +33,10 @@ def files(paths: Paths) -> tuple[Path, ...]:
 
 
 def read(paths: Paths, owner: int) -> tuple[Source, ...]:
-    """What the policy files contain, in order; those that are not there are left out.
+    """The content of the policy files, in order, without those that do not exist.
 
-    Raises PolicyError where a file or its directory could have been written by others than the
-    owner, is no regular file, is too large or cannot be read.
+    Raises PolicyError where others than the owner could have written a file or its directory, and
+    where a file is not regular, is too large or cannot be read.
     """
     _check_directory(paths.policy_dir, owner)
     found = []
@@ -56,7 +56,7 @@ def read(paths: Paths, owner: int) -> tuple[Source, ...]:
 
 
 def _check_directory(path: Path, owner: int) -> None:
-    """Also where no drop-in is in it: others could put one there, or take one away."""
+    """Check it also where it is empty: others could add a drop-in, or could have removed one."""
     try:
         with trust.directory(path, owner):
             pass

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads a file that nobody but its owner could have written, or says why it may not be believed.
+"""Reads a file that only its owner could have written, or says why it is not trustworthy.
 
-Group and world must not be able to write: where a file has an ACL, the group bits of its mode are
-what the ACL grants at most (acl(5)), so that they tell of named users as well.
+Group and world must not be able to write. Where a file has an ACL, the group bits of its mode are
+the most that the ACL grants (acl(5)), so they also cover named users.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from virtwarden.errors import PolicyError
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# Without O_NONBLOCK, opening a FIFO would wait for a writer, and libvirt for us.
+# Without O_NONBLOCK, opening a FIFO would wait for a writer, and libvirt would wait for us.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_ITSELF = (errno.ELOOP, errno.ENOTDIR)
 
@@ -25,8 +25,9 @@ _NOT_ITSELF = (errno.ELOOP, errno.ENOTDIR)
 def read(path: Path, owner: int, limit: int) -> bytes:
     """All of a regular file of at most `limit` bytes, in a directory as trustworthy as itself.
 
-    Raises FileNotFoundError where it or the directory is not there, and PolicyError where either
-    is not the owner's alone to write, or not what it should be, or cannot be read.
+    Raises FileNotFoundError where it or the directory does not exist. Raises PolicyError where
+    others than the owner can write one of them, where one has the wrong type, or where one cannot
+    be read.
     """
     with directory(path.parent, owner) as parent:
         handle = _open(path, _READ, parent)
@@ -56,7 +57,7 @@ def directory(path: Path, owner: int) -> Iterator[int]:
 
 
 def quoted(path: Path) -> str:
-    """The path as one can paste it into a shell."""
+    """The path in a form that can be pasted into a shell."""
     import shlex
 
     return shlex.quote(str(path))

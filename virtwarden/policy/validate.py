@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is wrong with one policy file, in words: by the schema, and by what a schema cannot say."""
+"""What is wrong with one policy file, in words: by the schema, and beyond it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LONGEST_SHOWN = 60
 
 
 def complaints(tree: dict[str, Any], schema: Schema) -> list[Complaint]:
-    """All that is wrong with a parsed file, each with the path of the key that it is about."""
+    """Everything wrong with a parsed file, each with the path of the key that it is about."""
     found: list[Complaint] = []
     for error in _validator(schema).iter_errors(tree):
         found += _of_schema(error, schema)
     wrong = {path for path, _ in found}
     for path, value in _settings(tree):
-        # Only what has the right form can be asked for its meaning.
+        # Only a value in the right form has a meaning to check.
         if not any(path[:length] in wrong for length in range(1, len(path) + 1)):
             found += [(path, text) for text in _beyond_schema(path, value)]
     return list(dict.fromkeys(found))
@@ -37,7 +37,7 @@ def complaints(tree: dict[str, Any], schema: Schema) -> list[Complaint]:
 def _validator(schema: Schema) -> Any:
     draft = jsonschema.Draft202012Validator
     extend: Any = jsonschema.validators.extend
-    # JSON Schema takes 70000.0 for an integer; the code that gets it would not.
+    # JSON Schema accepts 70000.0 as an integer; the code that uses the value would not.
     checker = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     return extend(draft, type_checker=checker)(schema)
 
@@ -65,7 +65,7 @@ def _of_schema(error: Any, schema: Schema) -> Iterator[Complaint]:
 
 
 def _key(path: KeyPath) -> KeyPath:
-    """The path without the place in a list of values, which has no line of its own."""
+    """The path without the index in a list of values, which has no line of its own."""
     is_place = bool(path) and isinstance(path[-1], int) and path[:-1] != ("domain",)
     return path[:-1] if is_place else path
 
@@ -90,7 +90,7 @@ def _nearest(key: str, known: list[str], schema: Schema) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as TOML would have it, more or less, short and with nothing a terminal obeys."""
+    """A value roughly as TOML writes it, short and without terminal control characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = printable(text)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
@@ -110,7 +110,7 @@ def _settings(tree: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _beyond_schema(path: KeyPath, value: Any) -> list[str]:
-    """What is wrong with a value that the schema lets pass."""
+    """What is wrong with a value that the schema accepts."""
     values = value if isinstance(value, list) else [value]
     if not all(item.isprintable() for item in values if isinstance(item, str)):
         return [f"{shown(value)} has a character that cannot be shown"]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How this host's libvirt is managed from elsewhere, and how that is set up.
+"""How this host's libvirt is managed from elsewhere, and how to set that up.
 
-recipes.py says what to write for each of the three ways in, setup.py follows it or takes it back,
-edits.py keeps what was there; audit/remote.py looks how it stands.
+recipes.py says what to write for each of the three ways. setup.py follows a recipe or undoes it.
+edits.py keeps what was there before. audit/remote.py checks the result.
 """

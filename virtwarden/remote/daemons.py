@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemons by which libvirt is reached from elsewhere, and how each is configured.
+"""The daemons that make libvirt reachable from elsewhere, and how each is configured.
 
 https://libvirt.org/daemons.html: one libvirtd, or virtproxyd before the modular ones.
 """
@@ -23,7 +23,7 @@ _ENABLED = Path("/etc/systemd/system/sockets.target.wants")
 
 @dataclass(frozen=True)
 class Daemon:
-    """One daemon; `program` is where it is where it is installed."""
+    """One daemon; `program` is its path, where it is installed."""
 
     name: str
     file: Path
@@ -35,14 +35,14 @@ class Daemon:
 
 
 def gateway(settings: Path = _SETTINGS, programs: Path = _PROGRAMS) -> Daemon:
-    """The daemon that listens to the network: virtproxyd, or libvirtd where libvirt is whole."""
+    """The daemon that listens to the network: virtproxyd, or libvirtd where it is the only one."""
     modular = (programs / "virtproxyd").exists() and (settings / "virtproxyd.conf").exists()
     name = "virtproxyd" if modular else "libvirtd"
     return Daemon(name, settings / f"{name}.conf", programs / name)
 
 
 def listens_by_tls_from_boot_on(name: str, enabled: Path = _ENABLED) -> bool:
-    """Whether systemd is to listen for TLS in this daemon's place."""
+    """Whether systemd listens for TLS in this daemon's place from the boot on."""
     return (enabled / f"{name}-tls.socket").is_symlink()
 
 
@@ -62,7 +62,7 @@ def _listening(table: Path) -> Iterator[tuple[str, int]]:
 
 
 def _address(text: str) -> str:
-    """The kernel writes addresses as words of 32 bits, each in the host's order."""
+    """The kernel writes addresses as words of 32 bits, each in the host's byte order."""
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
     family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
     return socket.inet_ntop(family, b"".join(words))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files of the host that a recipe writes: shown first, kept as they were, put back on demand."""
+"""The host's files that a recipe writes: shows the edits, keeps the old files, restores them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Commands = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Edit:
-    """What a file is to be; `former` is None where it is made new."""
+    """What to write into a file; `former` is None where the file is new."""
 
     path: Path
     former: str | None
@@ -27,7 +27,7 @@ class Edit:
     mode: int = 0o644
 
     def difference(self) -> str:
-        """A unified diff, for an admin's eyes."""
+        """A unified diff, for an admin to read."""
         before, after = (
             text.splitlines(keepends=True) for text in (self.former or "", self.content)
         )
@@ -39,9 +39,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Undone:
-    """What came of putting back: a sentence for each file, and the commands after which it holds.
+    """What was put back: a sentence for each file, and the commands that apply it.
 
-    `left` are the files that were edited since; what was there before them stays in `record`.
+    `left` are the files that were edited since. What was there before them stays in `record`.
     """
 
     sentences: tuple[str, ...]
@@ -57,9 +57,9 @@ def prepare(path: Path, content: str, mode: int = 0o644) -> Edit:
 
 
 def write(paths: Paths, recipe: str, edits: Iterable[Edit], undo: Commands) -> Path:
-    """Keep what was there and how to go back, then write. Gives the file in which it is kept.
+    """Keep what was there and how to go back, then write. Gives the file that keeps it.
 
-    Raises HostError where this recipe was followed before and not taken back.
+    Raises HostError where this recipe was followed before and not undone.
     """
     file = _record_file(paths, recipe)
     if file.exists():
@@ -82,15 +82,15 @@ def write(paths: Paths, recipe: str, edits: Iterable[Edit], undo: Commands) -> P
 
 
 def is_set_up(paths: Paths, recipe: str) -> bool:
-    """Whether a recipe was followed, and not taken back."""
+    """Whether a recipe was followed and not undone."""
     return _record_file(paths, recipe).exists()
 
 
 def put_back(paths: Paths, recipe: str) -> Undone:
-    """Put back what a recipe wrote, but for what was edited since.
+    """Put back what a recipe wrote over, except where a file was edited since.
 
-    Raises HostError where it was not followed, and where another one, followed later, wrote over
-    the same file: to put that back then would bring this one's text back.
+    Raises HostError where the recipe was not followed. Also raises it where a later recipe wrote
+    over the same file: undoing that one afterwards would bring this one's text back.
     """
     file, records = _record_file(paths, recipe), _records(paths)
     if recipe not in records:
@@ -121,7 +121,7 @@ def put_back(paths: Paths, recipe: str) -> Undone:
 def _refuse_out_of_order(recipe: str, records: dict[str, Any]) -> None:
     record = records[recipe]
     ours = {entry["path"] for entry in record["edits"]}
-    # The one that came last goes first.
+    # The recipe that came last must go first.
     for name, other in sorted(records.items(), key=lambda item: -item[1]["number"]):
         shared = sorted(ours.intersection(entry["path"] for entry in other["edits"]))
         if other["number"] > record["number"] and shared:
@@ -147,7 +147,7 @@ def _put_back(entry: dict[str, Any]) -> str:
 def _records(paths: Paths) -> dict[str, Any]:
     """What is kept for each recipe that was followed, by its name.
 
-    Their numbers say in which order they were; those of a version that did not count have none.
+    The numbers give their order. A version that did not count wrote records without a number.
     """
     found = sorted(_record_file(paths, "any").parent.glob("*.json"))
     return {file.stem: {"number": 0} | json.loads(file.read_text()) for file in found}

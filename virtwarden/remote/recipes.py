@@ -38,7 +38,7 @@ Match Group libvirt
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is written, the commands that make it hold, and what is left for the admin to do."""
+    """The files to write, the commands that apply them, and what is left for the admin to do."""
 
     edits: tuple[Edit, ...]
     commands: Commands
@@ -47,7 +47,7 @@ class Recipe:
 
 
 def tls(paths: Paths, names: Iterable[str]) -> Recipe:
-    """Clients by certificate, told by name: those given, or else all that the authority issued.
+    """Clients with a certificate, by name: the given names, or else all that the CA issued.
 
     Raises HostError where the host has no certificate yet.
     """
@@ -74,7 +74,7 @@ def sasl(paths: Paths, names: Iterable[str]) -> Recipe:
 
 
 def ssh() -> Recipe:
-    """Through SSH, with a key: nothing of libvirt listens."""
+    """Through SSH, with a key: libvirt itself does not listen."""
     return Recipe(
         (edits.prepare(_SSHD_FILE, _SSHD),),
         _ssh_reloaded(),
@@ -84,7 +84,7 @@ def ssh() -> Recipe:
 
 
 def _ssh_reloaded() -> Commands:
-    """Have SSH read its files, once they are known to be good."""
+    """The commands that make SSH read its files, once it has checked them."""
     return (
         ("/usr/sbin/sshd", "-t"),
         (_SYSTEMCTL, "try-reload-or-restart", "ssh.service"),
@@ -107,7 +107,7 @@ def _listening(*, auth: str, allowed: list[str]) -> Edit:
         "tls_priority": _PRIORITY,
     }
     if daemon.name != "libvirtd":
-        # virtproxyd listens where systemd says, and knows neither of the two.
+        # virtproxyd listens where systemd says, and knows neither of the two settings.
         del wanted["listen_tls"], wanted["listen_tcp"]
     if allowed:
         wanted["tls_allowed_dn_list"] = tuple(allowed)
@@ -116,7 +116,7 @@ def _listening(*, auth: str, allowed: list[str]) -> Edit:
 
 
 def _issued_names(paths: Paths) -> list[str]:
-    """As libvirt compares them: the subject's distinguished name."""
+    """The names as libvirt compares them: each subject's distinguished name."""
     names = [
         f"CN={one.name}"
         for one in authority.issued(remote.ca(paths))
@@ -141,7 +141,7 @@ def _restart() -> Commands:
 
 
 def _undo(paths: Paths) -> Commands:
-    """As it was before: what did not listen does not listen again."""
+    """The commands that go back: what did not listen before does not listen again."""
     name = daemons.gateway().name
     another = any(edits.is_set_up(paths, way) for way in ("tls", "sasl"))
     if another or daemons.listens_by_tls_from_boot_on(name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A recipe is followed, and taken back."""
+"""Follows a recipe, and undoes it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SYSTEMD = Path("/run/systemd/system")
 
 
 def set_up(paths: Paths, way: str, recipe: Recipe, say: Callable[[str], None]) -> Path:
-    """Write the recipe's files and have them hold. Gives the file that keeps what was there.
+    """Write the recipe's files and apply them. Gives the file that keeps what was there.
 
-    Raises HostError, with all as it was before, where a command fails.
+    Raises HostError, with everything as it was before, where a command fails.
     """
     kept = edits.write(paths, way, recipe.edits, recipe.undo)
     try:
@@ -46,7 +46,7 @@ def take_back(paths: Paths, way: str, say: Callable[[str], None]) -> None:
 def _taken_back(
     paths: Paths, way: str, error: CommandError, say: Callable[[str], None]
 ) -> HostError:
-    """Put all back after a command failed; the error that says so."""
+    """Put everything back after a command failed, and give the error that says so."""
     commands = edits.put_back(paths, way).commands
     what = f"{way} is not set up, no file was changed: {error.what}"
     try:
