@@ -16,7 +16,7 @@ from virtwarden import log
 from virtwarden.errors import FIX, DomainError, PolicyError, Refusal, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
-from virtwarden.words import printable
+from virtwarden.words import printable, shown
 
 _PORT_CREATED = "port-created"
 # At these steps a refusal prevents the start; at later ones it is too late.
@@ -194,7 +194,7 @@ def _refuse_saved_memory(name: str, rules: Rules) -> None:
     """Refuse saved memory at `virsh restore FILE`: no later step knows of the file."""
     from virtwarden.guards.encryption import saved_in_the_clear
 
-    refusal = saved_in_the_clear(name, rules)
+    refusal = saved_in_the_clear(rules, f"virsh start {shown(name)}")
     if refusal is None or rules.mode is Mode.DISABLED:
         return
     if rules.mode is Mode.ENFORCING:

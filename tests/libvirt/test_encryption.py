@@ -184,7 +184,9 @@ class TestWhereEncryptionIsRequired:
         assert (
             "its saved memory is not encrypted, but the policy requires encryption" in done.stderr
         )
+        assert "virsh start web01" in done.stderr
         assert (images / "saved").exists()
+        warden.libvirt.start("web01")
 
     def test_where_it_is_optional_saved_memory_is(self, warden: Warden) -> None:
         warden.started("web01")

@@ -15,7 +15,8 @@ import hook_script
 import pytest
 from hook_script import Answer, call_hook, does
 
-from virtwarden.service import wire
+from virtwarden.paths import Paths
+from virtwarden.service import ask, wire
 
 pytestmark = pytest.mark.process  # it is a program of its own
 
@@ -329,3 +330,7 @@ def test_neither_environment_nor_directory_nor_locale_says_what_it_imports(
     does(path, "import os, sys; print(*map(os.fsencode, sys.argv[1:])); sys.exit()")
     said = b"b'caf\\xe9' b'%s'\n" % step.encode()
     assert call_hook(path, arguments=[b"caf\xe9", step]) == Answer(0, said, b"")
+
+
+def test_the_hook_and_the_service_look_for_a_managed_save_at_one_place() -> None:
+    assert str(Paths().managed_save("web01")) == f"{ask.SAVES}/web01.save"

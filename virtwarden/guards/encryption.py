@@ -72,12 +72,15 @@ def _review_saved_memory(case: Case) -> list[Refusal]:
     """The domain's managed save, if it has one: the next start would use it."""
     if not case.facts.look(str(case.paths.managed_save(case.domain.name))).leaf:
         return []
-    refusal = saved_in_the_clear(case.domain.name, case.rules)
+    discard = f"virsh managedsave-remove {shown(case.domain.name)}"
+    refusal = saved_in_the_clear(case.rules, discard)
     return [refusal] if refusal else []
 
 
-def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
+def saved_in_the_clear(rules: Rules, discard: str) -> Refusal | None:
     """The refusal of saved memory, which contains the guest's secrets and keys, unencrypted.
+
+    `discard` is the command to go on without it.
 
     libvirt calls no hook before it writes saved memory, so only its return can be refused.
     """
@@ -86,7 +89,7 @@ def saved_in_the_clear(name: str, rules: Rules) -> Refusal | None:
     return Refusal(
         "its saved memory is not encrypted, but the policy requires encryption",
         where=rules.where("storage.encryption"),
-        fix=f"discard it and boot, as after a power cut: virsh managedsave-remove {shown(name)}; or"
+        fix=f"discard it and boot, as after a power cut: {discard}; or"
         ' encryption = "optional" until it runs',
     )
 
