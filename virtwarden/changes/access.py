@@ -12,6 +12,7 @@ from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl, files, users
+from virtwarden.words import shown
 
 _LETTERS = ((4, "r"), (2, "w"), (1, "x"))
 
@@ -22,6 +23,47 @@ def user_named(name: str) -> users.Account:
     if account is None:
         raise HostError(f"there is no user {name}", fix="virt-warden recover, then start again")
     return account
+
+
+def give(handle: int, path: str, uid: int, gid: int) -> None:
+    """Give an open file to this uid and gid.
+
+    Raises HostError where the file system refuses that, or says that it did and did not.
+    """
+    if _owners(handle) == (uid, gid):
+        return
+    try:
+        os.chown(files.by_descriptor(handle), uid, gid)
+    except OSError as error:
+        raise _unable(path, f"cannot be given to uid {uid}: {error.strerror}") from None
+    if _owners(handle) != (uid, gid):
+        raise _unable(path, f"still belongs to uid {_owners(handle)[0]} after it was given away")
+
+
+def _owners(handle: int) -> tuple[int, int]:
+    found = os.fstat(handle)
+    return found.st_uid, found.st_gid
+
+
+def set_mode(handle: int, path: str, mode: int) -> None:
+    """Set the mode of an open file. Raises HostError as `give` does."""
+    if stat.S_IMODE(os.fstat(handle).st_mode) == mode:
+        return
+    try:
+        files.by_descriptor(handle).chmod(mode)
+    except OSError as error:
+        raise _unable(path, f"cannot have mode {mode:04o}: {error.strerror}") from None
+    now = stat.S_IMODE(os.fstat(handle).st_mode)
+    if now != mode:
+        raise _unable(path, f"still has mode {now:04o} after it was set to {mode:04o}")
+
+
+def _unable(path: str, why: str) -> HostError:
+    return HostError(
+        f"{path} {why}",
+        fix=f"see its file system: findmnt -T {shown(path)}; move it to one with owners and modes"
+        " (ext4, xfs, btrfs)",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,9 +86,10 @@ class SetAccess(Change):
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             found = os.fstat(handle)
-            has_acl = acl.is_extended(handle)
+            former_acl = acl.text(handle)
         return {
-            "acl": has_acl,
+            "acl": bool(former_acl),
+            "acl_text": former_acl,
             "uid": found.st_uid,
             "gid": found.st_gid,
             "mode": stat.S_IMODE(found.st_mode),
@@ -57,8 +100,8 @@ class SetAccess(Change):
     def apply(self, paths: Paths, before: Before) -> None:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
-            files.by_descriptor(handle).chmod(self.mode)
-            os.chown(files.by_descriptor(handle), account.uid, account.gid)
+            give(handle, self.path, account.uid, account.gid)
+            set_mode(handle, self.path, self.mode)
 
     def undo(self, paths: Paths, before: Before) -> str:
         try:
@@ -72,15 +115,25 @@ class SetAccess(Change):
         # libvirt gives an image back to the owner that it remembers, or to root.
         if found.st_uid not in (before["given_to"], before["uid"], 0):
             return f"{self.path} was given to uid {found.st_uid} meanwhile: not changed"
+        try:
+            return self._restore(handle, stat.S_IMODE(found.st_mode), before)
+        except (HostError, OSError) as error:
+            # What this file system does not let root restore must not block the next start.
+            return f"{self.path} has not all of its former owner, mode and ACL: {error}"
+
+    def _restore(self, handle: int, mode: int, before: Before) -> str:
         # The owner first: until then the old owner can still set mode and ACL.
-        os.chown(files.by_descriptor(handle), before["uid"], before["gid"])
-        has_new_acl = not before["acl"] and acl.is_extended(handle)
-        if has_new_acl:
-            acl.remove(handle)
-        files.by_descriptor(handle).chmod(before["mode"])
-        if has_new_acl:
-            return f"{self.path} was given an ACL by {self.user}; the ACL is removed"
-        mode = stat.S_IMODE(found.st_mode)
+        give(handle, self.path, before["uid"], before["gid"])
+        now = acl.text(handle)
+        former = before.get("acl_text")  # virt-warden 0.1.0 wrote only whether there was one
+        if former is None:
+            former = now if before["acl"] else ""
+        if now != former:
+            acl.restore(handle, former)
+        set_mode(handle, self.path, before["mode"])
+        if acl.named(now) != acl.named(former):
+            what = "its former ACL is restored" if former else "the ACL is removed"
+            return f"{self.path} was given an ACL by {self.user}; {what}"
         if mode not in (self.mode, before["mode"]):
             return (
                 f"{self.path} was given mode {mode:04o} by {self.user}; its former mode is restored"

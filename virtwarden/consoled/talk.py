@@ -68,6 +68,10 @@ class Talk:
         untrusted_text = self.hear_line().get(key)
         if not isinstance(untrusted_text, str):
             raise HostError(f"invalid answer: {key} is missing")
+        try:
+            untrusted_text.encode()
+        except UnicodeEncodeError:  # JSON can spell half a character (RFC 8259, section 8.2)
+            raise HostError(f"invalid answer: {key} is not text") from None
         return untrusted_text
 
     def hear_line(self) -> dict[str, Any]:

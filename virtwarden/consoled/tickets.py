@@ -29,7 +29,7 @@ from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
-from virtwarden.words import shown
+from virtwarden.words import printable, shown
 
 # Time for a person to type a password.
 _PATIENCE_SECONDS = 60
@@ -58,7 +58,7 @@ def serve(paths: Paths, connection: socket.socket) -> int:
             watch.until_used(request.rules.ticket_seconds)
     except WardenError as error:
         who = operator.name if operator else "nobody"
-        name = untrusted_name[:_LONGEST_NAME]
+        name = printable(untrusted_name[:_LONGEST_NAME])
         log.event(log.Level.WARNING, "console-refused", domain=name, operator=who, reason=error)
         _tell(talk, error)
         return 1
@@ -88,12 +88,15 @@ def _request(
     policy = load(paths, store=True)
     rules = policy.rules_for(untrusted_name)
     found = _find(hypervisor, untrusted_name)
-    # One answer for both cases, so that nobody can find out which domains exist.
-    if found is None or not operators.may_look(operator, rules):
+    may_look = operators.may_look(operator, rules)
+    # One answer for both cases, so that nobody can find out which domains exist. It does not say
+    # where the rule is: that would tell which names the policy has.
+    if found is None or not may_look:
         raise HostError(
-            f"there is no domain {untrusted_name} whose console {operator.name} may see",
-            where=rules.where("console.operators"),
-            fix="see its name: virsh list --all; or have the admin add you to operators there",
+            f"there is no domain {printable(untrusted_name[:_LONGEST_NAME])} whose console"
+            f" {operator.name} may see",
+            fix="see its name: virsh list --all; or have the admin add you to operators, in"
+            " [console] of the policy",
         )
     name = untrusted_name  # libvirt has a domain of this name, and the operator may know of it
     if not policy.manages(name):
@@ -107,7 +110,7 @@ def _find(hypervisor: libvirt.virConnect, untrusted_name: str) -> libvirt.virDom
     """Find the domain only by its name, as the policy does."""
     try:
         return hypervisor.lookupByName(untrusted_name)
-    except libvirt.libvirtError:
+    except (libvirt.libvirtError, ValueError):  # ValueError: a name with a zero in it
         return None
 
 

@@ -49,6 +49,11 @@ class Latest:
             self.file.unlink(missing_ok=True)
 
 
+def _now() -> float:
+    """Seconds that nobody can set back and that count while the host sleeps; clock_gettime(2)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Watch:
     """Follows a ticket with libvirt's events about the display's viewers.
 
@@ -75,17 +80,18 @@ class Watch:
     def until_used(self, seconds: int) -> None:
         """Wait for the first viewer that QEMU accepts, and make it accept none after that.
 
-        A ticket that nobody used expires in QEMU by itself; QEMU counts whole seconds.
+        QEMU goes by the host's clock, which can be set back. So a ticket that nobody used is also
+        revoked, unless a newer one has taken its place. QEMU counts whole seconds.
         """
-        deadline = time.monotonic() + seconds + 1
+        deadline = _now() + seconds + 1
         # libvirt's loop waits on through a signal. The timer makes it return, so that Python sees
         # the signal.
         libvirt.virEventAddTimeout(_TICK_MS, lambda *_: None, None)
         try:
-            while not self._viewer and self._latest.holds() and time.monotonic() < deadline:
+            while not self._viewer and self._latest.holds() and _now() < deadline:
                 libvirt.virEventRunDefaultImpl()
         finally:
-            if self._viewer or self._login.user:
+            if self._viewer or self._login.user or self._latest.holds():
                 self._login.revoke()
             self._latest.end()
         if self._viewer:

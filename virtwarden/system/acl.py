@@ -48,12 +48,29 @@ def is_extended(handle: int) -> bool:
         return False  # a file system without ACLs
 
 
-def remove(handle: int) -> None:
-    """Reduce an open file's access ACL to what its mode says."""
+def text(handle: int) -> str:
+    """The whole access ACL of an open file, its ids as numbers; empty where the mode says all."""
     import posix1e
 
-    path = _path(handle)
-    posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(path)
+    if not is_extended(handle):
+        return ""
+    written = _acl(handle).to_any_text("", b",", posix1e.TEXT_NUMERIC_IDS)
+    return str(written.decode())
+
+
+def named(text: str) -> frozenset[str]:
+    """The entries of such a text that name a user or a group."""
+    return frozenset(entry for entry in text.split(",") if entry and "::" not in entry)
+
+
+def restore(handle: int, text: str) -> None:
+    """Give an open file the whole access ACL that `text` gave; an empty one removes the ACL."""
+    import posix1e
+
+    if text:
+        posix1e.ACL(text=text).applyto(_path(handle))
+    elif is_extended(handle):
+        posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(_path(handle))
 
 
 def permissions(handle: int, uid: int) -> int | None:

@@ -7,6 +7,7 @@ import fcntl
 import grp
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,21 @@ from virtwarden.system.run import run
 _COMMENT = "virt-warden domain "
 # Behind the name in /proc/PID/stat: how many threads the process has (proc(5), field 20).
 _THREADS = 17
+# Runs apart: its real and saved uid belong to nobody, so the user that it signals for cannot signal
+# it (kill(2)), and no other of its kind can: the number has the pid in it. It executes nothing
+# afterwards, since execve(2) would make the saved uid the user's.
+_SENDER = """
+import os, sys
+nobodys, uid = 4_000_000_000 + os.getpid(), int(sys.argv[1])
+os.setgroups([])
+os.setresgid(nobodys, nobodys, nobodys)
+os.setresuid(nobodys, uid, nobodys)
+try:
+    os.kill(-1, 9)
+except ProcessLookupError:
+    pass
+"""
+_LONGEST_END_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -135,25 +151,36 @@ def _has_ended(process: Path) -> bool:
 
 
 def kill_processes(account: Account) -> None:
-    """End every process of this user at once, also processes that keep forking.
+    """End every process of this user at once, also processes that keep forking or kill others.
 
-    `kill -1` as that user signals all processes that it may in one system call (kill(2)). Raises
-    HostError for uid 0, or where a process is left.
+    `kill -1` with that user's effective uid signals all processes that it may in one system call
+    (kill(2)). Raises HostError for uid 0, or where a process is left after 20 seconds.
     """
     if account.uid == 0:
         raise HostError("root's processes are not ended")
+    last = time.monotonic() + _LONGEST_END_SECONDS
+    while _has_any(account.uid):
+        if time.monotonic() > last:
+            raise HostError(
+                f"processes of user {account.name} do not end",
+                fix=f"see which: ps -fu {account.uid}; a restart of the host ends them",
+            )
+        run("/usr/bin/python3", "-ISB", "-c", _SENDER, str(account.uid))
+        _await_end(account)
+        if not has_processes(account.uid):
+            return
+
+
+def _has_any(uid: int) -> bool:
+    """Whether the user has a process, asked of the kernel for all at once.
+
+    Who forks fast enough is never seen in /proc. A process that waits to be reaped counts here.
+    """
     try:
-        # Asks the kernel for all at once: who forks fast enough is never seen in /proc.
-        os.getpriority(os.PRIO_USER, account.uid)
+        os.getpriority(os.PRIO_USER, uid)
     except ProcessLookupError:
-        return
-    run(
-        "/usr/bin/setpriv",
-        *("--reuid", str(account.uid), "--regid", str(account.gid), "--clear-groups"),
-        # The shell's own kill: no one spelling of "all" works in the kill(1) of every procps.
-        *("/bin/sh", "-c", "kill -KILL -1 || :"),
-    )
-    _await_end(account)
+        return False
+    return True
 
 
 def _await_end(account: Account) -> None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of a file that a VM's user owned, and of a file system that does as it likes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from virtwarden.changes.access import SetAccess
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import acl
+
+_USER, _UID = "nobody", 65534
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    file = tmp_path / "disk.raw"
+    file.write_bytes(b"disk")
+    file.chmod(0o640)
+    return file
+
+
+def _given(disk: Path) -> SetAccess:
+    found = disk.stat()
+    return SetAccess(str(disk), found.st_dev, found.st_ino, _USER, 0o600)
+
+
+def _setfacl(disk: Path, entry: str, *, as_uid: int = 0) -> None:
+    subprocess.run(
+        ["/usr/bin/setfacl", "--modify", entry, str(disk)], check=True, user=as_uid, group=as_uid
+    )
+
+
+def _acl(disk: Path) -> str:
+    handle = os.open(disk, os.O_PATH)
+    try:
+        return acl.text(handle)
+    finally:
+        os.close(handle)
+
+
+def test_an_entry_that_the_vms_user_adds_to_a_former_acl_does_not_outlive_the_stop(
+    disk: Path,
+) -> None:
+    for directory in [*disk.parents][:-2]:
+        directory.chmod(0o755)
+    _setfacl(disk, "u:1234:r")
+    former, mode = _acl(disk), disk.stat().st_mode
+    change = _given(disk)
+    before = change.capture(Paths())
+    change.apply(Paths(), before)
+    _setfacl(disk, "u:70001:rw", as_uid=_UID)
+
+    report = change.undo(Paths(), before)
+
+    assert _acl(disk) == former
+    assert disk.stat().st_mode == mode
+    assert "its former ACL is restored" in report
+
+
+def test_a_former_acl_is_the_same_after_an_honest_run(disk: Path) -> None:
+    _setfacl(disk, "u:1234:rw,g:77:r")
+    former, mode = _acl(disk), disk.stat().st_mode
+    change = _given(disk)
+    before = change.capture(Paths())
+    change.apply(Paths(), before)
+
+    assert change.undo(Paths(), before) == ""
+    assert (_acl(disk), disk.stat().st_mode) == (former, mode)
+    assert change.undo(Paths(), before) == ""
+
+
+def test_a_record_of_a_former_version_is_still_undone(disk: Path) -> None:
+    change = _given(disk)
+    before = {key: value for key, value in change.capture(Paths()).items() if key != "acl_text"}
+    change.apply(Paths(), before)
+
+    assert change.undo(Paths(), before) == ""
+    assert stat.S_IMODE(disk.stat().st_mode) == 0o640
+
+
+def test_a_file_system_that_only_pretends_to_give_a_disk_away_is_refused_and_nothing_is_changed(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vfat does with the mount option `quiet`, and CIFS with `uid=`."""
+    disk.chmod(0o666)
+    change = _given(disk)
+    before = change.capture(Paths())
+    monkeypatch.setattr(os, "chown", lambda *_args, **_more: None)
+
+    with pytest.raises(HostError, match=r"still belongs to uid 0 .*findmnt -T"):
+        change.apply(Paths(), before)
+
+    assert stat.S_IMODE(disk.stat().st_mode) == 0o666
+
+
+def test_a_disk_that_cannot_be_given_back_is_reported_and_blocks_nothing(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = _given(disk)
+    before = change.capture(Paths())
+    change.apply(Paths(), before)
+
+    def refused(*_args: object, **_more: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    assert "Operation not permitted" in change.undo(Paths(), before)
