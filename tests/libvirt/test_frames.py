@@ -231,6 +231,17 @@ FORGED_ADDRESSES = {
     "another's IPv4 in 802.2": service(
         LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0, code=0x0800) / ip(OTHER_IP), dst=ALL
     ),
+    "another's IPv4 in 802.1H": service(
+        LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0xF8, code=0x0800) / ip(OTHER_IP), dst=ALL
+    ),
+    "another's ARP in 802.1H": service(
+        LLC(dsap=0xAA, ssap=0xAA, ctrl=3)
+        / SNAP(OUI=0xF8, code=0x0806)
+        / ARP(op=2, hwsrc=OTHER, psrc=OTHER_IP)
+    ),
+    "another's IPv4 in SNAP of any vendor": service(
+        LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0x123456, code=0x0800) / ip(OTHER_IP)
+    ),
     "another's ARP in 802.2": service(
         LLC(dsap=0xAA, ssap=0xAA, ctrl=3)
         / SNAP(OUI=0, code=0x0806)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from virtwarden.changes.access import SetAccess
+from virtwarden.changes.shared import TakeBack
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl
@@ -112,3 +114,25 @@ def test_a_disk_that_cannot_be_given_back_is_reported_and_blocks_nothing(
 
     monkeypatch.setattr(os, "chown", refused)
     assert "Operation not permitted" in change.undo(Paths(), before)
+
+
+def test_a_kernel_that_comes_back_from_a_vms_user_can_be_written_by_nobody_whom_it_let(
+    disk: Path, tmp_path: Path
+) -> None:
+    for directory in [*disk.parents][:-2]:
+        directory.chmod(0o755)
+    paths = replace(Paths(), state=tmp_path / "state")
+    paths.state.mkdir()
+    _setfacl(disk, "u:70001:r")
+    os.chown(disk, _UID, _UID)  # as libvirt does
+    _setfacl(disk, "u:70001:rw,o::rwx", as_uid=_UID)
+    found = disk.stat()
+    change = TakeBack(str(disk), found.st_dev, found.st_ino)
+
+    change.apply(paths, change.capture(paths))
+
+    assert disk.stat().st_uid == 0
+    written = _acl(disk).split(",")
+    assert "user:70001:r--" in written
+    assert not any("w" in e for e in written if not e.startswith("user::"))
+    assert not disk.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -185,12 +185,20 @@ def test_sasl_asks_for_a_password_within_tls(
         ("listen_tls = 1\n", ["--listen"], "remote.tls.names"),
         ('tls_priority = "NORMAL:+VERS-TLS1.0"\n', ["--listen"], "remote.tls.priority"),
         ('auth_unix_rw = "none"\nunix_sock_rw_perms = "0777"\n', [], "remote.socket"),
+        ('unix_sock_rw_perms = "0777"\n', [], "remote.crowd"),
+        ('unix_sock_rw_perms = "0770"\nunix_sock_ro_perms = "0777"\n', [], "remote.crowd"),
     ],
 )
 def test_each_open_door_is_found(host: Warden, lines: str, options: list[str], item: str) -> None:
     CONF.write_text(lines)
     host.libvirt.restart(*options)
     assert f"[{item}]" in check(host)
+
+
+def test_sockets_for_root_and_one_group_are_no_open_door(host: Warden) -> None:
+    CONF.write_text('unix_sock_rw_perms = "0770"\nunix_sock_ro_perms = "0770"\n')
+    host.libvirt.restart()
+    assert "[remote.crowd]" not in check(host)
 
 
 def test_a_key_that_others_read_is_found(host: Warden) -> None:

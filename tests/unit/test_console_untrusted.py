@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
-from virtwarden.consoled import tickets
+from virtwarden.consoled import quota, tickets
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk
 from virtwarden.consoled.viewers import Watch
 from virtwarden.errors import HostError
+from virtwarden.paths import Paths
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,36 @@ def test_a_name_with_a_zero_in_it_is_no_domain() -> None:
         assert tickets._find(hypervisor, "test") is not None
     finally:
         hypervisor.close()
+
+
+def test_who_sends_a_byte_now_and_then_holds_the_service_no_longer_than_the_silent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        talk = Talk(ours, 0)
+        theirs.sendall(b"{")
+        with pytest.raises(HostError, match="too slow"):
+            talk.hear("domain")
+
+
+def test_nobody_takes_all_places_of_the_service_and_root_always_has_one(tmp_path: Path) -> None:
+    paths = replace(Paths(), run=tmp_path)
+    olga, paul, root = (Operator(f"u{uid}", uid, uid) for uid in (1000, 1001, 0))
+    with ExitStack() as held:
+        for _ in range(quota.REQUESTS):
+            held.enter_context(quota.request(paths, olga))
+        with pytest.raises(HostError, match="requests for consoles already"):
+            held.enter_context(quota.request(paths, olga))
+        held.enter_context(quota.request(paths, paul))
+        for _ in range(quota.REQUESTS + 1):
+            held.enter_context(quota.request(paths, root))
+    with quota.request(paths, olga):
+        """A place is free again."""
+
+
+def test_the_consoles_socket_never_stays_shut() -> None:
+    """systemd's own limit would shut it for good: systemd.socket(5), TriggerLimitIntervalSec."""
+    unit = Path(__file__).parents[2] / "packaging/systemd/virt-warden-console.socket"
+    assert "TriggerLimitIntervalSec=0" in unit.read_text().splitlines()
 
 
 class _Events:

@@ -66,6 +66,17 @@ SOCKET = Check(
     "Who can use it is as good as root.",
     'unix_sock_group = "libvirt", unix_sock_rw_perms = "0770", auth_unix_rw = "polkit"',
 )
+CROWD = Check(
+    "remote.crowd",
+    Severity.MEDIUM,
+    "Only root and a group can connect to libvirt's socket",
+    "Every user of this host can connect to libvirt's socket",
+    "polkit asks only once somebody is connected. A user who connects some hundred times and says"
+    " nothing, such as an escaped guest's, makes every virsh wait, root's too.",
+    "systemctl edit the .socket unit: [Socket], SocketMode=0660, SocketGroup=libvirt, then restart"
+    ' it. Where systemd does not open the socket: unix_sock_group = "libvirt", unix_sock_rw_perms ='
+    ' "0770", unix_sock_ro_perms = "0770" in /etc/libvirt/libvirtd.conf',
+)
 GROUP = Check(
     "remote.group",
     Severity.LOW,
@@ -93,6 +104,7 @@ SSH = Check(
 _SASL_FILE = Path("/etc/sasl2/libvirt.conf")
 _PASSWORDS = Path("/etc/libvirt/passwd.db")
 _SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtqemud-sock"))
+_READ_ONLY = tuple(path.with_name(f"{path.name}-ro") for path in _SOCKETS)
 _RULES = (Path("/etc/polkit-1/rules.d"), Path("/usr/share/polkit-1/rules.d"))
 _SSHD = Path("/usr/sbin/sshd")
 # These mechanisms encrypt nothing, or use a hash that is worth as much as the password.
@@ -118,6 +130,7 @@ def checks() -> Iterator[Item]:
     if "sasl" in (settings.get("auth_tls"), settings.get("auth_tcp"), settings.get("auth_unix_rw")):
         yield _sasl()
     yield from (_socket(path) for path in _SOCKETS if path.is_socket())
+    yield from (_crowd(path) for path in (*_SOCKETS, *_READ_ONLY) if path.is_socket())
     members = _members()
     yield GROUP.judged(not members, f"in it: {', '.join(members) or 'nobody'}")
     yield from _polkit()
@@ -168,6 +181,11 @@ def _socket(path: Path) -> Item:
     # On Debian everyone may connect, and polkit asks who it is.
     asks = "polkit" in _asks_on_this_host()
     return SOCKET.judged(asks or not mode & stat.S_IRWXO, f"{shown}{', polkit asks' * asks}")
+
+
+def _crowd(path: Path) -> Item:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return CROWD.judged(not mode & stat.S_IWOTH, f"{path} has mode {mode:04o}")
 
 
 def _asks_on_this_host() -> str:

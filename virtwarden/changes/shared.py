@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import files
+from virtwarden.system import acl, files
 
 # Where libvirt notes whose a file was before it gave it away, and how often it did: while that is
 # there, it refuses to give the same file to a second domain's user (qemu.conf, remember_owner).
@@ -114,8 +114,10 @@ class TakeBack(Change):
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        with files.held(self.path, self.device, self.number) as handle:
+        with files.locked(paths.shared), files.held(self.path, self.device, self.number) as handle:
             os.chown(files.by_descriptor(handle), 0, 0)
+            # While it was theirs, the user could let others write it.
+            acl.deny_writing(handle)
             for attribute in _REMEMBERED:
                 with suppress(OSError):  # libvirt was told not to remember, or cannot here
                     os.removexattr(files.by_descriptor(handle), attribute)

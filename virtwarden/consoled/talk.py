@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,17 +48,25 @@ class Talk:
     """
 
     def __init__(self, connection: socket.socket, patience_seconds: float) -> None:
-        """`patience_seconds` is how long the other end may take for a line."""
-        connection.settimeout(patience_seconds)
+        """`patience_seconds` is how long the other end may take for all of its lines."""
+        self._deadline = time.monotonic() + patience_seconds
         self._connection = connection
         self._untrusted = b""
 
     def say(self, **said: object) -> None:
         """Send one line."""
+        self._wait_no_longer()
         try:
             self._connection.sendall(json.dumps(said).encode() + b"\n")
         except OSError as error:
             raise HostError(f"the other end hung up: {error}") from None
+
+    def _wait_no_longer(self) -> None:
+        """Wait at most until the end of the talk: who sends a byte now and then gets no more."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise HostError("the other end is too slow")
+        self._connection.settimeout(left)
 
     def say_ticket(self, ticket: Ticket) -> None:
         """Send the ticket."""
@@ -79,6 +88,7 @@ class Talk:
         while b"\n" not in self._untrusted:
             if len(self._untrusted) > _LONGEST_LINE:
                 raise HostError("invalid answer: too long")
+            self._wait_no_longer()
             try:
                 more = self._connection.recv(4096)
             except OSError as error:

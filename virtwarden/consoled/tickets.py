@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import libvirt
 
 from virtwarden import log
-from virtwarden.consoled import operators
+from virtwarden.consoled import operators, quota
 from virtwarden.consoled.attempts import attempt
 from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin
 from virtwarden.consoled.operators import Operator
@@ -49,8 +49,8 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     untrusted_name = "-"
     try:
         operator = operators.peer(connection)
-        untrusted_name = talk.hear("domain")
-        with connected() as hypervisor:
+        with quota.request(paths, operator), connected() as hypervisor:
+            untrusted_name = talk.hear("domain")
             request = _request(paths, hypervisor, operator, untrusted_name)
             _authenticate(paths, operator, talk)
             watch = _give(paths, hypervisor, request, talk)

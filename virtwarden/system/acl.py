@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 
@@ -71,6 +72,20 @@ def restore(handle: int, text: str) -> None:
         posix1e.ACL(text=text).applyto(_path(handle))
     elif is_extended(handle):
         posix1e.ACL(mode=stat.S_IMODE(os.fstat(handle).st_mode)).applyto(_path(handle))
+
+
+def deny_writing(handle: int) -> None:
+    """Take the right to write an open file from all but its owner."""
+    import posix1e
+
+    if is_extended(handle):
+        entries = _acl(handle)
+        for entry in entries:
+            if entry.tag_type != posix1e.ACL_USER_OBJ:
+                entry.permset.write = False
+        entries.applyto(_path(handle))
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    Path(_path(handle)).chmod(mode & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 
 def permissions(handle: int, uid: int) -> int | None:

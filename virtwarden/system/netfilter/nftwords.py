@@ -31,8 +31,9 @@ _ICMP6 = {
 _TAGS = ("8021q", "8021ad", "0x9100", "0x9200")
 # IEEE 802.2, a frame without an ethertype: ETH_P_802_2 in linux/if_ether.h
 _LLC = "0x0004"
-# RFC 1042, before the ethertype: the service access points of SNAP, its control, and no vendor
-_SNAP = 0xAAAA03000000
+# SNAP's service access point. Between it and the ethertype stands a vendor that few receivers look
+# at: none (RFC 1042), or 00-00-F8 (IEEE 802.1H).
+_SNAP = 0xAA
 
 
 def _arp(c: r.ArpFrom) -> str:
@@ -79,7 +80,7 @@ _WORDS: dict[type[Any], Callable[[Any], str]] = {
     r.Destination: lambda c: f"ether daddr & {c.mask} == {c.mac}",
     r.Protocol: lambda c: f"meta protocol {_PROTOCOLS.get(c.ethertype, f'{c.ethertype:#06x}')}",
     r.LinkService: lambda c: f"meta protocol {_LLC} @nh,0,8 {c.sap:#x}",
-    r.Wrapped: lambda c: f"meta protocol {_LLC} @nh,0,64 {_SNAP << 16 | c.ethertype:#x}",
+    r.Wrapped: lambda c: f"meta protocol {_LLC} @nh,0,8 {_SNAP:#x} @nh,48,16 {c.ethertype:#x}",
     r.ArpFrom: _arp,
     r.RarpFrom: _rarp,
     r.From: _from,

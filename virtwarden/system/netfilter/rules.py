@@ -80,7 +80,10 @@ class LinkService:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """An IEEE 802.2 frame with the content of a frame of this ethertype (RFC 1042)."""
+    """An IEEE 802.2 frame with the content of a frame of this ethertype, whatever its vendor is.
+
+    RFC 1042 has no vendor, IEEE 802.1H has 00-00-F8.
+    """
 
     ethertype: int
 
