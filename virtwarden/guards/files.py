@@ -10,7 +10,7 @@ from virtwarden.changes.claims import conflict
 from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
-from virtwarden.guards.reach import part_of_the_host, swapper
+from virtwarden.guards.pathways import part_of_the_host, swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
 from virtwarden.words import shown

@@ -16,7 +16,7 @@ from virtwarden.domain.model import Device
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
-from virtwarden.guards.reach import swapper
+from virtwarden.guards.pathways import swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
 from virtwarden.words import shown

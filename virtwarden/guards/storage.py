@@ -11,7 +11,7 @@ from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.reach import search_grants
+from virtwarden.guards.pathways import search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from virtwarden.domain.model import Domain, read
 from virtwarden.domain.uses import Use, reviewed_paths, uses
 from virtwarden.errors import HostError
-from virtwarden.guards.reach import part_of_the_host, search_grants, swapper
+from virtwarden.guards.pathways import part_of_the_host, search_grants, swapper
 from virtwarden.paths import Paths
 from virtwarden.system import files
 from virtwarden.system.files import Inode
