@@ -31,11 +31,11 @@ REPOSITORY = Path(__file__).parents[2]
 KVM = 106
 UID = 70000
 IMAGES = "/var/lib/libvirt/images"
-# As Debian 12 has them: the mode, where it is not 0755, and the owner, where it is not root.
+# As Debian 12 has them once a domain has started: the mode, where it is not 0755, and the owner, where it is not root.
 _DIRECTORIES = {
     IMAGES: (0o711, 0),
     "/tmp": (0o1777, 0),
-    "/var/lib/libvirt/qemu": (0o750, 64055),
+    "/var/lib/libvirt/qemu": (0o750, 0),
     "/run/libvirt/qemu/swtpm": (0o770, 64055),
     "/run/virt-warden": (0o711, 0),
     "/var/lib/virt-warden": (0o700, 0),
@@ -115,6 +115,9 @@ class FakeHost:
 
     def group_id(self, name: str) -> int | None:
         return self.groups.get(name)
+
+    def service_groups(self) -> frozenset[int]:
+        return frozenset({33})
 
     def look(self, path: str) -> Found:
         if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):

@@ -47,6 +47,9 @@ class Facts(Protocol):
     def group_id(self, name: str) -> int | None:
         """The gid of the group of this name."""
 
+    def service_groups(self) -> frozenset[int]:
+        """The primary groups of system users."""
+
     def look(self, path: str) -> Found:
         """A path, walked without following symlinks. Raises HostError."""
 
@@ -140,6 +143,9 @@ class HostFacts(Facts):
 
     def group_id(self, name: str) -> int | None:
         return users.group_id(name)
+
+    def service_groups(self) -> frozenset[int]:
+        return users.service_groups()
 
     def look(self, path: str) -> Found:
         return files.look(path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import stat
 
-from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack
+from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
 from virtwarden.domain.model import Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import search_grants
+from virtwarden.guards.pathways import libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
@@ -130,6 +130,8 @@ def _review_twice(case: Case) -> list[Refusal]:
 
 def plan(case: Case) -> list[Change]:
     changes: list[Change] = []
+    if case.op in (Op.PREPARE, Op.STARTED):
+        changes += _take_directories(case)
     if case.op is Op.PREPARE:
         for use in plain_uses(case.domain, case.rules):
             changes += _prepare(case, use)
@@ -139,6 +141,20 @@ def plan(case: Case) -> list[Change]:
             if use.taken_by_libvirt and leaf is not None:
                 changes.append(TakeBack(use.path, leaf.device, leaf.number))
     return changes
+
+
+def _take_directories(case: Case) -> list[Change]:
+    """libvirt makes, and gives away, each domain's files there: no other user may swap them."""
+    *_, nvram = libvirts_own(case.paths)
+    found = case.facts.look(nvram)
+    steps = [*found.directories, *([found.leaf] if found.leaf else [])]
+    return [
+        TakeDirectory(step.path, step.device, step.number)
+        for step in steps
+        if step.path in libvirts_own(case.paths)
+        and stat.S_ISDIR(step.mode)
+        and (step.uid != 0 or step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+    ]
 
 
 def _prepare(case: Case, use: Use) -> list[Change]:
