@@ -31,7 +31,8 @@ REPOSITORY = Path(__file__).parents[2]
 KVM = 106
 UID = 70000
 IMAGES = "/var/lib/libvirt/images"
-# As Debian 12 has them once a domain has started: the mode, where it is not 0755, and the owner, where it is not root.
+# As Debian 12 has them once a domain has started: the mode, where it is not 0755, and the owner,
+# where it is not root.
 _DIRECTORIES = {
     IMAGES: (0o711, 0),
     "/tmp": (0o1777, 0),
