@@ -72,6 +72,7 @@ class FakeHost:
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
     filters: dict[str, str] = field(default_factory=dict)
+    writers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -140,6 +141,9 @@ class FakeHost:
                 break
             directories.append(inode)
         return Found(path, tuple(directories), None)
+
+    def writer_of(self, path: str) -> str:
+        return self.writers.get(path, "")
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         return tuple(c for c in self.claims if (c.device, c.number) == (device, number))

@@ -35,7 +35,28 @@ def review(case: Case) -> list[Refusal]:
         refusals += _review_disk(case, disk)
     for use in plain_uses(case.domain, case.rules):
         refusals += files.review(case, use)
-    return refusals or _review_twice(case)
+    return refusals or _review_bases(case) or _review_twice(case)
+
+
+def _review_bases(case: Case) -> list[Refusal]:
+    """A base that enrolment wrote came from a header: it is never another domain's own disk."""
+    refusals = []
+    for disk in case.domain.disks:
+        for layer in disk.layers:
+            if not layer.relabel_off or layer.path not in case.domain.spelled_bases:
+                continue
+            writer = case.facts.writer_of(layer.path)
+            if writer not in ("", case.domain.uuid):
+                refusals.append(
+                    case.refusal(
+                        f"its base {layer.path} is a disk that domain {writer} could write",
+                        where=f"disk {disk.target}",
+                        fix=f"give it a base of its own (qemu-img rebase {disk.path}), or confirm"
+                        f" this one: virt-warden unenrol {shown(case.domain.name)}, then write the"
+                        " <backingStore> into its XML",
+                    )
+                )
+    return refusals
 
 
 def _review_shared_directories(case: Case) -> list[Refusal]:
