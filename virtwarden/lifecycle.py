@@ -165,11 +165,13 @@ def _willing_of_nics(case: Case, refusals: list[Refusal]) -> tuple[Guard, ...]:
 def remember_attached(paths: Paths, domain: Domain) -> None:
     """Remember the images that the domain got since its start, and that its user could write.
 
-    Such as an overlay of a snapshot, or a disk that was attached.
+    Such as an overlay of a snapshot, or a disk that was attached. A start that was refused gave it
+    nothing.
     """
     try:
-        writing.remember(paths, domain)
-    except OSError as error:
+        if journal.records(paths, domain.uuid):
+            writing.remember(paths, domain)
+    except (WardenError, OSError) as error:
         log.event(log.Level.ERROR, "failed", domain=domain.name, op="release", reason=error)
 
 

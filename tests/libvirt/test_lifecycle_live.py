@@ -241,7 +241,14 @@ class TestHotPlug:
         disk = qcow2(images / "more.qcow2")
         warden.started("web01")
         self.attach(warden, disk)
-        warden.enrolled("db01", disks=[Disk(disk)])
+        warden.libvirt.define(domain_xml("db01", disks=[Disk(disk)]))
+        said = warden.command("enrol", "db01", check=False).stderr
+        assert "a VM's user owns it" in said
+        confirmed = domain_xml("db01", disks=[Disk(disk)]).replace(
+            "<target", "<backingStore/><target", 1
+        )
+        warden.libvirt.define(confirmed)
+        warden.command("enrol", "db01")
         assert "belongs to another VM's user" in warden.refusal("db01")
         assert disk.owner() == "vmw-web01"
 

@@ -347,9 +347,9 @@ class TestPathsThatAreRefused:
 
     def test_a_file_of_another_vms_user(self, warden: Warden, images: Path) -> None:
         warden.started("evil")
-        disk = qcow2(images / "disk.qcow2")
+        disk = raw(images / "disk.img")
         os.chown(disk, warden.status("evil")["uid"], 0)
-        warden.enrolled("web01", disks=[Disk(disk)])
+        warden.enrolled("web01", disks=[Disk(disk, format="raw")])
         assert "belongs to another VM's user" in warden.refusal("web01")
 
     def test_a_file_that_is_not_there(self, warden: Warden, images: Path) -> None:

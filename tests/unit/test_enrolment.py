@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from virtwarden.domain.model import Domain, from_tree, parse, read
-from virtwarden.enrolment import headers
 from virtwarden.enrolment import enrol as enrolment
+from virtwarden.enrolment import headers
 from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
 from virtwarden.errors import DomainError, HostError
 from virtwarden.paths import Paths

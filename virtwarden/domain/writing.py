@@ -17,8 +17,11 @@ def remember(paths: Paths, domain: Domain, *, first: bool = False) -> None:
     """Remember for good what the domain's user can write, as its XML has it now.
 
     `first`: only images of which nothing is remembered yet, and not of an image that somebody put
-    in another's place, with its XML as it was. Raises OSError.
+    in another's place, with its XML as it was. A domain that does not run as its own user has
+    nothing that this is about. Raises OSError.
     """
+    if not any((label.model, label.kind) == ("dac", "static") for label in domain.labels):
+        return
     disks = [disk for disk in domain.disks if not (first and domain.has_former_chain(disk))]
     for image in writable(domain.uuid, disks):
         written.remember(paths.written, image, first=first)

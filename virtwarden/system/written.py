@@ -6,8 +6,8 @@ of such an image is never believed again, whoever owns the image later and whate
 what is remembered outlives unenrolment, removal and purge.
 
 It is kept twice: in files under /var/lib/virt-warden, by the inode of the image, and in an extended
-attribute that only root can write, which goes with the image where `mv`, `cp -a` or `rsync -X` take
-it to another file system (xattr(7)).
+attribute that only root can write, which goes with the image where `mv` and `cp -a` take it to
+another file system (xattr(7)).
 """
 
 from __future__ import annotations
