@@ -320,6 +320,30 @@ def test_a_device_under_two_names_is_the_same_file(host: FakeHost) -> None:
     assert "the same file as disk vda (/dev/dm-3)" in refusal(storage, case(host, two))
 
 
+@pytest.mark.parametrize(
+    ("writer", "noted", "refused"),
+    [
+        (xmls.OTHER, BASE, True),
+        (xmls.OTHER, "", False),
+        (xmls.UUID, BASE, False),
+        ("", BASE, False),
+    ],
+)
+def test_a_base_out_of_a_header_is_not_another_domains_disk(
+    host: FakeHost, writer: str, noted: str, refused: bool
+) -> None:
+    """One that the admin wrote into the XML may be, and so may the domain's own former disk."""
+    host.writers[BASE] = writer
+    notes = (
+        f"<metadata><warden:enrolment><warden:disk target='vda'><warden:backing depth='0'"
+        f" of='{stamp(DISK)}' base='{noted}'/></warden:disk></warden:enrolment></metadata>"
+    )
+    xml = xmls.domain(xmls.disk(form="qcow2", inside=xmls.base(BASE)), extra=notes)
+    found = refusals(storage, case_of(xml, rules(), host))
+    assert bool(found) is refused
+    assert all(f"its base {BASE} is a disk that domain {xmls.OTHER}" in line for line in found)
+
+
 def test_two_disks_on_one_base_pass(host: FakeHost) -> None:
     host.file(f"{IMAGES}/second.qcow2")
     two = xmls.disk(form="qcow2", inside=xmls.base(BASE)) + xmls.disk(
