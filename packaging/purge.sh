@@ -4,8 +4,9 @@
 # Says what it keeps, and why. The package's postrm contains it, so it may use only essential packages
 # (Debian Policy 7.2).
 #
-# The ledger of uids stays: a file that a VM left behind must not belong to a later VM. With
-# VIRT_WARDEN_FORGET_UIDS=1 in the environment it goes too.
+# The ledger of uids stays: a file that a VM left behind must not belong to a later VM. So does what is
+# remembered of the images that VMs could write: a later installation must not believe their headers. With
+# VIRT_WARDEN_FORGET_UIDS=1 in the environment both go too.
 state=/var/lib/virt-warden
 search_seconds=60
 kept=0
@@ -72,11 +73,13 @@ purge_state() {
     fi
     forget=${VIRT_WARDEN_FORGET_UIDS:-$(cat "$state/farewell/purge-wanted" 2>/dev/null || :)}
     rm -rf "$state/domains" "$state/shared" "$state/console-ca" "$state/farewell" /run/virt-warden
-    [ -z "$forget" ] || rm -f "$state/uids"
+    [ -z "$forget" ] || rm -rf "$state/uids" "$state/written"
     [ ! -e "$state/uids" ] ||
         left "$state/uids: the uids that no other VM may get (to delete it: rm $state/uids)"
+    [ ! -e "$state/written" ] ||
+        left "$state/written: the images that VMs could write (to delete it: rm -r $state/written)"
     # What an admin set up with virt-warden for the host itself works without it.
-    others=$(find "$state" -mindepth 1 -maxdepth 1 ! -name uids -printf ' %f' 2>/dev/null || :)
+    others=$(find "$state" -mindepth 1 -maxdepth 1 ! -name uids ! -name written -printf ' %f' 2>/dev/null || :)
     [ -z "$others" ] || left "$state:$others"
     rmdir "$state" 2>/dev/null || :
 }

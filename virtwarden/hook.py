@@ -107,6 +107,7 @@ def _release(call: _Call) -> None:
 
     with journal.locked(call.paths, domain.uuid):
         if call.is_wanted():
+            lifecycle.remember_attached(call.paths, domain)
             lifecycle.release(call.paths, domain.uuid, domain.name)
 
 

@@ -13,6 +13,8 @@ from dataclasses import replace
 
 from virtwarden import gate, log
 from virtwarden.changes import Change, Checkable, CreateUser, Scope, journal
+from virtwarden.domain import writing
+from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
     console,
@@ -112,8 +114,12 @@ def _take_back(case: Case) -> list[str]:
 
 
 def reconnect(case: Case) -> None:
-    """libvirtd is back and found the domain running: check every promise again."""
-    _report(case, verify(case))
+    """libvirtd is back and found the domain running: check every promise again.
+
+    libvirt has given its directories to its own user again, so take these back first.
+    """
+    breaches = _take_back(case)
+    _report(case, breaches + verify(case))
 
 
 def review_port(case: Case) -> None:
@@ -154,6 +160,19 @@ def _runs(case: Case) -> bool:
 def _willing_of_nics(case: Case, refusals: list[Refusal]) -> tuple[Guard, ...]:
     all_of_them = case.rules.mode is Mode.ENFORCING or not refusals
     return _OF_NICS if all_of_them and case.rules.mode is not Mode.DISABLED else (network,)
+
+
+def remember_attached(paths: Paths, domain: Domain) -> None:
+    """Remember the images that the domain got since its start, and that its user could write.
+
+    Such as an overlay of a snapshot, or a disk that was attached. A start that was refused gave it
+    nothing.
+    """
+    try:
+        if journal.records(paths, domain.uuid):
+            writing.remember(paths, domain)
+    except (WardenError, OSError) as error:
+        log.event(log.Level.ERROR, "failed", domain=domain.name, op="release", reason=error)
 
 
 def release(paths: Paths, domain: str, name: str) -> None:
@@ -233,9 +252,18 @@ def _raise_guards(case: Case) -> None:
     refusals = reviews(case)
     if case.rules.mode is Mode.ENFORCING:
         _refuse(case, [refusal for found in refusals.values() for refusal in found])
+        _remember_writable(case)
         _perform(case, GUARDS)
     else:
+        with suppress(OSError):  # a disk that is full must not keep such a domain from its start
+            _remember_writable(case)
         _perform_leniently(case, refusals)
+
+
+def _remember_writable(case: Case) -> None:
+    """Remember, before the domain's user gets its images, what they were based on till then."""
+    if case.op is Op.PREPARE:
+        writing.remember(case.paths, case.domain)
 
 
 def _refuse(case: Case, refusals: list[Refusal]) -> None:

@@ -84,6 +84,11 @@ class Paths:
         return self.state / "uids"
 
     @property
+    def written(self) -> Path:
+        """Every image that a VM's user could ever write."""
+        return self.state / "written"
+
+    @property
     def hook_record(self) -> Path:
         """Where our hook was installed, and its content."""
         return self.state / "hook.json"

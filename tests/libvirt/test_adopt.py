@@ -231,6 +231,51 @@ class TestAdopt:
         warden.libvirt.start("web01")
         assert content(warden, 8 * 2**20) == hashlib.sha256(bytes(8 * 2**20)).hexdigest()
 
+    @pytest.mark.parametrize("named", ["data file", "base"])
+    def test_what_is_written_into_the_image_after_it_was_checked_is_not_followed_either(
+        self, warden: Warden, container: Path, images: Path, named: str
+    ) -> None:
+        """By a process that the VM's user left behind, with the disk open."""
+        secret = raw(images / "secret.img", "8M")
+        run("qemu-io", "-f", "raw", "-c", "write -P 66 0 8M", str(secret))
+        kept = hashlib.sha256(secret.read_bytes()).hexdigest()
+        forged = images / "forged.qcow2"
+        options = {
+            "data file": ["-o", f"data_file={secret},data_file_raw=on", str(forged), "8M"],
+            "base": ["-b", str(secret), "-F", "raw", str(forged)],
+        }
+        run("qemu-img", "create", "-q", "-f", "qcow2", *options[named])
+        run("qemu-io", "-f", "raw", "-c", "write -P 66 0 8M", str(secret))
+        old = qcow2(images / "old.qcow2", "8M")
+        warden.enrolled("web01", disks=[Disk(old)])
+        script = images / "late.py"
+        script.write_text(LATE)
+        command = ("/usr/bin/python3", "-IB", str(script), str(forged), str(old))
+        done = run(*command, check=False)
+        assert kept not in done.stdout
+        if named == "data file":
+            assert f"QEMU does not open {old}" in done.stderr
+        else:
+            assert hashlib.sha256(bytes(8 * 2**20)).hexdigest() in done.stdout
+        assert opened() == []
+        readers = run("pgrep", "-f", "^/usr/bin/qemu-storage-daemon", check=False)
+        assert readers.stdout == ""
+
+    def test_a_file_that_everybody_may_read_is_no_part_of_the_disk(
+        self, warden: Warden, container: Path, images: Path
+    ) -> None:
+        images.chmod(0o755)
+        public = raw(images / "public.img", "8M", mode=0o644)
+        forged = images / "forged.qcow2"
+        options = ("-o", f"data_file={public},data_file_raw=on", str(forged), "8M")
+        run("qemu-img", "create", "-q", "-f", "qcow2", *options)
+        old = qcow2(images / "old.qcow2", "8M")
+        warden.enrolled("web01", disks=[Disk(old)])
+        script = images / "late.py"
+        script.write_text(LATE)
+        done = run("/usr/bin/python3", "-IB", str(script), str(forged), str(old), check=False)
+        assert "its data lies in another file" in done.stderr
+
     @pytest.mark.parametrize(
         ("spoil", "words"),
         [
@@ -448,6 +493,26 @@ def then_die(*arguments, **more):
 
 setattr(module, name, then_die)
 main(["luks", "adopt", "web01", "vda"])
+"""
+
+
+LATE = """
+import sys
+sys.path.insert(0, "/usr/share/virt-warden")
+from pathlib import Path
+from virtwarden.cli.main import main
+from virtwarden.system import blocks
+
+forged, image = map(Path, sys.argv[1:])
+act = blocks._served
+
+def late(chain):
+    with image.open("r+b") as file:
+        file.write(forged.read_bytes())
+    return act(chain)
+
+blocks._served = late
+sys.exit(main(["luks", "adopt", "web01", "vda"]))
 """
 
 

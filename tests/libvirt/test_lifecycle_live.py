@@ -241,7 +241,14 @@ class TestHotPlug:
         disk = qcow2(images / "more.qcow2")
         warden.started("web01")
         self.attach(warden, disk)
-        warden.enrolled("db01", disks=[Disk(disk)])
+        warden.libvirt.define(domain_xml("db01", disks=[Disk(disk)]))
+        said = warden.command("enrol", "db01", check=False).stderr
+        assert "a VM's user owns it" in said
+        confirmed = domain_xml("db01", disks=[Disk(disk)]).replace(
+            "<target", "<backingStore/><target", 1
+        )
+        warden.libvirt.define(confirmed)
+        warden.command("enrol", "db01")
         assert "belongs to another VM's user" in warden.refusal("db01")
         assert disk.owner() == "vmw-web01"
 
@@ -296,6 +303,47 @@ def test_an_nvram_file_that_libvirt_makes_is_the_vms_alone_and_goes_with_the_dom
         assert nvram.stat().st_mode & 0o077 == 0
     warden.libvirt.virsh("undefine", "web01", "--nvram")
     assert not nvram.exists()
+
+
+def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warden) -> None:
+    """An escaped VM without virt-warden is libvirt-qemu; root follows names there, and chowns."""
+    state = PATHS.libvirt_state
+    nvram = state / "nvram"
+
+    def attacks() -> set[str]:
+        acts = (
+            lambda: (nvram / "web01_VARS.fd").rename(nvram / "mine"),
+            lambda: nvram.rename(state / "mine"),
+            lambda: (state / "domain-1-web01").symlink_to("/etc"),
+            lambda: (nvram / "db01_VARS.fd").symlink_to("/etc/shadow"),
+        )
+        return {as_user("libvirt-qemu", act) for act in acts}
+
+    xml = domain_xml("web01", machine="q35").replace("</os>", f"{FIRMWARE}</os>")
+    warden.libvirt.define(xml)
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert attacks() == {"PermissionError"}
+    warden.libvirt.restart()
+    assert attacks() == {"PermissionError"}
+    assert is_guarded(warden, "web01")
+
+
+def test_a_domain_without_virt_warden_starts_in_libvirts_directories_all_the_same(
+    warden: Warden,
+) -> None:
+    warden.started("web01")
+    set_policy('managed = ["web01"]\n')
+    xml = domain_xml("plain", machine="q35").replace("</os>", f"{FIRMWARE}</os>")
+    warden.libvirt.define(xml)
+    nvram = PATHS.libvirt_state / "nvram" / "plain_VARS.fd"
+    for _ in range(2):  # libvirt makes its NVRAM file at the first start
+        warden.libvirt.start("plain")
+        assert nvram.owner() == "libvirt-qemu"
+        warden.libvirt.virsh("managedsave", "plain")
+        warden.libvirt.start("plain")
+        warden.libvirt.destroy("plain")
+    warden.libvirt.virsh("undefine", "plain", "--nvram")
 
 
 def test_a_renamed_domain_keeps_its_user(warden: Warden, images: Path) -> None:

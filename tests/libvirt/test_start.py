@@ -327,6 +327,17 @@ class TestPathsThatAreRefused:
         warden.enrolled("web01", disks=[disk])
         assert "can be written by everyone" in warden.refusal("web01")
 
+    @pytest.mark.parametrize("uid", [33, 61184, 64055, 65534])
+    def test_a_directory_of_a_system_user(self, warden: Warden, images: Path, uid: int) -> None:
+        """A service that was taken over, or QEMU without virt-warden, could swap what is in it."""
+        (images / "theirs").mkdir()
+        disk = qcow2(images / "theirs" / "disk.qcow2")
+        warden.enrolled("web01", disks=[Disk(disk)])
+        os.chown(images / "theirs", uid, 0)
+        assert f"belongs to a system user (uid {uid})" in warden.refusal("web01")
+        os.chown(images / "theirs", 0, 0)
+        warden.libvirt.start("web01")
+
     def test_a_directory_of_another_vms_user(self, warden: Warden, images: Path) -> None:
         warden.started("evil")
         (images / "theirs").mkdir()
@@ -336,9 +347,9 @@ class TestPathsThatAreRefused:
 
     def test_a_file_of_another_vms_user(self, warden: Warden, images: Path) -> None:
         warden.started("evil")
-        disk = qcow2(images / "disk.qcow2")
+        disk = raw(images / "disk.img")
         os.chown(disk, warden.status("evil")["uid"], 0)
-        warden.enrolled("web01", disks=[Disk(disk)])
+        warden.enrolled("web01", disks=[Disk(disk, format="raw")])
         assert "belongs to another VM's user" in warden.refusal("web01")
 
     def test_a_file_that_is_not_there(self, warden: Warden, images: Path) -> None:

@@ -68,8 +68,14 @@ class Guest:
 
 
 def host(images: Path) -> dict[str, str]:
-    """All that a start of a domain with these images could alter."""
-    return snapshot([images, PATHS.run, PATHS.state, PATHS.libvirt_state])
+    """All that a start of a domain with these images could alter.
+
+    Except whose libvirt's own directories are: it gives them to its user whenever it starts.
+    """
+    found = snapshot([images, PATHS.run, PATHS.state, PATHS.libvirt_state])
+    del found[str(PATHS.libvirt_state / "nvram")]
+    state = str(PATHS.libvirt_state)
+    return found | {state: found[state].replace(" 0:", " 64055:", 1)}
 
 
 def parts(images: Path, bridge: str) -> dict[str, object]:

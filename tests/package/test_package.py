@@ -526,7 +526,7 @@ class TestPurge:
         assert users.account("vmw-db01") is None
         libvirt.destroy("web01")
         assert owner(disk) == before
-        wait_until_left(STATE, [] if forget else ["uids"])
+        wait_until_left(STATE, [] if forget else ["uids", "written"])
         assert users.account("vmw-web01") is None
         assert not HOOK.exists()
         plainly_started(libvirt, "web01")

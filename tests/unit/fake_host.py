@@ -31,11 +31,12 @@ REPOSITORY = Path(__file__).parents[2]
 KVM = 106
 UID = 70000
 IMAGES = "/var/lib/libvirt/images"
-# As Debian 12 has them: the mode, where it is not 0755, and the owner, where it is not root.
+# As Debian 12 has them once a domain has started: the mode, where it is not 0755, and the owner,
+# where it is not root.
 _DIRECTORIES = {
     IMAGES: (0o711, 0),
     "/tmp": (0o1777, 0),
-    "/var/lib/libvirt/qemu": (0o750, 64055),
+    "/var/lib/libvirt/qemu": (0o750, 0),
     "/run/libvirt/qemu/swtpm": (0o770, 64055),
     "/run/virt-warden": (0o711, 0),
     "/var/lib/virt-warden": (0o700, 0),
@@ -71,6 +72,7 @@ class FakeHost:
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
     filters: dict[str, str] = field(default_factory=dict)
+    writers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -116,6 +118,9 @@ class FakeHost:
     def group_id(self, name: str) -> int | None:
         return self.groups.get(name)
 
+    def service_groups(self) -> frozenset[int]:
+        return frozenset({33})
+
     def look(self, path: str) -> Found:
         if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
             raise HostError(
@@ -136,6 +141,9 @@ class FakeHost:
                 break
             directories.append(inode)
         return Found(path, tuple(directories), None)
+
+    def writer_of(self, path: str) -> str:
+        return self.writers.get(path, "")
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         return tuple(c for c in self.claims if (c.device, c.number) == (device, number))

@@ -295,6 +295,12 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         noted("<warden:backing depth='1'/><warden:backing depth='0' of='/a' base='/b'/>"),
         (Spelled(target="vda", image="/a", base="/b"),),
     ),
+    (
+        Domain,
+        "spelled_bases",
+        noted("<warden:backing depth='1' base='/c'/><warden:backing depth='0' base='/b'/>"),
+        ("/c", "/b"),
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +17,14 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from virtwarden.domain.model import Domain, from_tree, parse, read
-from virtwarden.enrolment import backing
 from virtwarden.enrolment import enrol as enrolment
+from virtwarden.enrolment import headers
 from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
 from virtwarden.errors import DomainError, HostError
 from virtwarden.paths import Paths
 from virtwarden.system.images import Image
 
-PATHS = Paths()
+PATHS = Paths(state=Path("/nonexistent"), libvirt_config=Path("/nonexistent"))
 WRAPPER = "/usr/lib/virt-warden/qemu-system-x86_64"
 QEMU = "/usr/bin/qemu-system-x86_64"
 OVERLAY, LAYER, BASE = (f"{IMAGES}/{name}.qcow2" for name in ("web01", "layer", "base"))
@@ -48,7 +49,7 @@ class Images:
 @pytest.fixture(autouse=True)
 def images(monkeypatch: pytest.MonkeyPatch) -> Images:
     made = Images()
-    monkeypatch.setattr(backing.images, "backing", made.backing)
+    monkeypatch.setattr(headers.images, "backing", made.backing)
     monkeypatch.setattr(enrolment.users, "account_of", lambda uuid: None)
     monkeypatch.setattr(enrolment.users, "account", lambda name: None)
     return made
@@ -168,7 +169,7 @@ def test_an_image_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPat
     def refuse(*_: str) -> None:
         raise HostError("no such image")
 
-    monkeypatch.setattr(backing.images, "backing", refuse)
+    monkeypatch.setattr(headers.images, "backing", refuse)
     with pytest.raises(HostError, match="no such image"):
         enrol(plain(xmls.disk(OVERLAY, form="qcow2")))
 

@@ -163,7 +163,7 @@ def furnished() -> FakeHost:
         "/etc/ceph/ceph.conf",
     ):
         host.file(path, 0o644)
-    host.directory("/var/lib/libvirt/qemu/nvram", uid=64055)
+    host.directory("/var/lib/libvirt/qemu/nvram", uid=0)
     host.directory("/var/log")
     host.file("/dev/ttyS0", kind=stat.S_IFCHR)
     host.taps |= {f"vnet{number}" for number in range(10)} | {"mytap0"}

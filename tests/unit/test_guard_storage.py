@@ -23,7 +23,7 @@ from fake_host import (
     rules,
 )
 
-from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack
+from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
 from virtwarden.domain.model import stamp
 from virtwarden.guards import storage
 from virtwarden.guards.base import Case, Op
@@ -93,6 +93,8 @@ def test_a_symlink_on_the_way_is_refused(host: FakeHost) -> None:
         (lambda h: h.directory(IMAGES, 0o775, gid=70009), "by VMs' users, through group 70009"),
         (lambda h: h.directory(IMAGES, 0o775, writers=(70009,)), "through its ACL"),
         (lambda h: h.directory(IMAGES, 0o775, writers=(KVM,)), "through its ACL"),
+        (lambda h: h.directory(IMAGES, uid=33), "belongs to a system user (uid 33)"),
+        (lambda h: h.directory("/var/lib", uid=64055), "/var/lib belongs to a system user"),
     ],
 )
 def test_a_path_that_a_vms_user_could_swap_is_refused(
@@ -229,6 +231,23 @@ def test_its_nvram_file_is_its_own(host: FakeHost) -> None:
     )
 
 
+def test_libvirts_own_directories_are_taken_before_anything_in_them_is_touched(
+    host: FakeHost,
+) -> None:
+    state, nvram = "/var/lib/libvirt/qemu", "/var/lib/libvirt/qemu/nvram"
+    host.directory(nvram, uid=64055)
+    host.directory(state, 0o750, uid=64055)
+    host.file(f"{nvram}/web01_VARS.fd")
+    named = f"<nvram>{nvram}/web01_VARS.fd</nvram>"
+    taken = [TakeDirectory(path, 2049, host.inodes[path].number) for path in (state, nvram)]
+    assert refusals(storage, case(host, os=named)) == []
+    assert storage.plan(case(host, os=named))[:2] == taken
+    assert storage.plan(case(host, op=Op.STARTED)) == taken
+    host.directory(state, 0o750)
+    host.directory(nvram)
+    assert storage.plan(case(host, op=Op.STARTED)) == []
+
+
 # Attacks: what others use
 
 
@@ -299,6 +318,30 @@ def test_a_device_under_two_names_is_the_same_file(host: FakeHost) -> None:
         "/dev/vg0/web01", kind="block", target="vdb", **READ_ONLY
     )
     assert "the same file as disk vda (/dev/dm-3)" in refusal(storage, case(host, two))
+
+
+@pytest.mark.parametrize(
+    ("writer", "noted", "refused"),
+    [
+        (xmls.OTHER, BASE, True),
+        (xmls.OTHER, "", False),
+        (xmls.UUID, BASE, False),
+        ("", BASE, False),
+    ],
+)
+def test_a_base_out_of_a_header_is_not_another_domains_disk(
+    host: FakeHost, writer: str, noted: str, refused: bool
+) -> None:
+    """One that the admin wrote into the XML may be, and so may the domain's own former disk."""
+    host.writers[BASE] = writer
+    notes = (
+        f"<metadata><warden:enrolment><warden:disk target='vda'><warden:backing depth='0'"
+        f" of='{stamp(DISK)}' base='{noted}'/></warden:disk></warden:enrolment></metadata>"
+    )
+    xml = xmls.domain(xmls.disk(form="qcow2", inside=xmls.base(BASE)), extra=notes)
+    found = refusals(storage, case_of(xml, rules(), host))
+    assert bool(found) is refused
+    assert all(f"its base {BASE} is a disk that domain {xmls.OTHER}" in line for line in found)
 
 
 def test_two_disks_on_one_base_pass(host: FakeHost) -> None:
@@ -445,6 +488,7 @@ def test_what_is_shared_is_given_to_nobody(
 def test_a_kernel_is_taken_back_once_libvirt_has_given_it_away(host: FakeHost) -> None:
     host.file("/srv/vmlinuz", 0o644)
     os = "<kernel>/srv/vmlinuz</kernel>"
+    host.directory("/var/lib/libvirt/qemu", 0o750)
     kinds = [type(change) for change in storage.plan(case(host, os=os))]
     assert kinds == [Claim, SetAccess, Claim, LockShared, GrantAccess]
     number = host.inodes["/srv/vmlinuz"].number

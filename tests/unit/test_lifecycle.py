@@ -510,12 +510,15 @@ def test_disabled_promises_nothing(
     assert len(lifecycle.verify(under(case, Mode.PERMISSIVE))) == len(ORDER)
 
 
-def test_reconnect_checks_and_does_nothing(
+def test_reconnect_takes_back_what_libvirt_took_again_and_checks(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
+    for guard in lifecycle.GUARDS:
+        monkeypatch.setattr(guard, "plan", lambda case: [])
+    monkeypatch.setattr(storage, "plan", lambda case: [Step("storage")])
     monkeypatch.setattr(storage, "verify", lambda case, process: ["the disk is open"])
     lifecycle.reconnect(replace(case, op=Op.STARTED))
-    assert world.done == []
+    assert world.done == ["capture storage", "apply storage"]
     assert "event=breach" in logged[0]
 
 

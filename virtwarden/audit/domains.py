@@ -18,7 +18,7 @@ from virtwarden.guards import mac
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.guards.encryption import in_the_clear
-from virtwarden.guards.reach import person_trusted
+from virtwarden.guards.pathways import person_trusted
 from virtwarden.policy import Mode
 from virtwarden.system import process
 from virtwarden.system.files import Found, Inode

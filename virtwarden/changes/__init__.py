@@ -9,6 +9,7 @@ from virtwarden.changes.base import Before, Change, Checkable, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
+from virtwarden.changes.directories import TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.ports import RestrictPorts
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Change]] = {
         SetAccess,
         SetBridgePort,
         TakeBack,
+        TakeDirectory,
         WriteFile,
     )
 }
@@ -57,6 +59,7 @@ __all__ = [
     "SetAccess",
     "SetBridgePort",
     "TakeBack",
+    "TakeDirectory",
     "WriteFile",
     "values",
 ]

@@ -235,6 +235,10 @@ class Domain:
         "metadata/warden:enrolment/warden:disk/warden:backing[@depth = '0']"
     )
 
+    spelled_bases: tuple[str, ...] = texts(
+        "metadata/warden:enrolment/warden:disk/warden:backing/@base"
+    )
+
     def has_former_chain(self, disk: Disk) -> bool:
         """Whether enrolment wrote a disk's chain for another image than the disk has now."""
         below = disk.backing.path if disk.backing else None

@@ -3,7 +3,8 @@
 
 Where the XML does not name the base image, libvirt reads it from the image's header at each start.
 An escaped guest can write any path of the host into that header. So virt-warden reads the header
-once, when it enrols the domain, and not again while the domain is enrolled.
+once, when it enrols the domain, and never again once the domain's user could write the image
+(enrolment/headers.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from lxml import etree
 
 from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, stamp
-from virtwarden.enrolment import tree
-from virtwarden.system import images, users
+from virtwarden.enrolment import headers, tree
+from virtwarden.enrolment.headers import Asker
+from virtwarden.system import users
 from virtwarden.system.images import Image
 
 _WARDEN = f"{{{WARDEN_NAMESPACE}}}"
@@ -53,15 +55,15 @@ def known(root: etree._Element, domain: Domain) -> Known:
     return found
 
 
-def spell_out(root: etree._Element, notes: etree._Element, said: Known) -> None:
+def spell_out(root: etree._Element, notes: etree._Element, said: Known, asker: Asker) -> None:
     """Name each disk's base images, and keep libvirt from changing the owner of shared ones.
 
-    Each alteration is noted. Raises HostError and CommandError where it cannot look at an image of
-    which `said` says nothing.
+    Each alteration is noted. Raises HostError and CommandError where `said` says nothing of an
+    image, and nothing else tells on what it is based.
     """
     for disk in root.iterfind("devices/disk"):
         note = etree.Element(_DISK, target=_target(disk), source=_path(disk))
-        _spell_out(disk, note, said)
+        _spell_out(disk, note, said, asker)
         if len(note):
             notes.append(note)
 
@@ -77,7 +79,7 @@ def restore(root: etree._Element, notes: etree._Element) -> None:
             _restore(disk, note)
 
 
-def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
+def _spell_out(disk: etree._Element, note: etree._Element, said: Known, asker: Asker) -> None:
     if disk.find("readonly") is not None or disk.find("shareable") is not None:
         _switch_relabel_off(disk, 0, note)
     layer, depth, layer_format = disk, 0, tree.attribute(disk, "driver", "type")
@@ -86,7 +88,8 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
         if backing is None:
             if layer_format in _SINGLE:
                 break
-            backing = _name_below(layer, _below(layer, layer_format, _target(disk), said))
+            below = _below(layer, layer_format, _target(disk), said, asker)
+            backing = _name_below(layer, below)
             made = {"of": stamp(_path(layer)), "base": _path(backing)}
             etree.SubElement(note, _BACKING, {"depth": str(depth), **made})
         if not backing.get("type"):
@@ -96,12 +99,14 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known) -> None:
         layer_format = tree.attribute(layer, "format", "type")
 
 
-def _below(layer: etree._Element, layer_format: str, target: str, said: Known) -> Image | None:
+def _below(
+    layer: etree._Element, layer_format: str, target: str, said: Known, asker: Asker
+) -> Image | None:
     path = _path(layer)
     for key in ((target, path), ("", path)):
         if key in said:
             return said[key]
-    return images.backing(path, layer_format) if path else None
+    return headers.base(asker, path, layer_format) if path else None
 
 
 def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:

@@ -11,8 +11,10 @@ import uuid
 
 from lxml import etree
 
+from virtwarden.domain import writing
 from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
 from virtwarden.enrolment import backing, tree
+from virtwarden.enrolment.headers import Asker
 from virtwarden.errors import DomainError
 from virtwarden.guards import ticket
 from virtwarden.guards.identity import candidates
@@ -32,7 +34,8 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
     undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
-    if it is not the XML of a domain, and HostError if an image cannot be read.
+    if it is not the XML of a domain, and HostError if an image cannot be read, or if only its
+    header, which a guest may have written, says on what it is based.
     """
     root = parse(untrusted_xml)
     former = from_tree(root)
@@ -43,7 +46,7 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     notes = etree.Element(_ENROLMENT, nsmap={"warden": WARDEN_NAMESPACE})
     _set_emulator(root, domain, paths, notes)
     _set_label(root, _choose_user(domain, prefix), notes)
-    backing.spell_out(root, notes, said)
+    backing.spell_out(root, notes, said, Asker(paths, domain.uuid, domain.name))
     _metadata(root, notes).append(notes)
     return _written(root)
 
@@ -63,6 +66,16 @@ def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
     for element in enrolled:
         _take_out(element, paths)
     return _written(root) if enrolled else None
+
+
+def remember(paths: Paths, untrusted_xml: bytes) -> None:
+    """Remember on what the images are based that an enrolled domain's user could write by now.
+
+    A domain that never started has no user yet. Raises OSError.
+    """
+    domain = from_tree(parse(untrusted_xml))
+    if domain.enrolment and users.account_of(domain.uuid) is not None:
+        writing.remember(paths, domain, first=True)
 
 
 def is_enrolled(untrusted_xml: bytes, paths: Paths) -> bool:

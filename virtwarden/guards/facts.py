@@ -27,6 +27,7 @@ from virtwarden.system import (
     taps,
     users,
     vnc,
+    written,
 )
 from virtwarden.system.files import Found
 from virtwarden.system.users import Account
@@ -47,8 +48,14 @@ class Facts(Protocol):
     def group_id(self, name: str) -> int | None:
         """The gid of the group of this name."""
 
+    def service_groups(self) -> frozenset[int]:
+        """The primary groups of system users."""
+
     def look(self, path: str) -> Found:
         """A path, walked without following symlinks. Raises HostError."""
+
+    def writer_of(self, path: str) -> str:
+        """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         """The running domains' claims on one file."""
@@ -141,8 +148,18 @@ class HostFacts(Facts):
     def group_id(self, name: str) -> int | None:
         return users.group_id(name)
 
+    def service_groups(self) -> frozenset[int]:
+        return users.service_groups()
+
     def look(self, path: str) -> Found:
         return files.look(path)
+
+    def writer_of(self, path: str) -> str:
+        try:
+            former = written.look_up(self.paths.written, path)
+        except OSError:  # other reviews say that it is not there
+            return ""
+        return former.domain if former else ""
 
     def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
         return claims_on(self.paths, device, number)

@@ -10,7 +10,12 @@ from virtwarden.changes.claims import conflict
 from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
-from virtwarden.guards.reach import part_of_the_host, swapper
+from virtwarden.guards.pathways import (
+    libvirts_own,
+    part_of_the_host,
+    service_swapper,
+    swapper,
+)
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
 from virtwarden.words import shown
@@ -48,11 +53,28 @@ def review(case: Case, use: Use) -> list[Refusal]:
                 fix="move it into a directory that root owns, such as /var/lib/libvirt/images",
             )
         ]
+    service = _service_swapper(case, found.directories)
+    if service:
+        return [
+            case.refusal(
+                f"another user can swap it: {service}",
+                where=where,
+                fix="move it into a directory that root owns, such as /var/lib/libvirt/images, or"
+                " give that directory to root: chown root:, chmod g-w, setfacl -b",
+            )
+        ]
     if found.leaf is None:
         if not use.must_exist:
             return []
         return [case.refusal("it is not there", where=where, fix=f"make it, or {edit}")]
     return _review_inode(case, use, found.leaf, where)
+
+
+def _service_swapper(case: Case, directories: tuple[Inode, ...]) -> str:
+    """The start gives libvirt's own directories to root before anything in them is followed."""
+    own = libvirts_own(case.paths)
+    others = [step for step in directories if step.path not in own]
+    return service_swapper(others, case.facts.service_groups())
 
 
 def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusal]:

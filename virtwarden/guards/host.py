@@ -16,7 +16,7 @@ from virtwarden.domain.model import Device
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
-from virtwarden.guards.reach import swapper
+from virtwarden.guards.pathways import service_swapper, swapper
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
 from virtwarden.words import shown
@@ -147,6 +147,7 @@ def _wrong_with_common(
             f"chmod o+r {inode.path} if it holds no secret, or {edit}",
         )
     enemy = swapper((*directories, inode), case.rules.uid_range, case.vm_groups)
+    enemy = enemy or service_swapper((*directories, inode), case.facts.service_groups())
     if enemy:
         return (
             f"another user can change it: {enemy}",

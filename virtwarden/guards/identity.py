@@ -9,7 +9,7 @@ from pathlib import Path
 from virtwarden.changes import Change, CreateUser, GrantAccess, MakeDirectory
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
-from virtwarden.guards.reach import search_grants
+from virtwarden.guards.pathways import search_grants
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
 

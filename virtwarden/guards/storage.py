@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import stat
 
-from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack
+from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
 from virtwarden.domain.model import Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.reach import search_grants
+from virtwarden.guards.pathways import libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.files import Inode
 from virtwarden.system.mapper import identity
@@ -35,7 +35,28 @@ def review(case: Case) -> list[Refusal]:
         refusals += _review_disk(case, disk)
     for use in plain_uses(case.domain, case.rules):
         refusals += files.review(case, use)
-    return refusals or _review_twice(case)
+    return refusals or _review_bases(case) or _review_twice(case)
+
+
+def _review_bases(case: Case) -> list[Refusal]:
+    """A base that enrolment wrote came from a header: it is never another domain's own disk."""
+    refusals = []
+    for disk in case.domain.disks:
+        for layer in disk.layers:
+            if not layer.relabel_off or layer.path not in case.domain.spelled_bases:
+                continue
+            writer = case.facts.writer_of(layer.path)
+            if writer not in ("", case.domain.uuid):
+                refusals.append(
+                    case.refusal(
+                        f"its base {layer.path} is a disk that domain {writer} could write",
+                        where=f"disk {disk.target}",
+                        fix=f"give it a base of its own (qemu-img rebase {disk.path}), or confirm"
+                        f" this one: virt-warden unenrol {shown(case.domain.name)}, then write the"
+                        " <backingStore> into its XML",
+                    )
+                )
+    return refusals
 
 
 def _review_shared_directories(case: Case) -> list[Refusal]:
@@ -130,6 +151,8 @@ def _review_twice(case: Case) -> list[Refusal]:
 
 def plan(case: Case) -> list[Change]:
     changes: list[Change] = []
+    if case.op in (Op.PREPARE, Op.STARTED):
+        changes += _take_directories(case)
     if case.op is Op.PREPARE:
         for use in plain_uses(case.domain, case.rules):
             changes += _prepare(case, use)
@@ -139,6 +162,20 @@ def plan(case: Case) -> list[Change]:
             if use.taken_by_libvirt and leaf is not None:
                 changes.append(TakeBack(use.path, leaf.device, leaf.number))
     return changes
+
+
+def _take_directories(case: Case) -> list[Change]:
+    """libvirt makes, and gives away, each domain's files there: no other user may swap them."""
+    *_, nvram = libvirts_own(case.paths)
+    found = case.facts.look(nvram)
+    steps = [*found.directories, *([found.leaf] if found.leaf else [])]
+    return [
+        TakeDirectory(step.path, step.device, step.number)
+        for step in steps
+        if step.path in libvirts_own(case.paths)
+        and stat.S_ISDIR(step.mode)
+        and (step.uid != 0 or step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+    ]
 
 
 def _prepare(case: Case, use: Use) -> list[Change]:

@@ -12,7 +12,7 @@ from functools import partial
 
 import libvirt
 
-from virtwarden.enrolment.enrol import unenrolled
+from virtwarden.enrolment.enrol import remember, unenrolled
 from virtwarden.errors import FIX
 from virtwarden.libvirtd.connection import define, inactive_xml
 from virtwarden.paths import Paths
@@ -26,8 +26,10 @@ def restore(
     Gives whether it was enrolled, and a sentence for each copy that stays enrolled. Raises
     HostError where libvirt does not take the domain itself.
     """
-    xml = unenrolled(inactive_xml(domain), paths)
+    former = inactive_xml(domain)
+    xml = unenrolled(former, paths)
     if xml is not None:
+        remember(paths, former)
         define(connection, xml)
     return xml is not None, unenrol_copies(domain, paths)
 

@@ -7,7 +7,7 @@ save is no XML file: what stays of virt-warden is there for it.
 
 from __future__ import annotations
 
-from virtwarden.enrolment.enrol import unenrolled
+from virtwarden.enrolment.enrol import remember, unenrolled
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import files
@@ -25,7 +25,10 @@ def unenrol_files(paths: Paths) -> tuple[list[str], list[str]]:
         *sorted(paths.libvirt_state.glob("checkpoint/*/*.xml")),
     ]:
         try:
-            xml = unenrolled(path.read_bytes(), paths)
+            former = path.read_bytes()
+            xml = unenrolled(former, paths)
+            if xml is not None and path.parent == paths.libvirt_config:
+                remember(paths, former)
         except (WardenError, OSError) as error:
             failed.append(f"{path}: {error}")
             continue

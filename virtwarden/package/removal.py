@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import partial
 
 import libvirt
@@ -10,6 +12,7 @@ import libvirt
 from virtwarden import gate, recovery
 from virtwarden.changes import journal
 from virtwarden.errors import HostError, WardenError
+from virtwarden.guards.pathways import libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
 from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
@@ -40,6 +43,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
         say(
             f"what `virt-warden remote setup {way}` wrote stays: undo it with virt-warden installed"
         )
+    _give_directories_back(paths)
     hookfile.take_away(paths, "network")
     # From now on nothing would admit the taps of domains that start.
     gate.abandon(paths)
@@ -52,6 +56,14 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
     else:
         hookfile.take_away(paths)
     return True
+
+
+def _give_directories_back(paths: Paths) -> None:
+    """Give libvirt's own directories to the user that has its others, as libvirt does itself."""
+    for path in reversed(libvirts_own(paths)):
+        with suppress(FileNotFoundError):
+            user = (paths.libvirt_state / "channel").lstat().st_uid
+            os.chown(path, user, -1, follow_symlinks=False)
 
 
 def _unenrol(paths: Paths, say: Say, warn: Say) -> bool:

@@ -16,7 +16,7 @@ from virtwarden import log, recovery
 from virtwarden.changes import journal
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
-from virtwarden.enrolment.enrol import enrol_xml, unenrolled
+from virtwarden.enrolment.enrol import enrol_xml, remember, unenrolled
 from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.libvirtd.connection import define, inactive_xml, known, rests
 from virtwarden.libvirtd.copies import unenrol_copies
@@ -89,6 +89,8 @@ class Enroller:
         xml = inactive_xml(domain)
         # Our own define comes back as an event. We skip it, or this would go on for ever where
         # libvirt does not keep what we write.
+        if managed:
+            remember(self._paths, xml)  # 0.1.0 did not, when it gave the images to the VM's user
         if self._made.get(uuid) != _digest(xml):
             self._have_enrolled(policy, domain, xml)
         if managed:
@@ -100,6 +102,8 @@ class Enroller:
         name, uuid = domain.name(), domain.UUIDString()
         if not policy.manages(name):
             former = unenrolled(xml, self._paths)
+            if former is not None:
+                remember(self._paths, xml)
             if former is not None and self._define(domain, xml, former):
                 log.event(log.Level.NOTICE, "unenrolled", domain=name, uuid=uuid)
                 self._report(uuid, unenrol_copies(domain, self._paths))

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 
-def writers(handle: int) -> tuple[int, ...]:
-    """The uids and gids to which a named entry in the access ACL of an open file grants writing."""
+def writers(handle: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The uids, and the gids, to which a named entry in the access ACL of a file grants writing."""
     import posix1e
 
     if not is_extended(handle):
-        return ()
-    named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    return tuple(e.qualifier for e in _acl(handle) if e.tag_type in named and e.permset.write)
+        return (), ()
+    entries = [entry for entry in _acl(handle) if entry.permset.write]
+    users = tuple(e.qualifier for e in entries if e.tag_type == posix1e.ACL_USER)
+    return users, tuple(e.qualifier for e in entries if e.tag_type == posix1e.ACL_GROUP)
 
 
 def _acl(handle: int) -> Any:

@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from virtwarden.errors import HostError
+from virtwarden.system import qcow2, storagedaemon
+from virtwarden.system.storagedaemon import Layer
 
-_QEMU_NBD = "/usr/bin/qemu-nbd"
+__all__ = ["SECTOR_BYTES", "Blocks", "Layer", "opened"]
+
 # QEMU rounds the size of a disk up to a multiple of this.
 SECTOR_BYTES = 512
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One image of a chain, which begins with the guest's own image."""
-
-    path: str
-    format: str
-    is_device: bool
 
 
 class Blocks(Protocol):
@@ -65,7 +57,7 @@ class _Served(Blocks):
         try:
             return bytes(self._server.pread(length, offset))
         except Exception as error:  # noqa: BLE001 - libnbd has an error class of its own
-            raise HostError(f"qemu-nbd does not read the disk: {error}") from None
+            raise HostError(f"QEMU does not read the disk: {error}") from None
 
 
 @contextmanager
@@ -88,33 +80,49 @@ def opened(chain: Sequence[Layer]) -> Iterator[Blocks]:
 
 @contextmanager
 def _served(chain: Sequence[Layer]) -> Iterator[Any]:
-    """A libnbd(3) connection to its own qemu-nbd(8), which ends with it."""
+    """A libnbd(3) connection to a QEMU of its own, which ends with it."""
     try:
         import nbd
     except ImportError:
         raise HostError(
             f"{chain[0].path} is of format {chain[0].format}, and nothing is here to read that",
-            fix="apt install python3-libnbd qemu-utils",
+            fix="apt install python3-libnbd qemu-utils qemu-system-common",
         ) from None
-    server = nbd.NBD()
-    command = [_QEMU_NBD, "--read-only", "--cache=none", "--aio=threads"]
+    with ExitStack() as stack:
+        handles = [stack.enter_context(_read_only(layer.path)) for layer in chain]
+        connect, name = stack.enter_context(storagedaemon.serving(chain, handles))
+        server = nbd.NBD()
+        server.set_export_name(name)
+        try:
+            with connect() as connected:
+                server.connect_socket(os.dup(connected))
+        except nbd.Error as error:
+            raise HostError(
+                f"QEMU does not open {chain[0].path}: {error}",
+                fix="see what its header names, which the VM may have forged: qemu-img info -U"
+                f" -f {chain[0].format} {chain[0].path}",
+            ) from None
+        try:
+            _must_be_whole(chain, handles)
+            yield server
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def _read_only(path: str) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        server.connect_systemd_socket_activation([*command, _named(chain)])
-    except nbd.Error as error:
-        raise HostError(f"qemu-nbd does not open {chain[0].path}: {error}") from None
-    try:
-        yield server
+        yield handle
     finally:
-        server.shutdown()
+        os.close(handle)
 
 
-def _named(chain: Sequence[Layer]) -> str:
-    """The chain as one "json:" name (qemu(1)) that leaves QEMU nothing to look up."""
-    below: dict[str, Any] | None = None
-    for layer in reversed(chain):
-        file = {"driver": "host_device" if layer.is_device else "file", "filename": layer.path}
-        node: dict[str, Any] = {"driver": layer.format, "file": file}
-        if layer.format != "raw":
-            node["backing"] = below
-        below = node
-    return f"json:{json.dumps(below)}"
+def _must_be_whole(chain: Sequence[Layer], handles: Sequence[int]) -> None:
+    """Check, now that QEMU has opened the chain, that no image had it open another file.
+
+    Raises HostError.
+    """
+    for layer, handle in zip(chain, handles, strict=True):
+        if layer.format == "qcow2" and qcow2.read_open(handle, layer.path).has_data_file:
+            raise HostError("its data lies in another file", where=layer.path)

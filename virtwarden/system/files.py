@@ -18,7 +18,10 @@ from virtwarden.system import acl
 
 @dataclass(frozen=True)
 class Inode:
-    """One step of a path; `writers` are the uids and gids to which an ACL grants writing."""
+    """One step of a path; `writers` are the uids and gids to which an ACL grants writing.
+
+    `writing_users` are the uids among them.
+    """
 
     path: str
     device: int
@@ -29,6 +32,7 @@ class Inode:
     links: int
     rdev: int = 0
     writers: tuple[int, ...] = ()
+    writing_users: tuple[int, ...] = ()
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -110,6 +114,8 @@ def _resolve_device(path: str) -> str:
 
 def _inode(handle: int, path: str) -> Inode:
     found = os.fstat(handle)
+    # The group bits are the mask of an ACL, which grants nothing beyond them (acl(5)).
+    users, groups = acl.writers(handle) if found.st_mode & stat.S_IWGRP else ((), ())
     return Inode(
         path=path,
         device=found.st_dev,
@@ -119,8 +125,8 @@ def _inode(handle: int, path: str) -> Inode:
         gid=found.st_gid,
         links=found.st_nlink,
         rdev=found.st_rdev,
-        # The group bits are the mask of an ACL, which grants nothing beyond them (acl(5)).
-        writers=acl.writers(handle) if found.st_mode & stat.S_IWGRP else (),
+        writers=(*users, *groups),
+        writing_users=users,
     )
 
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a disk image's header says, read with qemu-img."""
+"""What a disk image's header says it is based on."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
+from virtwarden.system import qcow2
 from virtwarden.system.run import run
 
 QEMU_IMG = "/usr/bin/qemu-img"
@@ -26,12 +28,18 @@ class Image:
 def is_plain(path: str) -> bool:
     """Whether a qcow2 image holds exactly one whole disk: no snapshot, no data in another file.
 
-    Raises CommandError.
+    Raises HostError.
     """
-    listed = run(QEMU_IMG, "info", "--output=json", "-f", "qcow2", path)
-    untrusted_header = json.loads(listed)
-    own = untrusted_header["format-specific"]["data"]
-    return not untrusted_header.get("snapshots") and "data-file" not in own
+    header = qcow2.read(path)
+    return not header.snapshots and not header.has_data_file
+
+
+def named_base(path: str) -> str:
+    """The base that a qcow2 image names, as an absolute path, or an empty string.
+
+    Raises HostError where it is no qcow2 image.
+    """
+    return _beside(path, qcow2.read(path).untrusted_base)
 
 
 def backing(path: str, image_format: str) -> Image | None:
@@ -40,21 +48,38 @@ def backing(path: str, image_format: str) -> Image | None:
     It believes the image's header, which comes from whoever wrote the image. So ask it once, before
     a guest has used the image, and store the answer. Raises HostError and CommandError.
     """
-    listed = run(QEMU_IMG, "info", "--force-share", "--output=json", "-f", image_format, path)
-    untrusted_header = json.loads(listed)
-    names = ("full-backing-filename", "backing-filename")
-    untrusted_base = next(filter(None, map(untrusted_header.get, names)), "")
+    if image_format == "qcow2":
+        header = qcow2.read(path)
+        untrusted_base, untrusted_format = header.untrusted_base, header.untrusted_format
+    else:
+        untrusted_base, untrusted_format = _asked_of_qemu(path, image_format)
     if not untrusted_base:
         return None
-    untrusted_format = untrusted_header.get("backing-filename-format")
     if not untrusted_format:
         raise HostError(
             f"{path} does not say of which format its base {untrusted_base} is",
             fix=f"qemu-img rebase -u -b {untrusted_base} -F FORMAT {path}",
         )
+    base = _beside(path, untrusted_base)
     try:
-        mode = Path(untrusted_base).stat().st_mode
-    except OSError as error:
-        raise HostError(f"the base {untrusted_base} of {path}: {error.strerror}") from None
-    base = str(Path(untrusted_base).resolve())
+        mode = Path(base).stat().st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise HostError(f"the base {untrusted_base} of {path}: {why}") from None
     return Image(base, untrusted_format, stat.S_ISBLK(mode))
+
+
+def _asked_of_qemu(path: str, image_format: str) -> tuple[str, str]:
+    listed = run(QEMU_IMG, "info", "--force-share", "--output=json", "-f", image_format, path)
+    untrusted_header = json.loads(listed)
+    names = ("full-backing-filename", "backing-filename")
+    untrusted_base = next(filter(None, map(untrusted_header.get, names)), "")
+    return untrusted_base, untrusted_header.get("backing-filename-format") or ""
+
+
+def _beside(path: str, untrusted_base: str) -> str:
+    """Where a base is, whose name counts from its image's directory."""
+    if not untrusted_base or "\0" in untrusted_base:
+        return untrusted_base
+    name = untrusted_base.removeprefix("file:")
+    return os.path.realpath(Path(path).parent / name)

@@ -123,6 +123,26 @@ def _end_when_late(group: int, timeout_seconds: int) -> int:
 
 
 @contextmanager
+def in_background(*command: str, inherited: Collection[int] = ()) -> Iterator[None]:
+    """Run a command until the `with` block ends; it gets the `inherited` descriptors."""
+    import subprocess
+
+    process = subprocess.Popen(
+        command,
+        env=_ENVIRONMENT,
+        pass_fds=tuple(inherited),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def at_the_terminal(*command: str) -> Iterator[None]:
     """Run a command that talks to the person at the terminal, until the `with` block ends."""
     import subprocess  # 9 ms

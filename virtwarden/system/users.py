@@ -98,6 +98,15 @@ def group_id(name: str) -> int | None:
         return None
 
 
+def service_groups() -> frozenset[int]:
+    """The primary groups of system users, whose uids are below 1000 (Debian Policy, 9.2.2).
+
+    Root's group is not among them. Nor is a group that system users do not begin with, such as
+    libvirt or adm: its members are people whom root put there.
+    """
+    return frozenset(e.pw_gid for e in pwd.getpwall() if 0 < e.pw_uid < 1000 and e.pw_gid)
+
+
 def create(name: str, uid: int, groups: tuple[str, ...], domain: str) -> None:
     """Make a user that cannot log in, has no home directory and has its own primary group.
 

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from virtwarden.domain.model import Domain, read
 from virtwarden.domain.uses import Use, reviewed_paths, uses
 from virtwarden.errors import HostError
-from virtwarden.guards.reach import part_of_the_host, search_grants, swapper
+from virtwarden.guards.pathways import (
+    part_of_the_host,
+    search_grants,
+    service_swapper,
+    swapper,
+)
 from virtwarden.paths import Paths
 from virtwarden.system import files
 from virtwarden.system.files import Inode
@@ -150,6 +155,40 @@ def test_a_step_that_no_vm_can_write_is_safe(safe: Inode) -> None:
 )
 def test_a_step_that_a_vm_can_write_is_named(open_to_vms: Inode) -> None:
     assert swapper([step(path="/"), open_to_vms], RANGE, GROUPS).startswith("/srv ")
+
+
+@pytest.mark.parametrize(
+    "of_a_service",
+    [
+        *(step(uid=uid) for uid in (1, 33, 999, 60000, 61184, 64055, 65519, 65534)),
+        step(0o775, gid=33),
+        step(0o775, gid=61184),
+        step(0o775, writers=(33,), writing_users=(33,)),
+        step(0o775, writers=(110,), writing_users=(110,)),
+        step(0o775, writers=(33,)),
+    ],
+)
+def test_a_step_that_a_system_user_can_write_is_named(of_a_service: Inode) -> None:
+    found = service_swapper([step(path="/"), of_a_service], frozenset({33}))
+    assert found.startswith("/srv ")
+
+
+@pytest.mark.parametrize(
+    "safe",
+    [
+        step(),
+        step(uid=1000),
+        step(uid=59999),
+        step(uid=65536),
+        step(0o755, gid=33),
+        step(0o775, gid=110),
+        step(0o775, gid=1000),
+        step(0o775, writers=(110, 1000), writing_users=(1000,)),
+    ],
+)
+def test_a_step_of_root_or_of_people_is_no_system_users(safe: Inode) -> None:
+    """Nor is one of a group that no system user begins with, such as libvirt's."""
+    assert service_swapper([step(), safe], frozenset({33})) == ""
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ _SYSTEM = (
 _FOR_GUESTS = ("/boot", "/usr/lib/debian-installer", "/usr/lib/ipxe", "/usr/share")
 # Whose numbers these are says Debian Policy, 9.2.2; beyond come those of directory services.
 _PEOPLE = (range(1000, 60000), range(65536, 2**32 - 1))
+# systemd gives services uids between 61184 and 65519; https://systemd.io/UIDS-GIDS
+_SYSTEM_USERS = (range(1, 1000), range(60000, 65536))
 
 
 def search_grants(directories: Iterable[Inode], user: str) -> list[GrantAccess]:
@@ -66,6 +68,36 @@ def swapper(
         if any(is_vm(writer) or writer in vm_groups for writer in step.writers):
             return f"{step.path} can be written by a VM's user, through its ACL"
     return ""
+
+
+def service_swapper(directories: Iterable[Inode], service_groups: frozenset[int]) -> str:
+    """A system user who can rename a step of a path, in words; an empty string if none can.
+
+    A system user is a service that somebody on the network may have taken over, such as www-data,
+    or QEMU without virt-warden: libvirt-qemu. `service_groups` are the groups of such users: a
+    group that has only people in it is not among them.
+    """
+
+    def is_service(number: int) -> bool:
+        return any(number in users for users in _SYSTEM_USERS)
+
+    def is_its_group(number: int) -> bool:
+        return number in service_groups or (number >= 1000 and is_service(number))
+
+    for step in directories:
+        if is_service(step.uid):
+            return f"{step.path} belongs to a system user (uid {step.uid})"
+        if step.mode & stat.S_IWGRP and is_its_group(step.gid):
+            return f"{step.path} can be written by a system user, through group {step.gid}"
+        groups = set(step.writers).difference(step.writing_users)
+        if any(map(is_service, step.writing_users)) or any(map(is_its_group, groups)):
+            return f"{step.path} can be written by a system user, through its ACL"
+    return ""
+
+
+def libvirts_own(paths: Paths) -> tuple[str, str]:
+    """libvirt's own directories on the way to an NVRAM file, which a start gives to root."""
+    return str(paths.libvirt_state), f"{paths.libvirt_state}/nvram"
 
 
 def person_trusted(directories: Iterable[Inode]) -> str:

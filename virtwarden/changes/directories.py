@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Changes to directories in which libvirt, as root, follows names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import ClassVar
+
+from virtwarden.changes.base import Before, Change, Scope
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+
+@dataclass(frozen=True)
+class TakeDirectory(Change):
+    """Give a directory of libvirt's own to root, so that no other user renames what is in it.
+
+    libvirt gives it to its own user each time that it starts, and root makes all that is in it.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+
+    def describe(self) -> str:
+        return f"give the directory {self.path} to root until libvirt starts again"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        with files.held(self.path, self.device, self.number) as handle:
+            # The owner first: until then the former owner can set the mode.
+            os.chown(files.by_descriptor(handle), 0, -1)
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
+            files.by_descriptor(handle).chmod(mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """Other domains may run: libvirt itself puts its owner back when it starts."""
+        return ""

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The images that a domain's user can write, and what each is based on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from virtwarden.domain.model import Backing, Disk, Domain
+from virtwarden.domain.uses import FILE_KINDS
+from virtwarden.paths import Paths
+from virtwarden.system import written
+from virtwarden.system.images import Image
+from virtwarden.system.written import Written
+
+
+def remember(paths: Paths, domain: Domain, *, first: bool = False) -> None:
+    """Remember for good what the domain's user can write, as its XML has it now.
+
+    `first`: only images of which nothing is remembered yet, and not of an image that somebody put
+    in another's place, with its XML as it was. A domain that does not run as its own user has
+    nothing that this is about. Raises OSError.
+    """
+    if not any((label.model, label.kind) == ("dac", "static") for label in domain.labels):
+        return
+    disks = [disk for disk in domain.disks if not (first and domain.has_former_chain(disk))]
+    for image in writable(domain.uuid, disks):
+        written.remember(paths.written, image, first=first)
+
+
+def writable(uuid: str, disks: Iterable[Disk]) -> Iterator[Written]:
+    """Each image that a domain writes, and each that it wrote before it got an overlay."""
+    for disk in disks:
+        layers: list[Disk | Backing] = [disk, *disk.layers]
+        for depth, layer in enumerate(layers):
+            is_own = not layer.relabel_off if depth else not disk.readonly
+            if not (is_own and layer.kind in FILE_KINDS and layer.path.startswith("/")):
+                continue
+            image_format = layer.format or "raw"
+            below = layers[depth + 1] if depth + 1 < len(layers) else None
+            base = None
+            if below is not None and image_format != "raw":
+                base = Image(below.path, below.format, below.kind == "block")
+            is_known = disk.is_spelled_out and (base is None or bool(base.path))
+            yield Written(uuid, layer.path, image_format, base, is_known)

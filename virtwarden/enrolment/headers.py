@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""On what an image is based: from what is remembered of it, or else, once, from its header."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+from virtwarden.changes.claims import claims_on
+from virtwarden.domain.model import read
+from virtwarden.domain.uses import uses
+from virtwarden.errors import HostError, WardenError
+from virtwarden.paths import Paths
+from virtwarden.system import files, images, users, written
+from virtwarden.system.images import Image
+from virtwarden.system.mapper import identity
+from virtwarden.system.written import Written
+from virtwarden.words import shown
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The domain that is enrolled."""
+
+    paths: Paths
+    uuid: str
+    name: str
+
+
+def base(asker: Asker, path: str, image_format: str) -> Image | None:
+    """The base image of an image, or None where it has none.
+
+    The header of an image that a VM's user could ever write is not believed. Raises HostError where
+    nothing else says what is below it, where the header differs from what is remembered, or where
+    the base is another domain's disk; and HostError and CommandError where it cannot be read.
+    """
+    former = _remembered(asker.paths, path)
+    if former is None and users.owns_as_vm(path):
+        raise _unknown(asker, path, image_format, "a VM's user owns it")
+    if former is None:
+        found = images.backing(path, image_format)
+    else:
+        found = _as_before(asker, path, image_format, former)
+    if found is not None:
+        whose = _other_owner(asker, found)
+        if whose:
+            raise HostError(
+                f"{path} says that it is based on {found.path}, which is {whose}",
+                fix=f"{_rebase(path, image_format, None)}, or confirm it:"
+                f" {_confirm(asker, path, found)}",
+            )
+    return found
+
+
+def _remembered(paths: Paths, path: str) -> Written | None:
+    try:
+        return written.look_up(paths.written, path)
+    except (OSError, ValueError):
+        return None  # who reads its header says why
+
+
+def _as_before(asker: Asker, path: str, image_format: str, former: Written) -> Image | None:
+    if image_format != former.format:
+        reason = f"a VM could write it, as an image of format {former.format}"
+        raise _unknown(asker, path, image_format, reason)
+    if not former.is_known:
+        raise _unknown(asker, path, image_format, "a VM could write it")
+    if image_format != "qcow2":
+        return former.base
+    untrusted_base = images.named_base(path)
+    before = os.path.realpath(former.base.path) if former.base else ""
+    if untrusted_base == before:
+        return former.base
+    raise HostError(
+        f"{path} now says that it is based on {untrusted_base or 'no image'}, which the VM that"
+        f" wrote it may have forged: it was based on {before or 'no image'}",
+        fix=f"{_rebase(path, image_format, former.base)}, or confirm the new one:"
+        f" {_confirm(asker, path, _named(untrusted_base))}",
+    )
+
+
+def _named(untrusted_base: str) -> Image | None:
+    return Image(untrusted_base, "FORMAT", is_device=False) if untrusted_base else None
+
+
+def _unknown(asker: Asker, path: str, image_format: str, reason: str) -> HostError:
+    return HostError(
+        f"nothing but its own header, which its guest may have forged, tells on what {path} is"
+        f" based: {reason}",
+        fix=f"if that is no other image: {_confirm(asker, path, None)}; what it says itself:"
+        f" qemu-img info -U -f {image_format} {path}",
+    )
+
+
+def _rebase(path: str, image_format: str, below: Image | None) -> str:
+    onto = f"-F {below.format} -b {shown(below.path)}" if below else '-b ""'
+    return f"qemu-img rebase -u -f {image_format} {onto} {shown(path)}"
+
+
+def _confirm(asker: Asker, path: str, below: Image | None) -> str:
+    """The edit with which an admin says on what an image is based."""
+    if below is None:
+        element = "<backingStore/>"
+    else:
+        kind, attribute = ("block", "dev") if below.is_device else ("file", "file")
+        element = (
+            f"<backingStore type='{kind}'><format type='{escape(below.format)}'/>"
+            f"<source {attribute}={quoteattr(below.path)}/></backingStore>"
+        )
+    return f"virsh edit {shown(asker.name)}, and after the <source> of {path}: {element}"
+
+
+def _other_owner(asker: Asker, base: Image) -> str:
+    """Whose disk a base is, in words; an empty string where it is no other domain's."""
+    former = _remembered(asker.paths, base.path)
+    if former is not None and former.domain != asker.uuid:
+        return f"a disk that domain {former.domain} could write"
+    leaf = files.look(base.path).leaf
+    own = identity(leaf) if leaf else None
+    for claim in claims_on(asker.paths, *own) if own else ():
+        if claim.write and claim.domain != asker.uuid:
+            return f"a disk of the running domain {claim.name}"
+    name = escape(Path(base.path).name).encode()
+    for file in asker.paths.libvirt_config.glob("*.xml"):
+        if own and _writes(asker, file, name, own):
+            return f"a disk of domain {file.stem}"
+    return ""
+
+
+def _writes(asker: Asker, file: Path, name: bytes, own: tuple[int, int]) -> bool:
+    """Whether another domain's XML has a file as a disk that it writes."""
+    try:
+        xml = file.read_bytes()
+        domain = read(xml) if name in xml else None
+        if domain is None or domain.uuid == asker.uuid:
+            return False
+        leaves = [files.look(use.path).leaf for use in uses(domain) if use.write]
+    except (WardenError, OSError):
+        return False
+    return any(leaf is not None and identity(leaf) == own for leaf in leaves)
