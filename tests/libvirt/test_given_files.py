@@ -136,3 +136,21 @@ def test_a_kernel_that_comes_back_from_a_vms_user_can_be_written_by_nobody_whom_
     assert "user:70001:r--" in written
     assert not any("w" in e for e in written if not e.startswith("user::"))
     assert not disk.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_an_entry_under_a_narrow_mask_is_not_revived_by_what_a_vms_user_is_given(
+    disk: Path,
+) -> None:
+    """A base image that root took from its owner: mode 0600, and somebody's old entry."""
+    _setfacl(disk, "u:1234:rw")
+    disk.chmod(0o600)
+    handle = os.open(disk, os.O_PATH)
+    try:
+        acl.grant(handle, 70000, 4)
+        acl.grant(handle, 70001, 4)
+        assert "mask::r--" in _acl(disk)
+        acl.revoke(handle, 70001)
+        assert "mask::r--" in _acl(disk)
+        assert acl.permissions(handle, 70000) == 4
+    finally:
+        os.close(handle)

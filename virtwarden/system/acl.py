@@ -103,6 +103,7 @@ def permissions(handle: int, uid: int) -> int | None:
 def grant(handle: int, uid: int, rwx: int) -> None:
     """Set what the ACL of an open file grants this uid, as rwx bits; other entries stay.
 
+    The mask gets these bits and no more, so that no other entry comes to write by it.
     Raises OSError (EOPNOTSUPP) where the file system has no ACLs.
     """
     import posix1e
@@ -115,20 +116,33 @@ def grant(handle: int, uid: int, rwx: int) -> None:
     entry.permset.read = bool(rwx & 4)
     entry.permset.write = bool(rwx & 2)
     entry.permset.execute = bool(rwx & 1)
-    entries.calc_mask()
+    mask = _mask(entries)
+    if mask is None:
+        entries.calc_mask()
+    else:
+        mask.read, mask.write = mask.read or bool(rwx & 4), mask.write or bool(rwx & 2)
+        mask.execute = mask.execute or bool(rwx & 1)
     entries.applyto(_path(handle))
 
 
+def _mask(acl: Any) -> Any:
+    """The permissions of the mask, which no named entry exceeds; None without a mask."""
+    import posix1e
+
+    return next((entry.permset for entry in acl if entry.tag_type == posix1e.ACL_MASK), None)
+
+
 def revoke(handle: int, uid: int) -> None:
-    """Remove this uid's entry. Where no named entry is left, the file has its plain mode again."""
+    """Remove this uid's entry. Where no named entry is left, the file has its plain mode again.
+
+    Otherwise the mask stays: a wider one would revive what other entries are worth no more.
+    """
     import posix1e
 
     entries = _acl(handle)
     _drop(entries, posix1e.ACL_USER, uid)
     named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
-    if any(entry.tag_type in named for entry in entries):
-        entries.calc_mask()
-    else:
+    if not any(entry.tag_type in named for entry in entries):
         _drop(entries, posix1e.ACL_MASK)
     entries.applyto(_path(handle))
 
