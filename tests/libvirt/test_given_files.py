@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from virtwarden.changes.access import SetAccess
-from virtwarden.changes.shared import TakeBack
+from virtwarden.changes.shared import LockShared, TakeBack
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl
@@ -154,3 +154,28 @@ def test_an_entry_under_a_narrow_mask_is_not_revived_by_what_a_vms_user_is_given
         assert acl.permissions(handle, 70000) == 4
     finally:
         os.close(handle)
+
+
+def test_a_shared_kernel_has_its_whole_former_acl_again_after_the_last_stop(
+    disk: Path, tmp_path: Path
+) -> None:
+    """Whatever the VM's user set while libvirt had given it away, or what it took to stop that."""
+    for directory in [*disk.parents][:-2]:
+        directory.chmod(0o755)
+    paths = replace(Paths(), state=tmp_path / "state")
+    paths.state.mkdir()
+    os.chown(disk, 1000, 1000)
+    _setfacl(disk, "u:1234:rw")
+    former, mode = _acl(disk), disk.stat().st_mode
+    found = disk.stat()
+    file = (str(disk), found.st_dev, found.st_ino)
+    lock = LockShared(*file, "3f0ee0bb-0000-4000-8000-000000000001")
+    lock.apply(paths, lock.capture(paths))
+    assert "w" not in next(entry for entry in _acl(disk).split(",") if entry.startswith("mask"))
+    os.chown(disk, _UID, _UID)  # as libvirt does
+    _setfacl(disk, "u:70001:rw", as_uid=_UID)
+    TakeBack(*file).apply(paths, {})
+
+    assert lock.undo(paths, {}) == ""
+
+    assert (_acl(disk), disk.stat().st_mode, disk.stat().st_uid) == (former, mode, 1000)

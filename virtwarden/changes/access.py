@@ -58,6 +58,19 @@ def set_mode(handle: int, path: str, mode: int) -> None:
         raise _unable(path, f"still has mode {now:04o} after it was set to {mode:04o}")
 
 
+def put_back(handle: int, path: str, before: Before) -> None:
+    """Give an open file the `uid`, `gid` and `mode`, and the `acl_text` if there is one, of before.
+
+    The owner first: until then the old owner can still set mode and ACL. Raises HostError as `give`
+    does, and OSError.
+    """
+    give(handle, path, before["uid"], before["gid"])
+    former_acl = before.get("acl_text")  # virt-warden 0.1.0 did not write it
+    if former_acl is not None and former_acl != acl.text(handle):
+        acl.restore(handle, former_acl)
+    set_mode(handle, path, before["mode"])
+
+
 def _unable(path: str, why: str) -> HostError:
     return HostError(
         f"{path} {why}",
@@ -122,15 +135,9 @@ class SetAccess(Change):
             return f"{self.path} has not all of its former owner, mode and ACL: {error}"
 
     def _restore(self, handle: int, mode: int, before: Before) -> str:
-        # The owner first: until then the old owner can still set mode and ACL.
-        give(handle, self.path, before["uid"], before["gid"])
         now = acl.text(handle)
-        former = before.get("acl_text")  # virt-warden 0.1.0 wrote only whether there was one
-        if former is None:
-            former = now if before["acl"] else ""
-        if now != former:
-            acl.restore(handle, former)
-        set_mode(handle, self.path, before["mode"])
+        former = before.get("acl_text", now if before["acl"] else "")
+        put_back(handle, self.path, {**before, "acl_text": former})
         if acl.named(now) != acl.named(former):
             what = "its former ACL is restored" if former else "the ACL is removed"
             return f"{self.path} was given an ACL by {self.user}; {what}"

@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
+from virtwarden.changes.access import give, set_mode
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
 from virtwarden.system import files
@@ -36,9 +37,9 @@ class TakeDirectory(Change):
     def apply(self, paths: Paths, before: Before) -> None:
         with files.held(self.path, self.device, self.number) as handle:
             # The owner first: until then the former owner can set the mode.
-            os.chown(files.by_descriptor(handle), 0, -1)
+            give(handle, self.path, 0, os.fstat(handle).st_gid)
             mode = stat.S_IMODE(os.fstat(handle).st_mode)
-            files.by_descriptor(handle).chmod(mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+            set_mode(handle, self.path, mode & ~(stat.S_IWGRP | stat.S_IWOTH))
 
     def undo(self, paths: Paths, before: Before) -> str:
         """Other domains may run: libvirt itself puts its owner back when it starts."""

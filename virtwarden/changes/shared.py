@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from virtwarden.changes.access import give, put_back, set_mode
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
@@ -63,17 +64,16 @@ class LockShared(Change):
                     "uid": found.st_uid,
                     "gid": found.st_gid,
                     "mode": stat.S_IMODE(found.st_mode),
+                    "acl_text": acl.text(handle),
                     "holders": [],
                 }
             first = not lease["holders"]
             lease["holders"] = sorted({*lease["holders"], self.domain})
             _store(paths, self.path, lease)
+            # The owner first: otherwise the former owner could set the mode again in between.
+            give(handle, self.path, 0, 0)
             if first:
-                # The owner first: otherwise the former owner could set the mode again in between.
-                os.chown(files.by_descriptor(handle), 0, 0)
-                files.by_descriptor(handle).chmod(lease["mode"] & stat.S_IRWXU)
-            elif (found.st_uid, found.st_gid) != (0, 0):
-                os.chown(files.by_descriptor(handle), 0, 0)
+                set_mode(handle, self.path, lease["mode"] & stat.S_IRWXU)
 
     def undo(self, paths: Paths, before: Before) -> str:
         with files.locked(paths.shared):
@@ -115,7 +115,7 @@ class TakeBack(Change):
 
     def apply(self, paths: Paths, before: Before) -> None:
         with files.locked(paths.shared), files.held(self.path, self.device, self.number) as handle:
-            os.chown(files.by_descriptor(handle), 0, 0)
+            give(handle, self.path, 0, 0)
             # While it was theirs, the user could let others write it.
             acl.deny_writing(handle)
             for attribute in _REMEMBERED:
@@ -149,8 +149,14 @@ def _give_back(lease: dict[str, Any]) -> str:
     path = lease["path"]
     try:
         with files.held(path, lease["device"], lease["number"], lease["boot"]) as handle:
-            os.chown(files.by_descriptor(handle), lease["uid"], lease["gid"])
-            files.by_descriptor(handle).chmod(lease["mode"])
+            return _put_back(handle, lease)
     except HostError as gone:
         return f"{gone.what}: its owner and mode are not changed"
+
+
+def _put_back(handle: int, lease: dict[str, Any]) -> str:
+    try:
+        put_back(handle, lease["path"], lease)
+    except (HostError, OSError) as error:
+        return f"{lease['path']} has not all of its former owner, mode and ACL: {error}"
     return ""
