@@ -22,6 +22,8 @@ from tests.host.network import bridge
 from tests.host.traces import traces
 from tests.libvirt.warden import Warden
 from tests.package.dpkg import Package
+from virtwarden.guards.pathways import libvirts_own
+from virtwarden.paths import Paths
 from virtwarden.system import users
 
 HOOKS = Path("/etc/libvirt/hooks")
@@ -276,12 +278,16 @@ class TestRemove:
         overlay = qcow2(images / "overlay.qcow2", backing=base)
         os.chown(disk, users.account("nobody").uid, 0)  # type: ignore[union-attr]
         before = {path: owner(path) for path in (disk, base, overlay)}
+        libvirt.restart()  # gives its directories to its user, as after each boot
         directory = run("getfacl", "-p", "/var/lib/libvirt/qemu").stdout
+        own = {path: path.owner() for path in map(Path, libvirts_own(Paths()))}
         disks = [Disk(disk), Disk(overlay, target="vdb")]
         with bridge("br-removal") as br:
             nics = [Nic("52:54:00:00:00:01", br)]
             pid = warden.started("web01", disks=disks, nics=nics).pid
+            assert {path.owner() for path in own} == {"root"}
             said = package.remove()
+            assert {path: path.owner() for path in own} == own
             assert "still runs guarded" in said
             assert package.status() == "deinstall ok config-files"
             assert libvirt.pid("web01") == pid

@@ -62,7 +62,7 @@ def _give_directories_back(paths: Paths) -> None:
     """Give libvirt's own directories to the user that has its others, as libvirt does itself."""
     for path in reversed(libvirts_own(paths)):
         with suppress(FileNotFoundError):
-            user = (paths.libvirt_state / "channel").lstat().st_uid
+            user = (paths.libvirt_state / "save").lstat().st_uid
             os.chown(path, user, -1, follow_symlinks=False)
 
 
