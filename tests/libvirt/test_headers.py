@@ -262,3 +262,15 @@ def test_what_is_remembered_is_nobodys_but_roots(warden: Warden, images: Path) -
     assert as_user("vmw-web01", lambda: os.setxattr(disk, name, b"null")) == "PermissionError"
     assert as_user("vmw-web01", lambda: os.removexattr(disk, name)) != ""
     assert name in os.listxattr(disk)
+
+
+def test_a_header_is_not_believed_where_what_is_remembered_is_damaged(
+    warden: Warden, images: Path, theirs: Path
+) -> None:
+    disk = ran(warden, images)
+    warden.command("unenrol", "web01")
+    shutil.rmtree(PATHS.written)
+    os.setxattr(disk, "trusted.virt-warden.written", b"{")
+    forge(disk, theirs)
+    assert f"what is remembered of {disk} is damaged" in enrol(warden)
+    assert not reaches(warden, theirs)

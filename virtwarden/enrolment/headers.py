@@ -57,7 +57,7 @@ def base(asker: Asker, path: str, image_format: str) -> Image | None:
 def _remembered(paths: Paths, path: str) -> Written | None:
     try:
         return written.look_up(paths.written, path)
-    except (OSError, ValueError):
+    except OSError:
         return None  # who reads its header says why
 
 
@@ -90,7 +90,7 @@ def _unknown(asker: Asker, path: str, image_format: str, reason: str) -> HostErr
         f"nothing but its own header, which its guest may have forged, tells on what {path} is"
         f" based: {reason}",
         fix=f"if that is no other image: {_confirm(asker, path, None)}; what it says itself:"
-        f" qemu-img info -U -f {image_format} {path}",
+        f" qemu-img info -U -f {image_format} {shown(path)}",
     )
 
 

@@ -21,7 +21,9 @@ import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from virtwarden.errors import HostError
 from virtwarden.system import files
 from virtwarden.system.images import Image
 
@@ -102,18 +104,34 @@ def _append(bucket: Path, line: str) -> None:
 def look_up(directory: Path, path: str) -> Written | None:
     """What is remembered of an image; None where no VM's user ever had it.
 
-    Raises OSError where the image cannot be opened.
+    Raises OSError where the image cannot be opened, and HostError where what is remembered is
+    damaged.
     """
     handle = _opened(path)
     try:
         name = _identity(handle, path)
-        line = _last(_bucket(directory, name), name)
-        said = json.loads(line)[1] if line else json.loads(_attribute(handle) or b"null")
+        bucket = _bucket(directory, name)
+        line = _last(bucket, name)
+        try:
+            return _read(json.loads(line)[1] if line else json.loads(_attribute(handle) or b"null"))
+        except (ValueError, TypeError, KeyError):
+            place = f"the line of inode {name} in {bucket}" if line else f"attribute {_ATTRIBUTE}"
+            raise HostError(
+                f"what is remembered of {path} is damaged: {place}",
+                fix=f"restore it from a backup, or, if no guest wrote that image: {_forget(path)}",
+            ) from None
     finally:
         os.close(handle)
+
+
+def _read(said: Any) -> Written | None:
     if said is None:
         return None
     return Written(**{**said, "base": Image(**said["base"]) if said["base"] else None})
+
+
+def _forget(path: str) -> str:
+    return f"remove the line; setfattr -x {_ATTRIBUTE} {path}"
 
 
 def _opened(path: str) -> int:
