@@ -64,6 +64,11 @@ class Paths:
         return self.run / "console-attempts"
 
     @property
+    def console_requests(self) -> Path:
+        """A directory for each request for a console that lasts."""
+        return self.run / "console-requests"
+
+    @property
     def bridges(self) -> Path:
         """Which bridges learn fewer addresses, and for which running domains."""
         return self.run / "bridges"

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import configparser
 import json
+import pwd
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from tests.host.libvirt import Libvirt
 from tests.host.screenshot import seen
 from tests.host.syslog import Syslog
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
+from virtwarden.consoled import quota
+from virtwarden.system import files
 
 ALICE, BOB, MALLORY = "alice-s own 1", "bob-s own 2", "mallory-s own 3"
 OWN = {"alice": ALICE, "bob": BOB, "mallory": MALLORY}
@@ -189,6 +193,24 @@ def test_whom_the_policy_does_not_name_gets_the_same_answer_as_for_no_domain(
     assert "whose console vmw-evil may see" in ask_raw_as("vmw-evil", "web01")
 
 
+def test_a_refusal_does_not_tell_which_names_the_policy_has(running: Warden) -> None:
+    names = ("web01", "web-none", "db01", "nowhere")
+    answers = {ask_raw_as("mallory", name).replace(name, "X") for name in names}
+    assert len(answers) == 1
+    assert "policy.toml" not in answers.pop()
+
+
+def test_whoever_has_too_many_requests_is_refused_and_others_are_served(running: Warden) -> None:
+    uid = pwd.getpwnam("alice").pw_uid
+    with ExitStack() as held:
+        for number in range(quota.REQUESTS):
+            held.enter_context(files.locked(PATHS.console_requests / f"{uid}.{number}"))
+        assert "requests for consoles already" in ask("alice").stderr
+        assert ask("bob").returncode == 0
+        assert ask("root", "web01").returncode == 0
+    assert ask("alice").returncode == 0
+
+
 def ask_raw_as(who: str, domain: str, **more: str) -> str:
     """Speak with the service by hand, as some user; the reason that it gives."""
     said = json.dumps({"domain": domain, **more})
@@ -239,7 +261,17 @@ def test_an_account_that_may_not_log_in_gets_no_ticket(running: Warden, ended: s
 
 
 @pytest.mark.parametrize(
-    "said", [b"\n", b"[]\n", b"{\n", b'{"domain": 7}\n', b"[" * 9000 + b"\n", b"x" * 20000]
+    "said",
+    [
+        b"\n",
+        b"[]\n",
+        b"{\n",
+        b'{"domain": 7}\n',
+        b"[" * 9000 + b"\n",
+        b"x" * 20000,
+        b'{"domain": "web01\\u0000"}\n',
+        b'{"domain": "\\ud800"}\n',
+    ],
 )
 def test_who_babbles_is_hung_up_on_and_others_are_served(running: Warden, said: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as connection:

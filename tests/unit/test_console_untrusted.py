@@ -56,6 +56,16 @@ def test_who_sends_a_byte_now_and_then_holds_the_service_no_longer_than_the_sile
             talk.hear("domain")
 
 
+def test_who_was_too_slow_is_told_so() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        talk = Talk(ours, 0.01)
+        with pytest.raises(HostError, match="does not answer"):
+            talk.hear("domain")
+        talk.say(refused="too slow")
+        assert b"too slow" in theirs.recv(4096)
+
+
 def test_nobody_takes_all_places_of_the_service_and_root_always_has_one(tmp_path: Path) -> None:
     paths = replace(Paths(), run=tmp_path)
     olga, paul, root = (Operator(f"u{uid}", uid, uid) for uid in (1000, 1001, 0))
@@ -86,6 +96,9 @@ class _Domain:
     def name(self) -> str:
         return "web01"
 
+    def isActive(self) -> bool:  # noqa: N802 - libvirt's name
+        return False
+
     def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
         return "3f0ee0bb-0000-4000-8000-000000000001"
 
@@ -103,12 +116,13 @@ class _Login:
 class _Latest:
     def __init__(self, *, replaced: bool) -> None:
         self._replaced = replaced
+        self.is_over = False
 
     def holds(self) -> bool:
         return not self._replaced
 
     def end(self) -> None:
-        """Nothing is on disk here."""
+        self.is_over = True
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -122,3 +136,16 @@ def test_an_unused_ticket_is_revoked_by_its_end_unless_a_newer_one_took_its_plac
     watch = Watch(events, domain, anybody, login, latest)  # type: ignore[arg-type]
     watch.until_used(0)
     assert login.revoked == (0 if replaced else 1)
+
+
+def test_a_ticket_of_a_domain_that_stopped_is_over_like_any_other() -> None:
+    class Gone(_Login):
+        def revoke(self) -> None:
+            raise HostError("QEMU cannot be told")
+
+    libvirt.virEventRegisterDefaultImpl()
+    latest: Any = _Latest(replaced=False)
+    anybody = Operator("olga", 1000, 1000)
+    watch = Watch(_Events(), _Domain(), anybody, Gone(), latest)  # type: ignore[arg-type]
+    watch.until_used(0)
+    assert latest.is_over

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from virtwarden.consoled.operators import Operator
 from virtwarden.errors import HostError
@@ -21,30 +19,20 @@ REQUESTS = 8
 def request(paths: Paths, operator: Operator) -> Iterator[None]:
     """Hold one of the operator's places; root needs none.
 
-    Raises HostError where all are taken. A place is a lock (flock(2)), which ends with its process.
+    Raises HostError where all are taken. A place is a lock, which ends with its process.
     """
-    if operator.is_root:
+    with ExitStack() as stack:
+        if not operator.is_root:
+            _take_place(stack, paths, operator)
         yield
-        return
-    place = _free_place(paths, operator)
-    try:
-        yield
-    finally:
-        os.close(place)
 
 
-def _free_place(paths: Paths, operator: Operator) -> int:
-    directory = paths.run / "requests"
-    files.private_directory(directory)
+def _take_place(stack: ExitStack, paths: Paths, operator: Operator) -> None:
     for number in range(REQUESTS):
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        place = os.open(directory / f"{operator.uid}.{number}", flags, 0o600)
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(place)
-        else:
-            return place
+        place = paths.console_requests / f"{operator.uid}.{number}"
+        with suppress(BlockingIOError):
+            stack.enter_context(files.locked(place, wait=False))
+            return
     raise HostError(
         f"{operator.name} has {REQUESTS} requests for consoles already",
         fix="use one of the tickets, or wait until one is over",

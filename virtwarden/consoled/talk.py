@@ -48,25 +48,22 @@ class Talk:
     """
 
     def __init__(self, connection: socket.socket, patience_seconds: float) -> None:
-        """`patience_seconds` is how long the other end may take for all of its lines."""
-        self._deadline = time.monotonic() + patience_seconds
+        """`patience_seconds` is how long the other end may take for all of its lines.
+
+        It may also take that long to accept a line of ours.
+        """
+        self._patience_seconds = patience_seconds
+        self._left_seconds = patience_seconds
         self._connection = connection
         self._untrusted = b""
 
     def say(self, **said: object) -> None:
         """Send one line."""
-        self._wait_no_longer()
         try:
+            self._connection.settimeout(self._patience_seconds)
             self._connection.sendall(json.dumps(said).encode() + b"\n")
         except OSError as error:
             raise HostError(f"the other end hung up: {error}") from None
-
-    def _wait_no_longer(self) -> None:
-        """Wait at most until the end of the talk: who sends a byte now and then gets no more."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise HostError("the other end is too slow")
-        self._connection.settimeout(left)
 
     def say_ticket(self, ticket: Ticket) -> None:
         """Send the ticket."""
@@ -88,11 +85,7 @@ class Talk:
         while b"\n" not in self._untrusted:
             if len(self._untrusted) > _LONGEST_LINE:
                 raise HostError("invalid answer: too long")
-            self._wait_no_longer()
-            try:
-                more = self._connection.recv(4096)
-            except OSError as error:
-                raise HostError(f"the other end does not answer: {error}") from None
+            more = self._heard()
             if not more:
                 raise HostError("the other end hung up")
             self._untrusted += more
@@ -104,6 +97,19 @@ class Talk:
         if not isinstance(said, dict):
             raise HostError("invalid answer: unknown format")
         return said
+
+    def _heard(self) -> bytes:
+        """Some more bytes. All waits count together: a byte now and then gets no more time."""
+        if self._left_seconds <= 0:
+            raise HostError("the other end is too slow")
+        begun = time.monotonic()
+        try:
+            self._connection.settimeout(self._left_seconds)
+            return self._connection.recv(4096)
+        except OSError as error:
+            raise HostError(f"the other end does not answer: {error}") from None
+        finally:
+            self._left_seconds -= time.monotonic() - begun
 
 
 def ticket_of(untrusted_ticket: Any) -> Ticket:

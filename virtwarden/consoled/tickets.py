@@ -29,7 +29,7 @@ from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Rules, load
-from virtwarden.words import printable, shown
+from virtwarden.words import shown
 
 # Time for a person to type a password.
 _PATIENCE_SECONDS = 60
@@ -49,16 +49,17 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     untrusted_name = "-"
     try:
         operator = operators.peer(connection)
-        with quota.request(paths, operator), connected() as hypervisor:
+        with quota.request(paths, operator):
             untrusted_name = talk.hear("domain")
-            request = _request(paths, hypervisor, operator, untrusted_name)
-            _authenticate(paths, operator, talk)
-            watch = _give(paths, hypervisor, request, talk)
-            connection.close()
-            watch.until_used(request.rules.ticket_seconds)
+            with connected() as hypervisor:
+                request = _request(paths, hypervisor, operator, untrusted_name)
+                _authenticate(paths, operator, talk)
+                watch = _give(paths, hypervisor, request, talk)
+                connection.close()
+                watch.until_used(request.rules.ticket_seconds)
     except WardenError as error:
         who = operator.name if operator else "nobody"
-        name = printable(untrusted_name[:_LONGEST_NAME])
+        name = untrusted_name[:_LONGEST_NAME]
         log.event(log.Level.WARNING, "console-refused", domain=name, operator=who, reason=error)
         _tell(talk, error)
         return 1
@@ -93,8 +94,8 @@ def _request(
     # where the rule is: that would tell which names the policy has.
     if found is None or not may_look:
         raise HostError(
-            f"there is no domain {printable(untrusted_name[:_LONGEST_NAME])} whose console"
-            f" {operator.name} may see",
+            f"there is no domain {untrusted_name[:_LONGEST_NAME]} whose console {operator.name} may"
+            " see",
             fix="see its name: virsh list --all; or have the admin add you to operators, in"
             " [console] of the policy",
         )

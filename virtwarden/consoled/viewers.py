@@ -13,6 +13,7 @@ import libvirt
 from virtwarden import log
 from virtwarden.consoled.logins import Login
 from virtwarden.consoled.operators import Operator
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files
 
@@ -92,17 +93,27 @@ class Watch:
                 libvirt.virEventRunDefaultImpl()
         finally:
             if self._viewer or self._login.user or self._latest.holds():
-                self._login.revoke()
-            self._latest.end()
+                self.end()
         if self._viewer:
             self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
         else:
             self._log(log.Level.NOTICE, "console-unused")
 
     def end(self) -> None:
-        """Make QEMU accept no more viewers with this ticket."""
-        self._login.revoke()
-        self._latest.end()
+        """Make QEMU accept no more viewers with this ticket. Raises HostError."""
+        try:
+            self._login.revoke()
+        except HostError:
+            if self._runs():  # a domain that stopped accepts none
+                raise
+        finally:
+            self._latest.end()
+
+    def _runs(self) -> bool:
+        try:
+            return bool(self._domain.isActive())
+        except libvirt.libvirtError:  # a domain that is not defined is gone with its stop
+            return False
 
     def _hear(
         self,
