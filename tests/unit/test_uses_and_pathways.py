@@ -170,7 +170,23 @@ def test_a_step_that_a_vm_can_write_is_named(open_to_vms: Inode) -> None:
 )
 def test_a_step_that_a_system_user_can_write_is_named(of_a_service: Inode) -> None:
     found = service_swapper([step(path="/"), of_a_service], frozenset({33}))
-    assert found.startswith("/srv ")
+    assert found is not None
+    assert found.what.startswith("/srv ")
+
+
+@pytest.mark.parametrize(
+    ("of_a_service", "command"),
+    [
+        (step(uid=33), "chown root /srv"),
+        (step(0o775, gid=33), "chmod g-w /srv"),
+        (step(0o775, writers=(33,), writing_users=(33,)), "setfacl -x u:33 /srv"),
+        (step(0o775, writers=(33,)), "setfacl -x g:33 /srv"),
+    ],
+)
+def test_the_command_takes_just_that_right_away(of_a_service: Inode, command: str) -> None:
+    found = service_swapper([of_a_service], frozenset({33}))
+    assert found is not None
+    assert found.fix == command
 
 
 @pytest.mark.parametrize(
@@ -188,7 +204,7 @@ def test_a_step_that_a_system_user_can_write_is_named(of_a_service: Inode) -> No
 )
 def test_a_step_of_root_or_of_people_is_no_system_users(safe: Inode) -> None:
     """Nor is one of a group that no system user begins with, such as libvirt's."""
-    assert service_swapper([step(), safe], frozenset({33})) == ""
+    assert service_swapper([step(), safe], frozenset({33})) is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
 from virtwarden.guards.pathways import (
+    Swapper,
     libvirts_own,
     part_of_the_host,
     service_swapper,
@@ -57,10 +58,10 @@ def review(case: Case, use: Use) -> list[Refusal]:
     if service:
         return [
             case.refusal(
-                f"another user can swap it: {service}",
+                f"another user can swap it: {service.what}",
                 where=where,
-                fix="move it into a directory that root owns, such as /var/lib/libvirt/images, or"
-                " give that directory to root: chown root:, chmod g-w, setfacl -b",
+                fix="move it into a directory that root owns, such as /var/lib/libvirt/images, or:"
+                f" {service.fix}",
             )
         ]
     if found.leaf is None:
@@ -70,7 +71,7 @@ def review(case: Case, use: Use) -> list[Refusal]:
     return _review_inode(case, use, found.leaf, where)
 
 
-def _service_swapper(case: Case, directories: tuple[Inode, ...]) -> str:
+def _service_swapper(case: Case, directories: tuple[Inode, ...]) -> Swapper | None:
     """The start gives libvirt's own directories to root before anything in them is followed."""
     own = libvirts_own(case.paths)
     others = [step for step in directories if step.path not in own]

@@ -147,7 +147,8 @@ def _wrong_with_common(
             f"chmod o+r {inode.path} if it holds no secret, or {edit}",
         )
     enemy = swapper((*directories, inode), case.rules.uid_range, case.vm_groups)
-    enemy = enemy or service_swapper((*directories, inode), case.facts.service_groups())
+    service = service_swapper((*directories, inode), case.facts.service_groups())
+    enemy = enemy or (service.what if service else "")
     if enemy:
         return (
             f"another user can change it: {enemy}",

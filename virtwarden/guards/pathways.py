@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
 
 from virtwarden.changes import GrantAccess
 from virtwarden.paths import Paths
 from virtwarden.system.files import Inode
+from virtwarden.words import shown
 
 _SEARCH = 1
 # Directories of the host itself, which trusts or executes what is in them.
@@ -45,6 +48,29 @@ def part_of_the_host(path: str, paths: Paths, *, write: bool) -> str:
     return lies_in([*_SYSTEM, state, str(paths.state), str(paths.run)])
 
 
+class _By(Enum):
+    """By what somebody may rename what is in a directory."""
+
+    OWNER = "owner"
+    EVERYONE = "everyone"
+    GROUP = "group"
+    USER_ENTRY = "user entry"
+    GROUP_ENTRY = "group entry"
+
+
+def _writers(directories: Iterable[Inode]) -> Iterator[tuple[str, _By, int]]:
+    """Who may rename the steps of a path: each step, by what, and the uid or gid."""
+    for step in directories:
+        yield step.path, _By.OWNER, step.uid
+        if step.mode & stat.S_IWOTH:
+            yield step.path, _By.EVERYONE, -1
+        if step.mode & stat.S_IWGRP:
+            yield step.path, _By.GROUP, step.gid
+        for writer in step.writers:
+            is_user = writer in step.writing_users
+            yield step.path, _By.USER_ENTRY if is_user else _By.GROUP_ENTRY, writer
+
+
 def swapper(
     directories: Iterable[Inode], uid_range: tuple[int, int], vm_groups: frozenset[int]
 ) -> str:
@@ -54,24 +80,27 @@ def swapper(
     the VM's user will own the file.
     """
     lowest, highest = uid_range
-
-    def is_vm(number: int) -> bool:
-        return lowest <= number <= highest
-
-    for step in directories:
-        if is_vm(step.uid):
-            return f"{step.path} belongs to a VM's user (uid {step.uid})"
-        if step.mode & stat.S_IWOTH:
-            return f"{step.path} can be written by everyone"
-        if step.mode & stat.S_IWGRP and (is_vm(step.gid) or step.gid in vm_groups):
-            return f"{step.path} can be written by VMs' users, through group {step.gid}"
-        if any(is_vm(writer) or writer in vm_groups for writer in step.writers):
-            return f"{step.path} can be written by a VM's user, through its ACL"
+    for path, by, number in _writers(directories):
+        if by is _By.EVERYONE:
+            return f"{path} can be written by everyone"
+        if lowest <= number <= highest or (by is not _By.OWNER and number in vm_groups):
+            return path + {
+                _By.OWNER: f" belongs to a VM's user (uid {number})",
+                _By.GROUP: f" can be written by VMs' users, through group {number}",
+            }.get(by, " can be written by a VM's user, through its ACL")
     return ""
 
 
-def service_swapper(directories: Iterable[Inode], service_groups: frozenset[int]) -> str:
-    """A system user who can rename a step of a path, in words; an empty string if none can.
+@dataclass(frozen=True)
+class Swapper:
+    """Somebody who can rename a step of a path, in words, and the command that prevents it."""
+
+    what: str
+    fix: str
+
+
+def service_swapper(directories: Iterable[Inode], service_groups: frozenset[int]) -> Swapper | None:
+    """A system user who can rename a step of a path; None if none can.
 
     A system user is a service that somebody on the network may have taken over, such as www-data,
     or QEMU without virt-warden: libvirt-qemu. `service_groups` are the groups of such users: a
@@ -84,15 +113,20 @@ def service_swapper(directories: Iterable[Inode], service_groups: frozenset[int]
     def is_its_group(number: int) -> bool:
         return number in service_groups or (number >= 1000 and is_service(number))
 
-    for step in directories:
-        if is_service(step.uid):
-            return f"{step.path} belongs to a system user (uid {step.uid})"
-        if step.mode & stat.S_IWGRP and is_its_group(step.gid):
-            return f"{step.path} can be written by a system user, through group {step.gid}"
-        groups = set(step.writers).difference(step.writing_users)
-        if any(map(is_service, step.writing_users)) or any(map(is_its_group, groups)):
-            return f"{step.path} can be written by a system user, through its ACL"
-    return ""
+    for path, by, number in _writers(directories):
+        of_users = by in (_By.OWNER, _By.USER_ENTRY)
+        if is_service(number) if of_users else is_its_group(number):
+            through = f"{path} can be written by a system user, through"
+            place = shown(path)
+            return {
+                _By.OWNER: Swapper(
+                    f"{path} belongs to a system user (uid {number})", f"chown root {place}"
+                ),
+                _By.GROUP: Swapper(f"{through} group {number}", f"chmod g-w {place}"),
+                _By.USER_ENTRY: Swapper(f"{through} its ACL", f"setfacl -x u:{number} {place}"),
+                _By.GROUP_ENTRY: Swapper(f"{through} its ACL", f"setfacl -x g:{number} {place}"),
+            }[by]
+    return None
 
 
 def libvirts_own(paths: Paths) -> tuple[str, str]:
@@ -102,15 +136,10 @@ def libvirts_own(paths: Paths) -> tuple[str, str]:
 
 def person_trusted(directories: Iterable[Inode]) -> str:
     """A person who can rename a step of a path, and is trusted not to; or an empty string."""
-
-    def is_person(number: int) -> bool:
-        return any(number in people for people in _PEOPLE)
-
-    for step in directories:
-        if is_person(step.uid):
-            return f"{step.path} belongs to uid {step.uid}"
-        if step.mode & stat.S_IWGRP and is_person(step.gid):
-            return f"{step.path} can be written by gid {step.gid}"
-        for writer in filter(is_person, step.writers):
-            return f"{step.path} can be written by id {writer}, through its ACL"
+    for path, by, number in _writers(directories):
+        if any(number in people for people in _PEOPLE):
+            return path + {
+                _By.OWNER: f" belongs to uid {number}",
+                _By.GROUP: f" can be written by gid {number}",
+            }.get(by, f" can be written by id {number}, through its ACL")
     return ""

@@ -41,6 +41,7 @@ def review(case: Case) -> list[Refusal]:
 def _review_bases(case: Case) -> list[Refusal]:
     """A base that enrolment wrote came from a header: it is never another domain's own disk."""
     refusals = []
+    name = shown(case.domain.name)
     for disk in case.domain.disks:
         for layer in disk.layers:
             if not layer.relabel_off or layer.path not in case.domain.spelled_bases:
@@ -51,9 +52,9 @@ def _review_bases(case: Case) -> list[Refusal]:
                     case.refusal(
                         f"its base {layer.path} is a disk that domain {writer} could write",
                         where=f"disk {disk.target}",
-                        fix=f"give it a base of its own (qemu-img rebase {disk.path}), or confirm"
-                        f" this one: virt-warden unenrol {shown(case.domain.name)}, then write the"
-                        " <backingStore> into its XML",
+                        fix=f"virt-warden unenrol {name}; virsh edit {name}: after the <source> of"
+                        f" {disk.target}, a <backingStore> that names a copy of that base, or the"
+                        f" base if you trust it; virt-warden enrol {name}",
                     )
                 )
     return refusals

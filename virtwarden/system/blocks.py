@@ -68,11 +68,8 @@ def opened(chain: Sequence[Layer]) -> Iterator[Blocks]:
     """
     top = chain[0]
     if top.format == "raw":
-        handle = os.open(top.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with _read_only(top.path) as handle:
             yield _Raw(handle, top.path)
-        finally:
-            os.close(handle)
         return
     with _served(chain) as server:
         yield _Served(server)
