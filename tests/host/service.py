@@ -54,9 +54,9 @@ def service() -> Iterator[Service]:
     """Run the installed service; it is ready when this yields, and gone afterwards."""
     require_private_host()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind("\0virt-warden-test")
+        systemd.bind("")  # a name of its own: a killed one's may be held for a moment
         systemd.settimeout(_READY_SECONDS)
-        running = Service(_spawn("@virt-warden-test"))
+        running = Service(_spawn(f"@{systemd.getsockname()[1:].decode()}"))
         try:
             assert systemd.recv(4096) == b"READY=1"
             yield running
