@@ -13,6 +13,7 @@ class Paths:
 
     policy: Path = Path("/etc/virt-warden/policy.toml")
     policy_dir: Path = Path("/etc/virt-warden/policy.d")
+    ledger_copy: Path = Path("/etc/virt-warden/uids")
     schema: Path = Path("/usr/share/virt-warden/schema.json")
     run: Path = Path("/run/virt-warden")
     state: Path = Path("/var/lib/virt-warden")
@@ -85,7 +86,7 @@ class Paths:
 
     @property
     def ledger(self) -> Path:
-        """Every uid that was ever given to a VM."""
+        """Every uid that was ever given to a VM; `ledger_copy` has the same, with a checksum."""
         return self.state / "uids"
 
     @property

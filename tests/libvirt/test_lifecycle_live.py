@@ -25,6 +25,7 @@ from tests.libvirt.warden import (
     until,
 )
 from tests.libvirt.wire import plain, wire
+from virtwarden.changes.accounts import ledger
 from virtwarden.system import users
 
 MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -413,7 +414,7 @@ class TestAtOnce:
         for name, uuid in uuids.items():
             warden.enrolled(name, uuid=uuid)
             assert "vmw-twin-12345678:" in warden.libvirt.xml(name)
-        with users.ledger(PATHS.ledger):
+        with ledger(PATHS).locked():
             starting = [
                 subprocess.Popen(
                     ["virsh", "-q", "-c", "qemu:///system", "start", name], stderr=subprocess.PIPE
