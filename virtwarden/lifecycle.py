@@ -17,6 +17,7 @@ from virtwarden.domain import writing
 from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
+    boot,
     console,
     encryption,
     host,
@@ -42,6 +43,7 @@ GUARDS: tuple[Guard, ...] = (
     luks,
     encryption,
     storage,
+    boot,
     zones,
     network,
     console,
@@ -51,11 +53,12 @@ GUARDS: tuple[Guard, ...] = (
 )
 
 # What an enrolled domain needs to start and to use its taps, even if nothing is to be guarded.
-_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, network, sandbox)
+_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, boot, network, sandbox)
 
 # Without these, nothing starts: the wrapper needs its ticket, QEMU needs the certificates that the
-# ticket names, and the gate must admit the taps. So they act in permissive mode despite refusals.
-_UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
+# ticket names and the kernel that the XML names, and the gate must admit the taps. So they act in
+# permissive mode despite refusals.
+_UNDETERRED: tuple[Guard, ...] = (boot, network, console, sandbox)
 
 # The guards that review a NIC when it is attached.
 _OF_NICS: tuple[Guard, ...] = (zones, network)

@@ -110,6 +110,11 @@ class Paths:
         return self.share / "apparmor"
 
     @property
+    def boot_files(self) -> Path:
+        """A directory for each running domain that boots a kernel of the host: its copies."""
+        return self.state / "boot"
+
+    @property
     def shared(self) -> Path:
         """Owner and mode of shared files before the first of their domains started."""
         return self.state / "shared"

@@ -20,6 +20,7 @@ from virtwarden.domain import xpath
 from virtwarden.domain.model import (
     XML_LIMIT_BYTES,
     Backing,
+    Copied,
     Device,
     Disk,
     Display,
@@ -301,6 +302,15 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         noted("<warden:backing depth='1' base='/c'/><warden:backing depth='0' base='/b'/>"),
         ("/c", "/b"),
     ),
+    (
+        Domain,
+        "copied",
+        f"""<domain {WARDEN}><metadata><warden:enrolment>
+        <warden:copy path='/p' of='/o'/></warden:enrolment></metadata></domain>""",
+        (Copied(path="/p", original="/o"),),
+    ),
+    (Copied, "path", "<copy path='/p'/>", "/p"),
+    (Copied, "original", "<copy of='/o'/>", "/o"),
 ]
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from virtwarden.domain.bootfiles import copy_of
 from virtwarden.domain.model import Domain, from_tree, parse, read
 from virtwarden.enrolment import enrol as enrolment
 from virtwarden.enrolment import headers
@@ -494,3 +495,59 @@ def test_notes_that_somebody_spoilt_break_nothing(edited: bytes, value: str) -> 
             spoilt = altered(edited, lambda root, at=(number, str(name)): spoil(root, *at))
             assert read(enrol(spoilt)).emulator == WRAPPER
             assert original(spoilt).labels[0].label == "alice:alice"
+
+
+# What is booted
+
+_BOOTED = (
+    "<kernel>/srv/vmlinuz</kernel><initrd>/srv/initrd</initrd><dtb>/srv/board.dtb</dtb>"
+    "<acpi><table type='slic'>/srv/slic</table></acpi>"
+)
+_FW_CFG = (
+    "<sysinfo type='fwcfg'><entry name='opt/a' file='/srv/node.ign'/>"
+    "<entry name='opt/b'>text</entry></sysinfo>"
+)
+_ORIGINALS = ("/srv/vmlinuz", "/srv/initrd", "/srv/board.dtb", "/srv/slic", "/srv/node.ign")
+
+
+def _booting(**more: Any) -> str:
+    return plain(os=_BOOTED, extra=_FW_CFG, **more)
+
+
+def test_each_boot_file_is_a_copy_of_the_domains_own() -> None:
+    found = read(enrol(_booting()))
+    copies = [copy_of(PATHS, xmls.UUID, path) for path in _ORIGINALS]
+    assert sorted((*found.boot_files, *found.fw_cfg_files)) == sorted(copies)
+    assert sorted((note.path, note.original) for note in found.copied) == sorted(
+        zip(copies, _ORIGINALS, strict=True)
+    )
+
+
+def test_boot_files_are_given_back_as_they_were() -> None:
+    before = _booting()
+    assert canonical(unenrol(enrol(before))) == canonical(before.encode())
+    assert canonical(enrol(enrol(before))) == canonical(enrol(before))
+
+
+def test_a_kernel_that_the_admin_changed_is_copied_instead() -> None:
+    edited = etree.fromstring(enrol(_booting()))
+    kernel = edited.find("os/kernel")
+    assert kernel is not None
+    kernel.text = "/srv/vmlinuz-6.12"
+    again = read(enrol(etree.tostring(edited)))
+    assert again.boot_files[0] == copy_of(PATHS, xmls.UUID, "/srv/vmlinuz-6.12")
+    assert "/srv/vmlinuz" not in [note.original for note in again.copied]
+
+
+def test_a_clone_gets_copies_of_its_own() -> None:
+    cloned = enrol(_booting()).replace(xmls.UUID.encode(), xmls.OTHER.encode())
+    path = copy_of(PATHS, xmls.UUID, "/srv/vmlinuz").encode()
+    assert read(enrol(cloned)).boot_files[0] == copy_of(PATHS, xmls.OTHER, "/srv/vmlinuz")
+    assert path not in enrol(cloned)
+
+
+def test_a_copy_whose_note_is_lost_is_no_original() -> None:
+    root = etree.fromstring(enrol(_booting()))
+    for note in root.findall("metadata/*/*"):
+        note.getparent().remove(note)  # type: ignore[union-attr]
+    assert read(enrol(etree.tostring(root))).copied == ()

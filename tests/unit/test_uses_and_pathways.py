@@ -71,6 +71,20 @@ def test_each_file_is_used_as_its_kind_is() -> None:
     }
 
 
+def test_a_copy_of_a_boot_file_is_the_domains_own() -> None:
+    found = read(
+        xmls.domain(
+            os="<kernel>/c</kernel><initrd>/i</initrd>",
+            extra="<metadata><warden:enrolment><warden:copy path='/c' of='/k'/>"
+            "</warden:enrolment></metadata>",
+        ).encode()
+    )
+    assert uses(found) == (
+        Use("the boot file", "/c", write=False, must_exist=False, original="/k"),
+        Use("the boot file", "/i", write=False, shared=True, taken_by_libvirt=True),
+    )
+
+
 def test_what_is_no_file_of_this_host_is_no_use() -> None:
     devices = (
         xmls.disk(kind="network", source="protocol='rbd' name='pool/a'")

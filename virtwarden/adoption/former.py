@@ -54,8 +54,9 @@ def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
     xmls |= {(d.name(), inactive_xml(d)) for d in persistent(subject.connection)}
     for name, xml in sorted(xmls):
         for use in uses(read(xml)):
-            other = files.look(use.path).leaf
-            if use.path == state.source or (other is not None and identity(other) == own):
+            path = use.original or use.path
+            other = files.look(path).leaf
+            if path == state.source or (other is not None and identity(other) == own):
                 raise HostError(
                     f"domain {name} uses it, as {use.what}",
                     where=state.source,

@@ -115,6 +115,14 @@ class Spelled:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """A note of enrolment: the XML names a copy instead of this boot file."""
+
+    path: str = text("@path")
+    original: str = text("@of")
+
+
+@dataclass(frozen=True)
 class Nic:
     """`<interface>`: a network card; `tap` is known once libvirt has made it."""
 
@@ -234,7 +242,7 @@ class Domain:
     spelled: tuple[Spelled, ...] = children(
         "metadata/warden:enrolment/warden:disk/warden:backing[@depth = '0']"
     )
-
+    copied: tuple[Copied, ...] = children("metadata/warden:enrolment/warden:copy")
     spelled_bases: tuple[str, ...] = texts(
         "metadata/warden:enrolment/warden:disk/warden:backing/@base"
     )

@@ -21,6 +21,7 @@ class Use:
     `must_exist`: nobody makes it on the way to the start.
     `given`: the domain's own user may own it; otherwise no VM's user may.
     `made_by_root`: libvirt makes it where it is missing, and QEMU gets it open: root may own it.
+    `original`: it is this domain's own copy of that file, made at each start.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Use:
     must_exist: bool = True
     given: bool = True
     made_by_root: bool = False
+    original: str = ""
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
@@ -45,10 +47,8 @@ def uses(domain: Domain) -> tuple[Use, ...]:
         found += _of_disk(disk)
     if domain.nvram:
         found.append(Use("the NVRAM file", domain.nvram, write=True, must_exist=False))
-    for path in domain.boot_files:
-        found.append(Use("the boot file", path, write=False, shared=True, taken_by_libvirt=True))
-    for path in domain.fw_cfg_files:
-        found.append(Use("the fw_cfg file", path, write=False, shared=True, taken_by_libvirt=True))
+    found += [_of_boot(domain, "the boot file", path) for path in domain.boot_files]
+    found += [_of_boot(domain, "the fw_cfg file", path) for path in domain.fw_cfg_files]
     for memory in domain.memory_files:
         found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:
@@ -75,6 +75,13 @@ def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
 def granted_paths(domain: Domain, rules: Rules) -> frozenset[str]:
     """The reviewed paths that are absolute; the storage guard refuses the others."""
     return frozenset(path for path in reviewed_paths(domain, rules) if path.startswith("/"))
+
+
+def _of_boot(domain: Domain, what: str, path: str) -> Use:
+    for copied in domain.copied:
+        if copied.path == path:
+            return Use(what, path, write=False, must_exist=False, original=copied.original)
+    return Use(what, path, write=False, shared=True, taken_by_libvirt=True)
 
 
 def _of_disk(disk: Disk) -> list[Use]:

@@ -13,7 +13,7 @@ from lxml import etree
 
 from virtwarden.domain import writing
 from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
-from virtwarden.enrolment import backing, tree
+from virtwarden.enrolment import backing, boot, tree
 from virtwarden.enrolment.headers import Asker
 from virtwarden.errors import DomainError
 from virtwarden.guards import ticket
@@ -30,7 +30,7 @@ _KEPT = ("domain", "inactiveDomain")
 
 
 def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
-    """The XML of a domain with its user, its wrapper and its base images.
+    """The XML of a domain with its user, its wrapper, its base images and its boot files' copies.
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
     undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
@@ -47,6 +47,7 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     _set_emulator(root, domain, paths, notes)
     _set_label(root, _choose_user(domain, prefix), notes)
     backing.spell_out(root, notes, said, Asker(paths, domain.uuid, domain.name))
+    boot.spell_out(root, notes, paths, domain.uuid)
     _metadata(root, notes).append(notes)
     return _written(root)
 
@@ -185,6 +186,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
         root, root.findall(_LABEL), [tree.bare(former) for former in notes.findall("seclabel")]
     )
     backing.restore(root, notes)
+    boot.restore(root, notes)
 
 
 def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:

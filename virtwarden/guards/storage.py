@@ -33,9 +33,14 @@ def review(case: Case) -> list[Refusal]:
     refusals = _review_shared_directories(case)
     for disk in case.domain.disks:
         refusals += _review_disk(case, disk)
-    for use in plain_uses(case.domain, case.rules):
+    for use in _uses(case):
         refusals += files.review(case, use)
     return refusals or _review_bases(case) or _review_twice(case)
+
+
+def _uses(case: Case) -> list[Use]:
+    """The files that this guard answers for; luks and boot have theirs."""
+    return [use for use in plain_uses(case.domain, case.rules) if not use.original]
 
 
 def _review_bases(case: Case) -> list[Refusal]:
@@ -134,7 +139,7 @@ def _review_twice(case: Case) -> list[Refusal]:
     the domain's user by the other."""
     refusals = []
     first: dict[tuple[int, int], Use] = {}
-    for use in plain_uses(case.domain, case.rules):
+    for use in _uses(case):
         leaf = case.facts.look(use.path).leaf
         if leaf is None:
             continue
@@ -155,10 +160,10 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
-        for use in plain_uses(case.domain, case.rules):
+        for use in _uses(case):
             changes += _prepare(case, use)
     if case.op is Op.STARTED:
-        for use in plain_uses(case.domain, case.rules):
+        for use in _uses(case):
             leaf = case.facts.look(use.path).leaf
             if use.taken_by_libvirt and leaf is not None:
                 changes.append(TakeBack(use.path, leaf.device, leaf.number))
@@ -198,7 +203,7 @@ def _prepare(case: Case, use: Use) -> list[Change]:
 
 def verify(case: Case, process: Process) -> list[str]:
     breaches = []
-    for use in plain_uses(case.domain, case.rules):
+    for use in _uses(case):
         found = case.facts.look(use.path)
         if found.symlink:
             breaches.append(
