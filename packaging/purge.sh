@@ -73,7 +73,7 @@ purge_state() {
         return
     fi
     forget=${VIRT_WARDEN_FORGET_UIDS:-$(cat "$state/farewell/purge-wanted" 2>/dev/null || :)}
-    rm -rf "$state/domains" "$state/shared" "$state/boot" "$state/console-ca" "$state/farewell" /run/virt-warden
+    rm -rf "$state/domains" "$state/shared" "${state:?}/boot" "$state/console-ca" "$state/farewell" /run/virt-warden
     [ -z "$forget" ] || rm -rf "$state/uids" "$copy" "$state/written"
     [ -z "$forget" ] || rmdir "${copy%/*}" 2>/dev/null || :
     [ ! -e "$state/uids" ] ||
