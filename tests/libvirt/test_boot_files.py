@@ -61,8 +61,10 @@ def _grabber(name: str, file: Path) -> Iterator[subprocess.Popen[str]]:
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     with process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _was_opened(grabber: subprocess.Popen[str]) -> bool:

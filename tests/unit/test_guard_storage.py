@@ -281,6 +281,44 @@ def test_a_device_is_one_device_under_all_its_names(host: FakeHost) -> None:
     assert "running domain db01 also uses it" in line
 
 
+_DISK, _PARTITION, _SIBLING = 2064, 2065, 2066
+_ON_THE_DISK = {_PARTITION: ((_DISK, 0),), _SIBLING: ((_DISK, 0),)}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "clash"),
+    [
+        (_DISK, _PARTITION, True),
+        (_PARTITION, _DISK, True),
+        (_PARTITION, _SIBLING, False),
+        (_PARTITION, _PARTITION, True),
+    ],
+)
+def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
+    host: FakeHost, mine: int, theirs: int, *, clash: bool
+) -> None:
+    host.stacks.update(_ON_THE_DISK)
+    host.block("/dev/mine", rdev=mine)
+    host.claims.append(
+        claim(path="/dev/theirs", device=theirs, number=0, below=_ON_THE_DISK.get(theirs, ()))
+    )
+    found = refusals(storage, case(host, xmls.disk("/dev/mine", kind="block")))
+    assert bool(found) is clash
+    if clash and mine != theirs:
+        assert "running domain db01 also uses /dev/theirs, where the same data lies" in found[0]
+
+
+def test_a_device_that_the_host_has_mounted_is_refused_unless_it_is_only_read(
+    host: FakeHost,
+) -> None:
+    host.block("/dev/sdb", rdev=_DISK)
+    host.held.add("/dev/sdb")
+    line = refusal(storage, case(host, xmls.disk("/dev/sdb", kind="block")))
+    assert "the host itself uses it" in line
+    assert "lsblk /dev/sdb" in line
+    assert refusals(storage, case(host, xmls.disk("/dev/sdb", kind="block", **READ_ONLY))) == []
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [({}, {}), (READ_ONLY, {}), ({}, READ_ONLY), (SHARED, {}), (SHARED, READ_ONLY)],

@@ -16,7 +16,7 @@ from virtwarden.libvirtd.connection import inactive_xml, persistent
 from virtwarden.luks import adoption, volumes
 from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.system import blocks, cryptsetup, files, keys, mapper
-from virtwarden.system.mapper import identity
+from virtwarden.system.blockstack import below, identity
 from virtwarden.words import shown
 
 
@@ -65,7 +65,7 @@ def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
     volumes.must_be_unused(
         state.source,
         mapper.maps(subject.paths.block_devices),
-        claims_on(subject.paths, *own) if own else (),
+        claims_on(subject.paths, *own, below(leaf)) if leaf and own else (),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from virtwarden import log
-from virtwarden.audit.events import entries
+from virtwarden.audit.events import DENIED, entries
 from virtwarden.paths import Paths
 from virtwarden.words import printable
 
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="one JSON object a line, with all fields"
     )
     parser.add_argument(
-        "--event", choices=sorted(log.EVENTS), action="append", help="only these events"
+        "--event", choices=sorted([*log.EVENTS, DENIED]), action="append", help="only these events"
     )
     parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name or UUID; default: all")
 

@@ -14,8 +14,8 @@ from virtwarden.domain.uses import uses
 from virtwarden.errors import HostError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import files, images, users, written
+from virtwarden.system.blockstack import identity
 from virtwarden.system.images import Image
-from virtwarden.system.mapper import identity
 from virtwarden.system.written import Written
 from virtwarden.words import shown
 

@@ -13,8 +13,8 @@ from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.pathways import libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
+from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
-from virtwarden.system.mapper import identity
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -34,7 +34,7 @@ def review(case: Case) -> list[Refusal]:
     for disk in case.domain.disks:
         refusals += _review_disk(case, disk)
     for use in _uses(case):
-        refusals += files.review(case, use)
+        refusals += files.review(case, use) or files.review_device(case, use)
     return refusals or _review_bases(case) or _review_twice(case)
 
 
