@@ -80,7 +80,7 @@ def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
         warden.enrolled("two", disks=[_block(parts[1])])
         warden.libvirt.start("one")
         warden.libvirt.start("two")
-        assert f"also uses {parts[0]}" in warden.refusal("whole")
+        assert f"also uses {device}p" in warden.refusal("whole")
         warden.libvirt.destroy("one")
         assert f"also uses {parts[1]}" in warden.refusal("whole")
         warden.libvirt.destroy("two")
