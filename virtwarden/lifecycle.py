@@ -233,7 +233,7 @@ def _breaches(guard: Guard, case: Case, running: process.Process) -> list[str]:
 
 def pid(case: Case) -> int:
     """The pid of the domain's QEMU, from libvirt. Raises OSError or ValueError if there is none."""
-    return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
+    return int(case.paths.qemu_pid(case.domain.name).read_text())
 
 
 def _promised(case: Case) -> tuple[Guard, ...]:

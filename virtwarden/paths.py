@@ -6,6 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# As libvirt's virBufferEscapeString does.
+_ESCAPED = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"},
+)
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -132,6 +137,10 @@ class Paths:
     def cell(self, uuid: str) -> Path:
         """What a running domain's wrapper and QEMU read; gone after a reboot."""
         return self.run / uuid
+
+    def qemu_pid(self, name: str) -> Path:
+        """Where libvirt writes the pid of a domain's QEMU; it escapes the name as in XML."""
+        return self.libvirt_run / f"{name.translate(_ESCAPED)}.pid"
 
     def managed_save(self, name: str) -> Path:
         """Where `virsh managedsave` puts a domain's memory, until it starts."""
