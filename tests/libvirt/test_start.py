@@ -411,7 +411,7 @@ def test_a_start_says_what_it_did_in_one_line(warden: Warden, syslog: Syslog) ->
     for word in (
         "domain=web01",
         "user=vmw-web01",
-        "guards=identity,luks,encryption,storage,zones",
+        "guards=identity,luks,encryption,storage,boot,zones",
     ):
         assert word in line
 

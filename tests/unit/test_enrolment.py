@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from virtwarden.domain.bootfiles import copy_of
-from virtwarden.domain.model import Domain, from_tree, parse, read
+from virtwarden.domain.model import TAG_LIMIT, Domain, from_tree, parse, read
 from virtwarden.enrolment import enrol as enrolment
 from virtwarden.enrolment import headers
 from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
@@ -551,3 +551,10 @@ def test_a_copy_whose_note_is_lost_is_no_original() -> None:
     for note in root.findall("metadata/*/*"):
         note.getparent().remove(note)  # type: ignore[union-attr]
     assert read(enrol(etree.tostring(root))).copied == ()
+
+
+def test_what_grew_since_its_enrolment_still_comes_out() -> None:
+    grown = enrol(plain()).replace(b"</devices>", b"<x/>" * 2 * TAG_LIMIT + b"</devices>")
+    with pytest.raises(DomainError, match="more than"):
+        enrol(grown)
+    assert not is_enrolled(unenrol(grown).replace(b"<x/>", b""), PATHS)

@@ -12,7 +12,7 @@ import uuid
 from lxml import etree
 
 from virtwarden.domain import writing
-from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
+from virtwarden.domain.model import TAG_LIMIT, WARDEN_NAMESPACE, Domain, from_tree, parse
 from virtwarden.enrolment import backing, boot, tree
 from virtwarden.enrolment.headers import Asker
 from virtwarden.errors import DomainError
@@ -27,6 +27,8 @@ _EMULATOR = f"{_WARDEN}emulator"
 _LABEL = "seclabel[@model='dac']"
 # How the domain ran, and how it would have started again; https://libvirt.org/formatsnapshot.html
 _KEPT = ("domain", "inactiveDomain")
+# What was enrolled must always come out again, also where libvirt and editors added to it since.
+_UNENROLLED_TAG_LIMIT = 4 * TAG_LIMIT
 
 
 def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
@@ -54,14 +56,16 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
 
 def unenrol_xml(untrusted_xml: bytes, paths: Paths) -> bytes:
     """The XML as it was before it was enrolled; unchanged where it never was."""
-    root = parse(untrusted_xml)
+    root = parse(untrusted_xml, tag_limit=_UNENROLLED_TAG_LIMIT)
     _take_out(root, paths)
     return _written(root)
 
 
 def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
     """The same for a snapshot's or checkpoint's XML too; None where nothing in it is enrolled."""
-    root = parse(untrusted_xml, "domainsnapshot", "domaincheckpoint")
+    root = parse(
+        untrusted_xml, "domainsnapshot", "domaincheckpoint", tag_limit=_UNENROLLED_TAG_LIMIT
+    )
     kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
     enrolled = [element for element in kept if _has_ours(element, paths)]
     for element in enrolled:
