@@ -186,6 +186,35 @@ def test_only_images_of_this_host_are_looked_at(images: Images) -> None:
     assert images.asked == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("network", "protocol='rbd' name='a'"), ("volume", "pool='p' volume='v'")],
+)
+def test_an_image_that_nobody_can_look_at_is_never_said_to_stand_alone(
+    kind: str, source: str
+) -> None:
+    """QEMU would read zeros where its base is, and what the guest writes would bury the base."""
+    (disk,) = read(enrol(plain(xmls.disk(kind=kind, source=source, form="qcow2")))).disks
+    assert disk.backing is None
+    assert not disk.is_spelled_out
+
+
+def test_nor_is_one_below_a_local_image() -> None:
+    below = (
+        "<backingStore type='network'><format type='qcow2'/>"
+        "<source protocol='nbd' name='b'><host name='h'/></source></backingStore>"
+    )
+    (disk,) = read(enrol(plain(xmls.disk(OVERLAY, form="qcow2", inside=below)))).disks
+    assert not disk.is_spelled_out
+
+
+def test_a_network_disk_gets_no_label_which_libvirt_would_drop() -> None:
+    source = "protocol='rbd' name='a'"
+    for inside in ("<readonly/>", "<shareable/>"):
+        found = enrol(plain(xmls.disk(kind="network", source=source, inside=inside)))
+        assert not read(found).disks[0].relabel_off
+
+
 def test_a_domain_without_devices_gets_the_wrapper_too() -> None:
     bare = f"<domain><name>a</name><uuid>{xmls.UUID}</uuid><os><type arch='x86_64'/></os></domain>"
     assert read(enrol(bare)).emulator == WRAPPER
@@ -353,7 +382,7 @@ def test_whatever_the_xml_it_comes_back_as_it_was(xml: str) -> None:
     assert found.emulator == WRAPPER
     assert len([label for label in found.labels if label.model == "dac"]) == 1
     for disk in found.disks:
-        if (disk.readonly or disk.shareable) and disk.has_source:
+        if (disk.readonly or disk.shareable) and disk.has_source and disk.kind != "network":
             assert disk.relabel_off
         assert all(layer.relabel_off for layer in disk.layers if layer.path)
 

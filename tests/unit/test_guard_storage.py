@@ -335,6 +335,19 @@ def test_one_file_in_two_places_of_a_domain_is_refused(
         assert f"disk vdb ({DISK}): it is the same file as disk vda ({DISK})" in found[0]
 
 
+def test_a_network_image_whose_bases_nobody_names_is_refused_with_what_to_write(
+    host: FakeHost,
+) -> None:
+    source = "protocol='nbd' name='a'"
+    line = refusal(storage, case(host, xmls.disk(kind="network", source=source, form="qcow2")))
+    assert "does not name its base images" in line
+    assert "virt-warden enrol" not in line
+    assert "virsh edit web01" in line
+    assert "<backingStore/>" in line
+    disk = xmls.disk(kind="network", source=source, form="qcow2", inside="<backingStore/>")
+    assert refusals(storage, case(host, disk)) == []
+
+
 def test_what_is_its_own_and_what_is_shared_are_not_one_file(host: FakeHost) -> None:
     memory = f"<memory><source><path>{DISK}</path></source><target><readonly/></target></memory>"
     line = refusal(storage, case(host, xmls.disk(**READ_ONLY) + memory))

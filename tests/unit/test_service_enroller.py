@@ -9,6 +9,7 @@ from typing import Any
 
 import libvirt
 import pytest
+from lxml import etree
 
 from tests.host.domain import domain_xml
 from virtwarden import log
@@ -148,6 +149,21 @@ def test_a_libvirt_that_drops_what_enrolment_writes_is_not_asked_for_ever(
     ((what, fields),) = lines
     assert what == "not-enrolled"
     assert "libvirt changes what enrolment writes" in str(fields["reason"])
+
+
+def test_a_libvirt_that_sorts_devices_anew_has_kept_all(paths: Paths, lines: Lines) -> None:
+    """As it does with the controllers of a q35 machine."""
+
+    def sorted_anew(xml: str) -> str:
+        root = etree.fromstring(xml)
+        devices = root.find("devices")
+        assert devices is not None
+        devices[:] = reversed(devices)
+        return etree.tostring(root, encoding="unicode")
+
+    fake = FakeLibvirt("web01", keeps=sorted_anew)
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert [what for what, _ in lines] == ["enrolled"]
 
 
 def test_a_domain_that_the_policy_lets_go_is_what_it_was(paths: Paths, lines: Lines) -> None:

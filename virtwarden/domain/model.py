@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lxml import etree
@@ -249,6 +250,13 @@ class Domain:
         "metadata/warden:enrolment/warden:disk/warden:backing/@base"
     )
 
+    def is_same_as(self, other: Domain) -> bool:
+        """Whether both say the same, in whatever order: libvirt sorts devices anew."""
+        return all(
+            _unordered(getattr(self, item.name)) == _unordered(getattr(other, item.name))
+            for item in fields(self)
+        )
+
     def has_former_chain(self, disk: Disk) -> bool:
         """Whether enrolment wrote a disk's chain for another image than the disk has now."""
         below = disk.backing.path if disk.backing else None
@@ -256,6 +264,10 @@ class Domain:
             (note.target, note.base) == (disk.target, below) and note.image != stamp(disk.path)
             for note in self.spelled
         )
+
+
+def _unordered(value: Any) -> Any:
+    return Counter(value) if isinstance(value, tuple) else value
 
 
 def parse(untrusted_xml: bytes, *others: str, tag_limit: int = TAG_LIMIT) -> etree._Element:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import stat
 
 from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
-from virtwarden.domain.model import Disk
+from virtwarden.domain.model import Backing, Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
@@ -93,7 +93,7 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
                 "its XML does not name its base images, so libvirt would trust the image's header,"
                 " which the guest can write",
                 where=where,
-                fix=case.enrol,
+                fix=_spelling(case, disk),
             )
         ]
     if case.domain.has_former_chain(disk):
@@ -116,6 +116,18 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
         )
         for path in taken
     ]
+
+
+def _spelling(case: Case, disk: Disk) -> str:
+    """How to name a disk's base images: enrolment reads only images that are files of this host."""
+    layers: list[Disk | Backing] = [disk, *disk.layers]
+    if layers[-1].path:
+        return case.enrol
+    return (
+        f"virsh edit {shown(case.domain.name)}: after the last <source> of {disk.target},"
+        " <backingStore/> if that image has no base, or else a <backingStore> that names it"
+        " (qemu-img info, with the image's URL, tells)"
+    )
 
 
 def _is_known(case: Case, kind: str) -> bool:

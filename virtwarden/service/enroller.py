@@ -130,7 +130,7 @@ class Enroller:
         define(self._connection, wanted)
         made = inactive_xml(domain)
         self._made[domain.UUIDString()] = _digest(made)
-        if read(made) != read(wanted):
+        if not read(made).is_same_as(read(wanted)):
             raise HostError(
                 "libvirt changes what enrolment writes into its XML",
                 fix=f"see what differs: virsh dumpxml --inactive {domain.UUIDString()}",
