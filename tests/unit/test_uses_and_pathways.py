@@ -56,7 +56,7 @@ def test_each_file_is_used_as_its_kind_is() -> None:
     )
     assert found == {
         "/a": Use("disk vda", "/a", write=True),
-        "/base": Use("base of disk vda", "/base", write=False, shared=True),
+        "/base": Use("base of disk vda", "/base", write=False, shared=True, overlaid=True),
         "/ro": Use("disk sda", "/ro", write=False, shared=True),
         "/quorum": Use("disk vdb", "/quorum", write=True, shared=True, shareable=True),
         "/dev/vg0/b": Use("disk vdc", "/dev/vg0/b", write=True),

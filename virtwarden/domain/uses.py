@@ -21,6 +21,7 @@ class Use:
     `must_exist`: nobody makes it on the way to the start.
     `given`: the domain's own user may own it; otherwise no VM's user may.
     `made_by_root`: libvirt makes it where it is missing, and QEMU gets it open: root may own it.
+    `overlaid`: another image lies on it, and QEMU writes it only in a block job.
     `original`: it is this domain's own copy of that file, made at each start.
     """
 
@@ -33,6 +34,7 @@ class Use:
     must_exist: bool = True
     given: bool = True
     made_by_root: bool = False
+    overlaid: bool = False
     original: str = ""
 
 
@@ -100,6 +102,8 @@ def _of_disk(disk: Disk) -> list[Use]:
     for layer in disk.layers:
         if layer.kind in FILE_KINDS and layer.path:
             what = f"base of disk {disk.target}"
-            # A layer that libvirt labels was the disk itself until it got an overlay.
-            found.append(Use(what, layer.path, write=False, shared=layer.relabel_off))
+            # A layer that libvirt labels was the disk itself until it got an overlay, and
+            # `virsh blockcommit` has QEMU write it again.
+            own = not layer.relabel_off
+            found.append(Use(what, layer.path, write=own, shared=not own, overlaid=True))
     return found

@@ -97,7 +97,8 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known, asker: A
         if not backing.get("type"):
             break
         layer, depth = backing, depth + 1
-        _switch_relabel_off(layer, depth, note)
+        if not (_path(layer) and headers.is_own(asker, _path(layer))):
+            _switch_relabel_off(layer, depth, note)
         layer_format = tree.attribute(layer, "format", "type")
 
 

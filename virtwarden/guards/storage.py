@@ -105,7 +105,11 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
                 fix=case.enrol,
             )
         ]
-    taken = [layer.path for layer in disk.layers if layer.path and not layer.relabel_off]
+    taken = [
+        layer.path
+        for layer in disk.layers
+        if layer.path and not layer.relabel_off and not _was_its_disk(case, layer)
+    ]
     if (disk.readonly or disk.shareable) and disk.path and not disk.relabel_off:
         taken.append(disk.path)
     return [
@@ -116,6 +120,11 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
         )
         for path in taken
     ]
+
+
+def _was_its_disk(case: Case, layer: Backing) -> bool:
+    """Whether this domain could write an image before it got an overlay, as in a snapshot."""
+    return case.facts.writer_of(layer.path) == case.domain.uuid
 
 
 def _spelling(case: Case, disk: Disk) -> str:
