@@ -31,6 +31,7 @@ EVENTS = {
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
     "not-enrolled": "cd6ea61626a14d8c940f371214086c66",
     "let-in": "a6d342fda787437f9cbc2e9e2dc733fe",
+    "overwritten": "d6440f3e80a34109ac3b065e7ce9c5f1",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
     "shut-out": "2b72854839b144958c7a3b1593911683",
     "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
