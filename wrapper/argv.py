@@ -55,6 +55,11 @@ KIND_KEYS = {
 LOCAL_KEYS = words_of("conf server")
 NETWORK_DRIVERS = words_of("ftp ftps gluster http https iscsi nbd nfs rbd ssh")
 
+# With these alone QEMU runs no guest; libvirt's qemuProcessQMPLaunch, and a person who asks.
+PROBE_OPTIONS = words_of("""
+    M S accel audio-help cpu daemonize device h help machine no-user-config nodefaults nographic
+    pidfile qmp version""")
+
 
 class Option:
     """One option: its name without dashes, its value, its words, each (key, text) in its value.
@@ -165,7 +170,9 @@ def guest_uuid(options: Iterable[Option]) -> str:
 
 def is_probe(options: Iterable[Option]) -> bool:
     """Whether this QEMU runs no guest: libvirt asks what it can do, or somebody its version."""
-    return all(option.name != "uuid" for option in options) and any(
+    if any(option.name not in PROBE_OPTIONS for option in options):
+        return False
+    return any(
         option.name in ("audio-help", "h", "help", "version")
         or option.value in ("?", "help")
         or (option.name in ("M", "machine") and option.value.split(",")[0] == "none")

@@ -29,6 +29,8 @@ VOCABULARY = words_of("""
     numa object overcommit rtc run-with sandbox serial smbios smp spice tpmdev usb uuid vnc
     watchdog-action""")
 
+ALWAYS = words_of("no-user-config nodefaults")
+SCREENS = words_of("display spice vnc")
 GLOBALS = words_of("""
     ICH9-LPC.disable_s3 ICH9-LPC.disable_s4 ICH9-LPC.noreboot PIIX4_PM.acpi-root-pci-hotplug
     PIIX4_PM.disable_s3 PIIX4_PM.disable_s4 i440FX-pcihost.pci-hole64-size isa-fdc.bootindexA
@@ -47,6 +49,7 @@ def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     yield from check_nics(ticket, options)
     yield from check_consoles(ticket, options)
     if not ticket["passthrough"]:
+        yield from check_presence(options)
         yield from check_vocabulary(options)
         yield from check_files(ticket, options)
 
@@ -117,6 +120,15 @@ PHRASES: Mapping[str, Callable[[str], bool]] = {
     "sandbox": is_sandbox,
     "serial": is_serial,
 }
+
+
+def check_presence(options: list[Option]) -> Iterator[Refusal]:
+    """What libvirt always writes is there: without it, QEMU makes devices and a console itself."""
+    names = {option.name for option in options}
+    for name in sorted(ALWAYS - names):
+        yield Refusal(f"-{name} is missing", XML)
+    if not names & SCREENS:
+        yield Refusal("-display is missing, so QEMU would open a console", XML)
 
 
 def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:

@@ -54,10 +54,13 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
+# What libvirt writes for every guest.
+ALWAYS = ["-no-user-config", "-nodefaults", "-display", "none"]
+
+
 def refusals(ticket: dict[str, Any], argv: list[str]) -> list[str]:
-    return [
-        str(refusal) for refusal in wrapped.review.check_argv(ticket, wrapped.argv.parse_argv(argv))
-    ]
+    options = wrapped.argv.parse_argv([*ALWAYS, *argv])
+    return [str(refusal) for refusal in wrapped.review.check_argv(ticket, options)]
 
 
 def tightened(ticket: dict[str, Any], argv: list[str]) -> list[str]:
@@ -359,6 +362,17 @@ def test_a_word_of_libvirts_passes_wherever_it_stands(option: str, value: str) -
     assert attacked(option, value) == []
 
 
+@pytest.mark.parametrize("missing", ["-no-user-config", "-nodefaults", "-display"])
+def test_what_libvirt_always_writes_must_be_there(missing: str) -> None:
+    """Without it QEMU makes devices, or a console on a port, by itself."""
+    ticket, argv = real("plain")
+    at = argv.index(missing)
+    less = argv[:at] + argv[at + (2 if missing == "-display" else 1) :]
+    options = wrapped.argv.parse_argv(less)
+    (refusal,) = map(str, wrapped.review.check_argv(ticket, options))
+    assert f"{missing} is missing" in refusal
+
+
 def test_a_tap_without_libvirts_descriptor_is_refused() -> None:
     assert "descriptor" in attacked("-netdev", "tap,id=n")[0]
 
@@ -599,6 +613,9 @@ def test_only_one_wellformed_uuid_names_a_ticket(argv: list[str]) -> None:
         (["--uuid", "x", "-version"], False),
         (["-machine", "q35"], False),
         (["-append", "-version"], False),
+        (["-name", "help", "-drive", "file=/etc/shadow"], False),
+        (["-machine", "none", "-drive", "file=/etc/shadow"], False),
+        (["-help", "x"], False),
         ([], False),
     ],
 )
