@@ -348,6 +348,28 @@ def test_a_network_image_whose_bases_nobody_names_is_refused_with_what_to_write(
     assert refusals(storage, case(host, disk)) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "takes_acls", "shared", "alone"),
+    [
+        (0o644, False, READ_ONLY, True),
+        (0o644, True, READ_ONLY, False),
+        (0o640, False, READ_ONLY, False),
+        (0o646, False, READ_ONLY, False),
+        (0o644, False, SHARED, False),
+    ],
+)
+def test_a_shared_file_is_left_alone_only_where_all_can_read_it_and_no_acl_can_be_had(
+    host: FakeHost, mode: int, *, takes_acls: bool, shared: dict[str, str], alone: bool
+) -> None:
+    host.file(BASE, mode, takes_acls=takes_acls)
+    found = storage.plan(case(host, xmls.disk(BASE, **shared)))
+    assert any(isinstance(change, Claim) for change in found)
+    assert any(isinstance(change, LockShared) for change in found) is not alone
+    running = case(host, xmls.disk(BASE, **shared), Op.STARTED)
+    breaches = storage.verify(running, process_of(host.accounts["vmw-web01"]))
+    assert bool(breaches) is (bool(mode & 0o007) and not alone)
+
+
 def test_what_is_its_own_and_what_is_shared_are_not_one_file(host: FakeHost) -> None:
     memory = f"<memory><source><path>{DISK}</path></source><target><readonly/></target></memory>"
     line = refusal(storage, case(host, xmls.disk(**READ_ONLY) + memory))

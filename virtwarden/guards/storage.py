@@ -214,12 +214,22 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
         return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
+    if _is_left_alone(use, found.leaf):
+        return changes
     permissions = _READ | (_WRITE if use.write else 0)
     return [
         *changes,
         LockShared(*file, case.domain.uuid),
         GrantAccess(*file, case.user, permissions),
     ]
+
+
+def _is_left_alone(use: Use, inode: Inode) -> bool:
+    """Whether a shared file stays as it is: each user can read it, and its file system takes no ACL
+    by which only some could, such as an ISO on a read-only mount, or a base on NFS.
+    """
+    is_public = bool(inode.mode & stat.S_IROTH) and not inode.mode & stat.S_IWOTH
+    return is_public and not inode.takes_acls and not use.write and not use.taken_by_libvirt
 
 
 def verify(case: Case, process: Process) -> list[str]:
@@ -238,7 +248,7 @@ def verify(case: Case, process: Process) -> list[str]:
 
 def _verify_inode(case: Case, use: Use, inode: Inode) -> list[str]:
     breaches = []
-    if inode.mode & stat.S_IRWXO:
+    if inode.mode & stat.S_IRWXO and not (use.shared and _is_left_alone(use, inode)):
         breaches.append(f"{use.path} is open to everyone (mode {inode.permissions:04o})")
     if use.shared:
         lowest, highest = case.rules.uid_range
