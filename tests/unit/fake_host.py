@@ -54,6 +54,7 @@ class FakeHost:
     claims: list[Claim] = field(default_factory=list)
     stacks: dict[int, tuple[Identity, ...]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    running: set[int] = field(default_factory=set)
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
@@ -147,6 +148,9 @@ class FakeHost:
 
     def writer_of(self, path: str) -> str:
         return self.writers.get(path, "")
+
+    def has_processes(self, uid: int) -> bool:
+        return uid in self.running
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return self.stacks.get(inode.rdev, ())

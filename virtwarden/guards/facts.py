@@ -59,6 +59,9 @@ class Facts(Protocol):
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
+    def has_processes(self, uid: int) -> bool:
+        """Whether a process of this uid lives."""
+
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         """All that a block device lies on; empty for a file."""
 
@@ -168,6 +171,9 @@ class HostFacts(Facts):
         except OSError:  # other reviews say that it is not there
             return ""
         return former.domain if former else ""
+
+    def has_processes(self, uid: int) -> bool:
+        return users.has_processes(uid)
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return blockstack.below(inode)
