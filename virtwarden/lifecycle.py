@@ -87,9 +87,13 @@ def _do_ahead(case: Case) -> None:
 def start(case: Case) -> None:
     """Raise the guards that need the tap or the VNC port; QEMU does not run yet.
 
-    Raises as `prepare` does.
+    Raises as `prepare` does. No tap outlives that, whoever has it open.
     """
-    _raise_guards(case)
+    try:
+        _raise_guards(case)
+    except BaseException:
+        gate.remove_taps(nic.tap for nic in case.domain.nics if nic.managed != "no")
+        raise
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:

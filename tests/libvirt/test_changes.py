@@ -157,7 +157,7 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     ),
     Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
     InstallFilters: lambda g: InstallFilters(
-        DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),)
+        DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),), kept=(g.tap,)
     ),
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")

@@ -254,18 +254,20 @@ def test_a_tap_that_a_replaced_libvirtd_holds_is_not_foreign(images: Path) -> No
             until(lambda: Path(f"/proc/{it.pid}/exe").readlink() == program)
             program.unlink()
             until(lambda: "in-the-making" in taps.holders())
-            assert "in-the-making" not in [each.name for each in foreign_taps(taps.every())]
+            assert "in-the-making" not in [
+                each.name for each in foreign_taps(taps.every(), PATHS.libvirt_run)
+            ]
             it.kill()
     finally:
         run("ip", "link", "delete", "in-the-making", check=False)
 
 
-def test_a_tap_of_several_queues_is_anybodys_until_it_is_kept_for_root(bridge: str) -> None:
+def test_a_tap_of_several_queues_is_others_until_it_is_kept_for_root(bridge: str) -> None:
     queue = open_tap("anybodys")
     try:
-        assert taps.is_anybodys("anybodys")
+        assert taps.is_others("anybodys")
         taps.keep_for_root("anybodys")
-        assert not taps.is_anybodys("anybodys")
+        assert not taps.is_others("anybodys")
         assert as_user("nobody", lambda: open_tap("anybodys")) == "PermissionError"
     finally:
         os.close(queue)
@@ -295,7 +297,7 @@ class TestRunning:
     def test_no_user_of_the_host_attaches_a_queue_to_it(self, warden: Warden, tap: Wire) -> None:
         assert as_user("nobody", lambda: open_tap(tap.tap)) == "PermissionError"
         self.check(warden, tap)
-        assert not taps.is_anybodys(tap.tap)
+        assert not taps.is_others(tap.tap)
 
     def test_what_its_qemu_made_outlive_itself_is_gone_after_the_stop(
         self, warden: Warden, tap: Wire

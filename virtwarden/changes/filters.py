@@ -19,6 +19,9 @@ class InstallFilters(Change):
     """Drop forged frames of a domain's taps, and raise the gate, which shuts out other taps.
 
     The gate is raised even for a domain without a tap, because a NIC can be attached later.
+    `queues` has the number that the domain has of each tap, in the order of `filters`. A tap with
+    more refuses the change. `undo` removes the taps, but for those in `kept`, which libvirt did not
+    make.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -29,6 +32,8 @@ class InstallFilters(Change):
     gate: str
     foreign: tuple[str, ...]
     filters: tuple[TapFilter, ...]
+    queues: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Make the filters from dicts, which a journal gives."""
@@ -46,12 +51,15 @@ class InstallFilters(Change):
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
+        queues = {f.tap: n for f, n in zip(self.filters, self.queues, strict=False)}
+        gate.install(
+            paths, self.domain, self.backend, self.gate, self.foreign, self.filters, queues
+        )
         for backend in {self.backend, self.gate}:
             worked.note_filtered_taps(paths, backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        gate.uninstall(paths, self.domain, [each.tap for each in self.filters])
+        gate.uninstall(paths, self.domain, [each.tap for each in self.filters], self.kept)
         return ""
 
 

@@ -133,6 +133,8 @@ class Nic:
     bridge: str = text("source/@bridge")
     network: str = text("source/@network")
     tap: str = text("target/@dev")
+    managed: str = text("target/@managed")
+    queues: str = text("driver/@queues")
     endpoint: str = text("source/@path | source/@dev")
 
 

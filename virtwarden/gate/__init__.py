@@ -8,17 +8,17 @@ admitted unfiltered. A note is kept for each tap, so that all can be restored af
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from virtwarden.errors import CommandError
+from virtwarden.errors import CommandError, HostError
 from virtwarden.gate import bridges, notes
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
 from virtwarden.paths import Paths
 from virtwarden.system import files, taps
 from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
-from virtwarden.system.taps import Tap
+from virtwarden.system.taps import Holder, Tap
 
 
 def is_up(paths: Paths) -> bool:
@@ -33,10 +33,12 @@ def install(
     wanted_gate: str,
     foreign: Sequence[str],
     filters: Sequence[TapFilter],
+    queues: Mapping[str, int] | None = None,
 ) -> None:
     """Install the filters of a domain's taps, then admit the taps; all in one transaction.
 
-    Raises the gate if it is not up. Raises CommandError.
+    Raises the gate if it is not up. `queues` has how many queues a tap has that is its domain's
+    alone. Raises HostError where a tap has another number, and CommandError.
     """
     with files.locked(paths.filters):
         was_up = is_up(paths)
@@ -46,10 +48,44 @@ def install(
             _end_former(paths, each)
             notes.write(paths, each)
             taps.keep_for_root(each.tap.name)
+            if queues and each.tap.name in queues:
+                _require_alone(each.tap, queues[each.tap.name])
         bridges.stop_learning(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(gate, backend, found):
             return
         _raise(paths, gate)
+
+
+def _require_alone(tap: Tap, queues: int) -> None:
+    """Raise HostError where somebody else has a queue of the tap, or may get one."""
+    found = taps.standing(tap)
+    if found is None or (found.queues == queues and (queues == 1 or found.owner == 0)):
+        return
+    others = [holder for holder in taps.holders().get(tap.name, []) if holder.uid != 0]
+    whose = ", ".join(map(_shown, others))
+    pids = " ".join(str(each.pid) for each in others)
+    raise HostError(
+        f"somebody else is at tap {tap.name}: it has {found.queues} queues, its domain {queues}"
+        f" ({whose or 'no process shows it'})",
+        fix=f"end who did it, then start again: kill {pids}"
+        if others
+        else "start again; if it comes back, let only root open /dev/net/tun",
+    )
+
+
+def _shown(holder: Holder) -> str:
+    return f"pid {holder.pid}, uid {holder.uid}, {holder.program}"
+
+
+def strangers_at(names: Iterable[str], uid: int) -> list[str]:
+    """Who has any of these taps open but root and this user, a sentence each."""
+    found = taps.holders()
+    return [
+        f"somebody else has tap {name} open: {_shown(each)} (kill {each.pid})"
+        for name in names
+        for each in found.get(name, [])
+        if each.uid not in (0, uid)
+    ]
 
 
 def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None:
@@ -97,7 +133,7 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
     admitted = [each.tap for each in written]
-    admitted += foreign_taps(_unwritten(written))
+    admitted += foreign_taps(_unwritten(written), paths.libvirt_run)
     raising = gate.raising(admitted, notes.foreign_names(paths))
     _together(gate, filters, raising, anew=anew)
     return len(admitted)
@@ -114,8 +150,10 @@ def _unwritten(written: Iterable[Filtered]) -> list[Tap]:
     return [tap for tap in taps.every() if tap not in filtered]
 
 
-def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
-    """Remove a domain's filters and its need of the gate; harmless if there are none.
+def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[str] = ()) -> None:
+    """Remove a domain's filters, its taps and its need of the gate; harmless if there are none.
+
+    Taps in `kept` stay, shut out.
 
     A tap's name can be in use again as soon as its QEMU has ended, before this domain's release. A
     filter that belongs to another domain by then stays.
@@ -130,12 +168,19 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
         else:
             _take_out(gate, ours, lowered=not is_up(paths))
         for each in ours:
-            # QEMU can make its tap outlive it; the tap would then stay on the bridge.
-            taps.remove(each.tap)
+            # A tap outlives its QEMU where another process has it open, or by TUNSETPERSIST.
+            if each.tap.name not in kept:
+                taps.remove(each.tap)
             notes.erase(paths, each.tap.name)
         for name in written:
             notes.erase_torn(paths, name)
         bridges.learn_again(paths, domain)
+
+
+def remove_taps(names: Iterable[str]) -> None:
+    """Remove the taps of a refused start, which libvirt still has open."""
+    for tap in filter(None, map(taps.find, filter(None, names))):
+        taps.remove(tap)
 
 
 def _take_out(gate: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:
@@ -205,7 +250,7 @@ def admit_foreign(paths: Paths) -> list[str]:
         gate = notes.current_gate(paths)
         if gate is None:
             return []
-        found = foreign_taps(_unwritten(notes.every(paths)))
+        found = foreign_taps(_unwritten(notes.every(paths)), paths.libvirt_run)
         if not found:
             return []
         waiting = gate.shut_out(found) or []
@@ -254,8 +299,8 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
             for name in waiting
         ),
         *(
-            f"every user of this host can attach to tap {name} (ip link: it has no owner)"
+            f"other users than root can attach to tap {name} (ip -d link: it is not root's)"
             for name in names
-            if taps.is_anybodys(name) and notes.read(paths, name)
+            if taps.is_others(name) and notes.read(paths, name)
         ),
     ]

@@ -125,6 +125,9 @@ class Facts(Protocol):
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         """What is wrong with the gate, and which of these taps it shuts out."""
 
+    def strangers_at(self, names: Sequence[str], uid: int) -> list[str]:
+        """Who has any of these taps open but root and this user, a sentence each."""
+
     def host_names(self) -> tuple[str, ...]:
         """The names under which viewers may reach this host."""
 
@@ -240,6 +243,9 @@ class HostFacts(Facts):
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return gate.missing(self.paths, names)
+
+    def strangers_at(self, names: Sequence[str], uid: int) -> list[str]:
+        return gate.strangers_at(names, uid)
 
     def host_names(self) -> tuple[str, ...]:
         return (os.uname().nodename, "localhost")

@@ -112,6 +112,10 @@ def _promises(case: Case) -> list[TapFilter]:
     ]
 
 
+def _tapped(case: Case) -> list[Nic]:
+    return [nic for nic in case.domain.nics if _has_tap(case, nic)]
+
+
 def plan(case: Case) -> list[Change]:
     """It is asked whatever the domain's mode and `review` say.
 
@@ -138,6 +142,8 @@ def _filters(case: Case) -> list[InstallFilters]:
             gate=_gate(case, backend),
             foreign=case.rules.foreign_taps,
             filters=promises,
+            queues=tuple(int(nic.queues or 1) for nic in _tapped(case)),
+            kept=tuple(nic.tap for nic in _tapped(case) if nic.managed == "no"),
         )
     ]
 
@@ -153,7 +159,9 @@ def verify(case: Case, process: Process) -> list[str]:
     named = _backend(case)
     amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]
     if promises or named:
-        amiss += case.facts.amiss_at_gate([each.tap for each in promises])
+        names = [each.tap for each in promises]
+        amiss += case.facts.amiss_at_gate(names)
+        amiss += case.facts.strangers_at(names, process.uids[0]) if names else []
     return [sentence for sentence in dict.fromkeys(amiss) if sentence]
 
 
