@@ -32,7 +32,7 @@ from virtwarden.guards import (
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
-from virtwarden.system import process, users
+from virtwarden.system import process, taps, users
 from virtwarden.words import printable, shown
 
 # identity is first: it makes the user that the others give files to. luks opens disks before
@@ -92,7 +92,9 @@ def start(case: Case) -> None:
     try:
         _raise_guards(case)
     except BaseException:
-        gate.remove_taps(nic.tap for nic in case.domain.nics if nic.managed != "no")
+        for tap in map(taps.find, {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}):
+            if tap is not None:
+                taps.remove(tap)
         raise
 
 

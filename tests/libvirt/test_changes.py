@@ -162,7 +162,7 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
     ),
-    AdmitTaps: lambda g: AdmitTaps((g.tap,)),
+    AdmitTaps: lambda g: AdmitTaps((g.tap,), (1,)),
     SetBridgePort: lambda g: SetBridgePort(g.tap, vlan=0, isolated=True),
 }
 

@@ -36,6 +36,7 @@ from virtwarden.gate.foreign import foreign_taps
 from virtwarden.system import taps
 from virtwarden.system.bridges import learns_from_groups
 from virtwarden.system.netfilter import TapFilter
+from virtwarden.system.tapholders import holders
 
 OWN, PLUGGED, VICTIM = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
 OUTSIDE = "52:54:00:00:00:99"
@@ -207,6 +208,7 @@ class TestOthers:
     @pytest.fixture
     def vpn(self, bridge: str) -> Iterator[str]:
         tap = open_tap("vpn0")
+        taps.keep_for_root("vpn0")
         run("ip", "link", "set", "vpn0", "master", bridge, "up")
         yield "vpn0"
         os.close(tap)
@@ -253,7 +255,7 @@ def test_a_tap_that_a_replaced_libvirtd_holds_is_not_foreign(images: Path) -> No
             os.close(tap)
             until(lambda: Path(f"/proc/{it.pid}/exe").readlink() == program)
             program.unlink()
-            until(lambda: "in-the-making" in taps.holders())
+            until(lambda: "in-the-making" in holders())
             assert "in-the-making" not in [
                 each.name for each in foreign_taps(taps.every(), PATHS.libvirt_run)
             ]
@@ -435,6 +437,7 @@ class TestService:
     ) -> None:
         warden.started("web01", nics=[Nic(OWN, bridge)])
         tap = open_tap("vpn0")
+        taps.keep_for_root("vpn0")
         run("ip", "link", "set", "vpn0", "master", bridge, "up")
         syslog.wait_for("event=let-in taps=vpn0", _SECONDS)
         with listening(bridge) as (listener, other):
@@ -476,8 +479,8 @@ class TestBackends:
             assert not hears(self.NAMES[1], listener, other)
             assert arrived(self.NAMES[0], plain(OWN), listener, other) == [plain(OWN)]
             assert arrived(self.NAMES[0], plain(VICTIM), listener, other) == []
-            gate.admit(PATHS, [self.NAMES[1]])
-            gate.admit(PATHS, [self.NAMES[1]])
+            gate.admit(PATHS, {self.NAMES[1]: 1})
+            gate.admit(PATHS, {self.NAMES[1]: 1})
             assert arrived(self.NAMES[1], plain(PLUGGED), listener, other) == [plain(PLUGGED)]
             assert hears(self.NAMES[1], listener, other)
             assert gate.missing(PATHS, self.NAMES) == []

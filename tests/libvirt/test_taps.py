@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.host.command import run
-from tests.host.domain import Nic
+from tests.host.domain import Nic, domain_xml
 from tests.host.intruder import NOBODY, intruder
 from tests.host.tap import open_tap
-from tests.libvirt.warden import PATHS, Warden, until
+from tests.libvirt.test_gate import arrived, hears, listening, plug
+from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 from tests.libvirt.wire import plain, wire
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.system import taps
 
-OWN, VICTIM = "52:54:00:00:00:01", "52:54:00:00:00:03"
+OWN, PLUGGED, VICTIM = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
 TAP = "raced"
 # pidfd_getfd(2)
 PIDFD_GETFD = 438
@@ -28,7 +30,26 @@ def is_there(tap: str) -> bool:
     return Path("/sys/class/net", tap).exists()
 
 
-@pytest.mark.parametrize("deeds", [(), ("undumpable",), ("owner",), ("hide",), ("persist",)])
+def dropped(tap: str) -> int:
+    """How many frames the tap itself did not hand to its VM."""
+    return int(Path("/sys/class/net", tap, "statistics/tx_dropped").read_text())
+
+
+@pytest.mark.parametrize(
+    "deeds",
+    [
+        (),
+        ("undumpable",),
+        ("headless",),
+        ("apart",),
+        ("owner",),
+        ("rootly",),
+        ("hide",),
+        ("persist",),
+        ("rootly", "hide"),
+        ("disabled",),
+    ],
+)
 def test_a_start_whose_tap_somebody_took_first_is_refused_and_names_them(
     warden: Warden, bridge: str, deeds: tuple[str, ...]
 ) -> None:
@@ -44,13 +65,24 @@ def test_a_start_whose_tap_somebody_took_first_is_refused_and_names_them(
     assert warden.status("web01")["breaches"] == []
 
 
-def test_who_let_a_tap_go_before_the_vm_got_it_has_no_way_back(warden: Warden, bridge: str) -> None:
+@pytest.mark.parametrize("owner", ["owner", "rootly"])
+def test_who_let_a_tap_go_before_the_vm_got_it_has_no_way_back(
+    warden: Warden, bridge: str, owner: str
+) -> None:
+    deeds = ("deaf", "unplugged", "renamed", owner)
     warden.enrolled("web01", nics=[Nic(OWN, bridge, queues=2, tap=TAP)])
-    with intruder(TAP, "owner", "persist", "close") as thief:
+    with intruder(TAP, *deeds, "persist", "close") as thief:
         warden.libvirt.start("web01")
         assert thief.says() == "won"
         assert thief.attach_again().startswith("PermissionError")
         assert warden.status("web01")["breaches"] == []
+        interface = Path("/sys/class/net", TAP)
+        assert (interface / "address").read_text().strip() == f"fe{OWN[2:]}"
+        assert (interface / "carrier").read_text().strip() == "1"
+        with listening(bridge) as (listener, other):
+            before = dropped(TAP)
+            assert hears(TAP, listener, other)
+            assert dropped(TAP) == before
         warden.libvirt.destroy("web01")
         until(lambda: not is_there(TAP))
 
@@ -68,7 +100,7 @@ def test_a_vm_has_all_its_queues_and_is_heard(
     assert found.queues == ((queues or 1) if model == "virtio" else 1)
     assert warden.status("web01")["breaches"] == []
     if found.queues > 1:
-        assert found.owner == 0
+        assert found.is_roots
         with wire(warden.libvirt, "web01", OWN, bridge) as tap_wire:
             assert tap_wire.passes(plain(OWN), plain(VICTIM)) == [plain(OWN)]
 
@@ -93,14 +125,17 @@ def test_a_tap_that_a_process_took_along_is_gone_after_the_stop(
         os.close(queue)
 
 
-def test_a_tap_that_a_user_holds_is_not_foreign_and_one_that_root_holds_is() -> None:
+@pytest.mark.parametrize("deeds", [("undumpable",), ("headless",), ("hide",)])
+def test_a_tap_that_a_user_holds_is_not_foreign_and_one_that_root_holds_is(
+    deeds: tuple[str, ...],
+) -> None:
     held = open_tap("held")
     try:
-        assert "held" in [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
-        with intruder("held", "undumpable") as thief:
+        with intruder("held", *deeds) as thief:
             assert thief.says() == "won"
-            found = [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
-            assert "held" not in found
+            taps.keep_for_root("held")
+            assert "held" not in [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
+        assert "held" in [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
     finally:
         os.close(held)
         run("ip", "link", "delete", "held", check=False)
@@ -128,3 +163,120 @@ def test_somebody_else_who_has_a_running_vms_tap_open_is_a_breach(
     finally:
         os.close(queue)
     assert warden.status("web01")["breaches"] == []
+
+
+def test_a_queue_of_a_running_vms_tap_that_no_process_shows_is_a_breach(
+    warden: Warden, bridge: str
+) -> None:
+    warden.started("web01", nics=[Nic(OWN, bridge, queues=2, tap=TAP)])
+    queue = open_tap(TAP)
+    here, there = socket.socketpair()
+    with here, there:
+        socket.send_fds(here, [b"x"], [queue])
+        os.close(queue)
+        (breach,) = warden.status("web01")["breaches"]
+        assert f"tap {TAP}: it has 3 queues, its domain 2" in breach
+        assert "no process shows it" in breach
+    assert warden.status("web01")["breaches"] == []
+
+
+@pytest.mark.parametrize("deeds", [(), ("hide",)])
+def test_a_permissive_vm_whose_tap_somebody_took_starts_and_is_filtered_and_told(
+    warden: Warden, bridge: str, deeds: tuple[str, ...]
+) -> None:
+    set_policy(f'mode = "permissive"\n{ENFORCING}')
+    warden.enrolled("web01", nics=[Nic(OWN, bridge, queues=2, tap=TAP)])
+    with intruder(TAP, *deeds) as thief:
+        warden.libvirt.start("web01")
+        assert thief.says() == "won"
+        shown = f"uid {NOBODY}" if not deeds else "no process shows it"
+        assert shown in " ".join(warden.status("web01")["breaches"])
+        with wire(warden.libvirt, "web01", OWN, bridge) as tap_wire:
+            assert tap_wire.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
+        warden.libvirt.destroy("web01")
+        until(lambda: not is_there(TAP))
+
+
+def test_a_nic_whose_tap_somebody_took_when_it_was_plugged_in_stays_shut_out(
+    warden: Warden, bridge: str
+) -> None:
+    warden.started("web01", nics=[Nic(OWN, bridge, queues=2)])
+    with listening(bridge) as (listener, other):
+        with intruder(TAP) as thief:
+            plug(warden.libvirt, "web01", PLUGGED, bridge, TAP)
+            assert thief.says() == "won"
+            refused = warden.command("network", "admit", check=False)
+            assert refused.returncode == 1
+            assert f"(pid {thief.pid}, uid {NOBODY}, " in refused.stderr
+            assert f"kill {thief.pid};" in refused.stderr
+            warden.command("network", "restore")
+            assert arrived(TAP, plain(PLUGGED), listener, other) == []
+        warden.command("network", "admit")
+        assert arrived(TAP, plain(PLUGGED), listener, other) == [plain(PLUGGED)]
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_a_tap_that_was_never_let_in_is_gone_after_the_stop(warden: Warden, bridge: str) -> None:
+    warden.started("web01", nics=[Nic(OWN, bridge, queues=2)])
+    with intruder(TAP, "persist", "hide") as thief:
+        plug(warden.libvirt, "web01", PLUGGED, bridge, TAP)
+        assert thief.says() == "won"
+        assert warden.command("network", "admit", check=False).returncode == 1
+        warden.libvirt.destroy("web01")
+        until(lambda: not is_there(TAP))
+
+
+UNMANAGED = 'managed = ["*", "!theirs"]\n'
+DISABLED = f'{ENFORCING}[[domain]]\nmatch = "theirs"\nmode = "disabled"\n'
+
+
+class TestUnguarded:
+    """The gate lets an unguarded VM's tap in, but not somebody who took it."""
+
+    @pytest.fixture(params=[UNMANAGED, DISABLED], ids=["unmanaged", "disabled"])
+    def theirs(self, request: pytest.FixtureRequest, warden: Warden, bridge: str) -> str:
+        set_policy(request.param)
+        warden.libvirt.define(domain_xml("theirs", nics=[Nic(VICTIM, bridge, queues=2, tap=TAP)]))
+        return "theirs"
+
+    def start_guarded(self, warden: Warden, bridge: str) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+
+    @pytest.mark.parametrize("deeds", [(), ("rootly", "hide")])
+    @pytest.mark.parametrize("first", [True, False], ids=["gate first", "gate later"])
+    def test_who_took_it_sends_nothing(
+        self, warden: Warden, bridge: str, theirs: str, deeds: tuple[str, ...], first: bool
+    ) -> None:
+        if first:
+            self.start_guarded(warden, bridge)
+        with intruder(TAP, *deeds) as thief, listening(bridge) as (listener, other):
+            warden.libvirt.start(theirs)
+            assert thief.says() == "won"
+            if not first:
+                self.start_guarded(warden, bridge)
+            assert arrived(TAP, plain(OWN), listener, other) == []
+            assert "raced" not in warden.command("network", "admit", check=False).stdout
+            assert arrived(TAP, plain(OWN), listener, other) == []
+
+    @pytest.mark.parametrize("first", [True, False], ids=["gate first", "gate later"])
+    def test_nobody_takes_it_later(
+        self, warden: Warden, bridge: str, theirs: str, first: bool
+    ) -> None:
+        if first:
+            self.start_guarded(warden, bridge)
+        warden.libvirt.start(theirs)
+        if not first:
+            self.start_guarded(warden, bridge)
+        assert as_user("nobody", lambda: open_tap(TAP)) == "PermissionError"
+        with listening(bridge) as (listener, other):
+            assert arrived(TAP, plain(OWN), listener, other) == [plain(OWN)]
+
+
+def test_a_tap_that_root_holds_but_any_user_may_open_is_not_foreign() -> None:
+    held = open_tap("held")
+    try:
+        assert "held" not in [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
+        taps.keep_for_root("held")
+        assert "held" in [tap.name for tap in foreign_taps(taps.every(), PATHS.libvirt_run)]
+    finally:
+        os.close(held)

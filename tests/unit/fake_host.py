@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,8 @@ class FakeHost:
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]
 
-    def strangers_at(self, names: Sequence[str], uid: int) -> list[str]:
-        return [each for name, each in self.strangers.items() if name in names]
+    def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
+        return [each for name, each in self.strangers.items() if name in queues]
 
     def filtered_by(self, tap: str) -> str:
         return self.filters.get(tap, "")

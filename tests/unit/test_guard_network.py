@@ -172,7 +172,7 @@ def test_a_nic_is_held_to_the_addresses_of_its_mac_or_else_of_its_place(host: Fa
 def test_taps_of_a_domain_that_is_not_guarded_are_let_in(host: FakeHost) -> None:
     for op in (Op.START, Op.STARTED):
         assert network.plan(case(host, xmls.nic(), op, mode=Mode.DISABLED)) == [
-            AdmitTaps(("vnet0",))
+            AdmitTaps(("vnet0",), (1,))
         ]
     assert network.plan(case(host, "", mode=Mode.DISABLED)) == []
 
@@ -204,6 +204,7 @@ def test_a_tap_is_held_to_the_queues_of_its_nic(host: FakeHost) -> None:
         "</interface>", "<driver queues='4'/></interface>"
     )
     assert installed(case(host, two)).queues == (1, 4)
+    assert installed(case(host, two, mode=Mode.PERMISSIVE)).queues == ()
 
 
 def test_a_tap_that_libvirt_did_not_make_is_kept(host: FakeHost) -> None:

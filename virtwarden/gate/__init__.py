@@ -9,16 +9,30 @@ admitted unfiltered. A note is kept for each tap, so that all can be restored af
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 
-from virtwarden.errors import CommandError, HostError
-from virtwarden.gate import bridges, notes
+from virtwarden.errors import CommandError
+from virtwarden.gate import bridges, notes, queues
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
+from virtwarden.gate.unguarded import admit, admit_foreign, dismiss, unwritten
 from virtwarden.paths import Paths
 from virtwarden.system import files, taps
 from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
-from virtwarden.system.taps import Holder, Tap
+from virtwarden.system.taps import Tap
+
+__all__ = [
+    "abandon",
+    "admit",
+    "admit_foreign",
+    "backend_of",
+    "dismiss",
+    "install",
+    "is_up",
+    "missing",
+    "restore",
+    "shut_out",
+    "uninstall",
+]
 
 
 def is_up(paths: Paths) -> bool:
@@ -33,59 +47,43 @@ def install(
     wanted_gate: str,
     foreign: Sequence[str],
     filters: Sequence[TapFilter],
-    queues: Mapping[str, int] | None = None,
+    counts: Mapping[str, int] | None = None,
+    kept: Sequence[str] = (),
 ) -> None:
     """Install the filters of a domain's taps, then admit the taps; all in one transaction.
 
-    Raises the gate if it is not up. `queues` has how many queues a tap has that is its domain's
-    alone. Raises HostError where a tap has another number, and CommandError.
+    Raises the gate if it is not up. `counts` has how many queues a tap has that is its domain's
+    alone; `kept` are taps that libvirt did not make. Raises HostError where a tap has another
+    number, before any is noted, and CommandError.
     """
     with files.locked(paths.filters):
         was_up = is_up(paths)
         gate = notes.hold(paths, domain, wanted_gate, foreign)
         found = [f for f in (_looked_up(domain, backend, each) for each in filters) if f]
         for each in found:
+            _take_over(paths, each, (counts or {}).get(each.tap.name), kept)
+        for each in found:
             _end_former(paths, each)
             notes.write(paths, each)
-            taps.keep_for_root(each.tap.name)
-            if queues and each.tap.name in queues:
-                _require_alone(each.tap, queues[each.tap.name])
         bridges.stop_learning(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(gate, backend, found):
             return
         _raise(paths, gate)
 
 
-def _require_alone(tap: Tap, queues: int) -> None:
-    """Raise HostError where somebody else has a queue of the tap, or may get one."""
-    found = taps.standing(tap)
-    if found is None or (found.queues == queues and (queues == 1 or found.owner == 0)):
-        return
-    others = [holder for holder in taps.holders().get(tap.name, []) if holder.uid != 0]
-    whose = ", ".join(map(_shown, others))
-    pids = " ".join(str(each.pid) for each in others)
-    raise HostError(
-        f"somebody else is at tap {tap.name}: it has {found.queues} queues, its domain {queues}"
-        f" ({whose or 'no process shows it'})",
-        fix=f"end who did it, then start again: kill {pids}"
-        if others
-        else "start again; if it comes back, let only root open /dev/net/tun",
-    )
+def _take_over(paths: Paths, each: Filtered, count: int | None, kept: Sequence[str]) -> None:
+    """Have a tap be its domain's alone; its MAC address is only set if libvirt chose it."""
+    former = notes.read(paths, each.tap.name)
+    if former is not None and former.tap == each.tap:
+        queues.require_alone(paths, each.tap, count)
+    else:
+        mac = "" if each.tap.name in kept else _libvirts_choice(each.filter.mac)
+        queues.take_over(paths, each.tap, mac, count)
 
 
-def _shown(holder: Holder) -> str:
-    return f"pid {holder.pid}, uid {holder.uid}, {holder.program}"
-
-
-def strangers_at(names: Iterable[str], uid: int) -> list[str]:
-    """Who has any of these taps open but root and this user, a sentence each."""
-    found = taps.holders()
-    return [
-        f"somebody else has tap {name} open: {_shown(each)} (kill {each.pid})"
-        for name in names
-        for each in found.get(name, [])
-        if each.uid not in (0, uid)
-    ]
+def _libvirts_choice(mac: str) -> str:
+    """The MAC address that libvirt gives a tap, by its guest's (virnetdevtap.c)."""
+    return ("fa" if mac.startswith("fe") else "fe") + mac[2:]
 
 
 def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None:
@@ -133,7 +131,7 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
     admitted = [each.tap for each in written]
-    admitted += foreign_taps(_unwritten(written), paths.libvirt_run)
+    admitted += foreign_taps(unwritten(written), paths.libvirt_run)
     raising = gate.raising(admitted, notes.foreign_names(paths))
     _together(gate, filters, raising, anew=anew)
     return len(admitted)
@@ -142,12 +140,6 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
 def _written(paths: Paths) -> list[Filtered]:
     """The noted filters of taps that exist."""
     return [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
-
-
-def _unwritten(written: Iterable[Filtered]) -> list[Tap]:
-    """The taps without a noted filter: only such a tap can be foreign."""
-    filtered = {each.tap for each in written}
-    return [tap for tap in taps.every() if tap not in filtered]
 
 
 def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[str] = ()) -> None:
@@ -177,12 +169,6 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[st
         bridges.learn_again(paths, domain)
 
 
-def remove_taps(names: Iterable[str]) -> None:
-    """Remove the taps of a refused start, which libvirt still has open."""
-    for tap in filter(None, map(taps.find, filter(None, names))):
-        taps.remove(tap)
-
-
 def _take_out(gate: Gate, ours: Sequence[Filtered], *, lowered: bool) -> None:
     also = gate.lowering() if lowered else gate.dismissal([each.tap for each in ours])
     try:
@@ -209,54 +195,6 @@ def abandon(paths: Paths) -> None:
         if gate is not None:
             gate.perform(gate.lowering())
             notes.let_all_go(paths)
-
-
-def admit(paths: Paths, names: Iterable[str]) -> None:
-    """Admit taps of domains that are not guarded; does nothing if the gate is not up."""
-    if not is_up(paths):
-        return
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        found = [tap for tap in map(taps.find, names) if tap]
-        if gate is not None and found:
-            _let_in(gate, found)
-
-
-def _let_in(gate: Gate, found: Sequence[Tap]) -> None:
-    try:
-        gate.perform(gate.admission(found))
-    except CommandError:
-        if gate.stands():
-            raise
-
-
-def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
-    """Undo `admit`; a new tap with the same name is not touched."""
-    if not is_up(paths):
-        return
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        left = [tap for tap in gone if taps.find(tap.name) in (None, tap)]
-        if gate is not None and left:
-            with suppress(CommandError):  # it was flushed
-                gate.perform(gate.dismissal(left))
-
-
-def admit_foreign(paths: Paths) -> list[str]:
-    """Admit taps of no guarded domain. Gives the names of those that were shut out until now."""
-    if not is_up(paths):
-        return []
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        if gate is None:
-            return []
-        found = foreign_taps(_unwritten(notes.every(paths)), paths.libvirt_run)
-        if not found:
-            return []
-        waiting = gate.shut_out(found) or []
-        if waiting:
-            _let_in(gate, [tap for tap in found if tap.name in waiting])
-        return waiting
 
 
 def restore(paths: Paths) -> int:

@@ -121,9 +121,10 @@ def plan(case: Case) -> list[Change]:
 
     A tap that nobody lets in is shut out where the gate is up for other domains.
     """
-    taps = tuple(nic.tap for nic in case.domain.nics if nic.tap and _has_tap(case, nic))
     if case.rules.mode is Mode.DISABLED:
-        return [AdmitTaps(taps)] if taps and case.op is not Op.PREPARE else []
+        found = [nic for nic in _tapped(case) if nic.tap and case.op is not Op.PREPARE]
+        taps, queues = (nic.tap for nic in found), (nic.queue_count for nic in found)
+        return [AdmitTaps(tuple(taps), tuple(queues))] if found else []
     return [*_filters(case)] if case.op is Op.START else []
 
 
@@ -142,8 +143,11 @@ def _filters(case: Case) -> list[InstallFilters]:
             gate=_gate(case, backend),
             foreign=case.rules.foreign_taps,
             filters=promises,
-            queues=tuple(int(nic.queues or 1) for nic in _tapped(case)),
-            kept=tuple(nic.tap for nic in _tapped(case) if nic.managed == "no"),
+            # In permissive mode nobody is cut off: `verify` tells of who is at a tap.
+            queues=tuple(nic.queue_count for nic in _tapped(case))
+            if case.rules.mode is Mode.ENFORCING
+            else (),
+            kept=tuple(nic.tap for nic in _tapped(case) if nic.is_kept),
         )
     ]
 
@@ -159,9 +163,9 @@ def verify(case: Case, process: Process) -> list[str]:
     named = _backend(case)
     amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]
     if promises or named:
-        names = [each.tap for each in promises]
-        amiss += case.facts.amiss_at_gate(names)
-        amiss += case.facts.strangers_at(names, process.uids[0]) if names else []
+        queues = {nic.tap: nic.queue_count for nic in _tapped(case)}
+        amiss += case.facts.amiss_at_gate([*queues])
+        amiss += case.facts.strangers_at(queues, process.uids[0])
     return [sentence for sentence in dict.fromkeys(amiss) if sentence]
 
 

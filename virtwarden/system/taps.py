@@ -1,39 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's taps, and the processes that hold them."""
+"""The host's taps, and who may add a queue to them."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtwarden.errors import CommandError
-from virtwarden.system.bridges import IP
-from virtwarden.system.run import run
+from virtwarden.system import links
 
+DEVICE = "/dev/net/tun"
 _INTERFACES = Path("/sys/class/net")
-_DEVICE = "/dev/net/tun"
 # linux/if_tun.h; struct ifreq: char ifr_name[16], short ifr_flags, and the rest of a union
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
-_SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | 0x1000 | 0x4000  # IFF_NO_PI, IFF_VNET_HDR
+_IFF_NO_PI, _IFF_VNET_HDR = 0x1000, 0x4000
+_SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
+# libvirt gives several queues only to virtio, and these flags to virtio alone
+_OF_VIRTIO = _SETTABLE
 _TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
+_TUNSETTXFILTER, _TUNDETACHFILTER, _TUNSETCARRIER = 0x400454D1, 0x401054D6, 0x400454E2
 _IFREQ = struct.Struct("16sH22x")
-# linux/rtnetlink.h, linux/if_link.h, linux/if_tun.h: what the kernel says of one tap
-_RTM_NEWLINK, _RTM_GETLINK, _NLM_F_REQUEST = 16, 18, 1
-_IFLA_LINKINFO, _IFLA_INFO_DATA = 18, 2
-_IFLA_TUN_OWNER, _IFLA_TUN_NUM_QUEUES, _IFLA_TUN_NUM_DISABLED_QUEUES = 1, 8, 9
-_NLMSG = struct.Struct("=IHHII")
-_IFINFO = struct.Struct("=BxHiII")
-_ATTRIBUTE = struct.Struct("=HH")
-_ANSWER_BYTES = 65536
-# proc_pid_exe(5): a program that was replaced, by an upgrade for example
-_REPLACED = " (deleted)"
+# linux/sockios.h, linux/if_arp.h; struct ifreq with a struct sockaddr
+_SIOCSIFHWADDR, _ARPHRD_ETHER = 0x8924, 1
+_IFREQ_ADDRESS = struct.Struct("16sH6s16x")
+# linux/if_link.h
+_IFLA_TUN_OWNER, _IFLA_TUN_MULTI_QUEUE = 1, 7
+_IFLA_TUN_NUM_QUEUES, _IFLA_TUN_NUM_DISABLED_QUEUES = 8, 9
+_NOBODY = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,11 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """A process that has a tap open."""
+class Standing:
+    """A tap at one moment: its queues, those that are switched off too, and who may add one."""
 
-    pid: int
-    uid: int
-    program: str
+    queues: int
+    is_roots: bool
 
 
 def find(name: str) -> Tap | None:
@@ -63,12 +60,40 @@ def find(name: str) -> Tap | None:
     return None
 
 
+def every() -> tuple[Tap, ...]:
+    """All taps of this host."""
+    return tuple(filter(None, map(find, sorted(os.listdir(_INTERFACES)))))  # noqa: PTH208
+
+
 def _flags(name: str) -> int:
     """The flags of a tap (linux/if_tun.h); 0 where there is no tap of this name."""
     try:
         return int((_INTERFACES / name / "tun_flags").read_text(), 16)
     except (OSError, ValueError):
         return 0
+
+
+def standing(tap: Tap) -> Standing | None:
+    """How many queues a tap has, and whether only root can add one; None where it is gone.
+
+    Both are of the same moment: the kernel answers under the lock under which it changes them. So
+    where the tap is root's and the number is right, nobody else has a queue or gets one. The number
+    also tells of a queue that is in no process, but on its way through a socket (unix(7)).
+    """
+    found = links.numbers(tap.index)
+    if found is None:
+        return None
+    # The kernel counts only where there can be several (drivers/net/tun.c).
+    queues = found.get(_IFLA_TUN_NUM_QUEUES, 1) + found.get(_IFLA_TUN_NUM_DISABLED_QUEUES, 0)
+    is_roots = not found.get(_IFLA_TUN_MULTI_QUEUE) or found.get(_IFLA_TUN_OWNER, _NOBODY) == 0
+    return Standing(queues, is_roots)
+
+
+def is_others(name: str) -> bool:
+    """Whether other users than root can add a queue to this tap."""
+    tap = find(name)
+    found = standing(tap) if tap else None
+    return found is not None and not found.is_roots
 
 
 def keep_for_root(name: str) -> None:
@@ -79,64 +104,42 @@ def keep_for_root(name: str) -> None:
     While that queue is open, frames may go to it and be lost. So this does nothing where the tap
     is root's already. Raises OSError.
     """
-    if not is_others(name):
-        return
-    queue = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), _flags(name) & _SETTABLE))
+    if is_others(name):
+        with _one_more_queue(name, _flags(name) & _SETTABLE) as queue:
+            fcntl.ioctl(queue, _TUNSETOWNER, 0)
+
+
+def seize(tap: Tap, mac: str) -> Standing | None:
+    """Make a tap of several queues root's, and as libvirt made it; how it stands then.
+
+    Whoever had a queue may have let it go, and have left behind a filter, no carrier, other flags
+    or, if `mac` is given, another MAC address. Where nobody else had a queue meanwhile, by the
+    number that this gives, none of that is left. Does nothing to a tap of one queue. Raises
+    OSError.
+    """
+    if not _flags(tap.name) & _IFF_MULTI_QUEUE:
+        return standing(tap)
+    with _one_more_queue(tap.name, _OF_VIRTIO) as queue:
         fcntl.ioctl(queue, _TUNSETOWNER, 0)
+        found = standing(tap)
+        fcntl.ioctl(queue, _TUNDETACHFILTER, bytes(16))
+        fcntl.ioctl(queue, _TUNSETTXFILTER, bytes(4))
+        fcntl.ioctl(queue, _TUNSETCARRIER, struct.pack("i", 1))
+        if mac and (_INTERFACES / tap.name / "address").read_text().strip() != mac:
+            address = bytes.fromhex(mac.replace(":", ""))
+            wanted = _IFREQ_ADDRESS.pack(tap.name.encode(), _ARPHRD_ETHER, address)
+            fcntl.ioctl(queue, _SIOCSIFHWADDR, wanted)
+    return found and Standing(found.queues - 1, found.is_roots)
+
+
+@contextmanager
+def _one_more_queue(name: str, flags: int) -> Iterator[int]:
+    queue = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+        yield queue
     finally:
         os.close(queue)
-
-
-def is_others(name: str) -> bool:
-    """Whether other users than root can add a queue to this tap."""
-    try:
-        owner = int((_INTERFACES / name / "owner").read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(_flags(name) & _IFF_MULTI_QUEUE) and owner != 0
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A tap at one moment: its owner, or -1, and its queues, those that are switched off too."""
-
-    owner: int
-    queues: int
-
-
-def standing(tap: Tap) -> Standing | None:
-    """Who may add a queue to a tap, and how many there are; None where the tap is gone.
-
-    Both are of the same moment: the kernel answers under the lock under which it changes them. So
-    where root owns the tap and the number is right, nobody else has a queue or gets one. The number
-    also tells of a queue that is in no process, but on its way through a socket (unix(7)).
-    """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        body = _IFINFO.pack(0, 0, tap.index, 0, 0)
-        kernel.send(_NLMSG.pack(_NLMSG.size + len(body), _RTM_GETLINK, _NLM_F_REQUEST, 0, 0) + body)
-        answer = kernel.recv(_ANSWER_BYTES)
-    if _NLMSG.unpack_from(answer)[1] != _RTM_NEWLINK:
-        return None
-    link = _attributes(answer[_NLMSG.size + _IFINFO.size :])
-    found = _attributes(_attributes(link.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_DATA, b""))
-    numbers = {kind: int.from_bytes(value, "little") for kind, value in found.items()}
-    # The kernel counts only where there can be several (drivers/net/tun.c).
-    queues = numbers.get(_IFLA_TUN_NUM_QUEUES, 1) + numbers.get(_IFLA_TUN_NUM_DISABLED_QUEUES, 0)
-    return Standing(numbers.get(_IFLA_TUN_OWNER, -1), queues)
-
-
-def _attributes(content: bytes) -> dict[int, bytes]:
-    """Netlink's attributes (netlink(7)), each padded to four bytes."""
-    found = {}
-    while len(content) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(content)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & 0x3FFF] = content[_ATTRIBUTE.size : length]
-        content = content[(length + 3) & ~3 :]
-    return found
 
 
 def remove(tap: Tap) -> None:
@@ -145,66 +148,4 @@ def remove(tap: Tap) -> None:
     Harmless where it is gone, or where another tap has its name now.
     """
     if find(tap.name) == tap:
-        with suppress(CommandError):
-            run(IP, "link", "delete", "dev", tap.name)
-
-
-def every() -> tuple[Tap, ...]:
-    """All taps of this host."""
-    return tuple(filter(None, map(find, sorted(os.listdir(_INTERFACES)))))  # noqa: PTH208
-
-
-def holders() -> dict[str, list[Holder]]:
-    """The processes that have each tap open, by the tap's name (proc(5), /proc/PID/fdinfo)."""
-    found: dict[str, list[Holder]] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for name in sorted(set(_held_by(process))):
-                found.setdefault(name, []).append(_holder(process))
-    return found
-
-
-def _held_by(process: Path) -> Iterator[str]:
-    """The taps that any thread of a process has open.
-
-    A thread can have descriptors of its own (clone(2), CLONE_FILES), and the process's directory
-    shows none once its first thread has ended.
-    """
-    for task in _listed(f"{process}/task"):
-        directory = f"{process}/task/{task}"
-        for descriptor in _listed(f"{directory}/fd"):
-            with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
-                if os.readlink(f"{directory}/fd/{descriptor}") == _DEVICE:  # noqa: PTH115
-                    yield from _tap_at(Path(directory, "fdinfo", descriptor))
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)  # noqa: PTH208 - there may be thousands
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _tap_at(information: Path) -> Iterator[str]:
-    for line in information.read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == "iff" and value.strip():
-            yield value.strip()
-
-
-def _holder(process: Path) -> Holder:
-    try:
-        program = (process / "exe").readlink().name.removesuffix(_REPLACED)
-        return Holder(int(process.name), _uid(process), program)
-    except (OSError, ValueError, StopIteration):
-        return Holder(int(process.name), -1, "")
-
-
-def _uid(process: Path) -> int:
-    """A uid of the process, root's only where all of them are.
-
-    The owner of its directory in /proc is root for every process that made itself undumpable.
-    """
-    status = (process / "status").read_text(errors="replace").splitlines()
-    line = next(line for line in status if line.startswith("Uid:"))
-    return next((uid for uid in map(int, line.split()[1:]) if uid), 0)
+        links.delete(tap.index)
