@@ -239,6 +239,19 @@ class TestOthers:
         with listening(bridge) as (listener, other):
             assert arrived(vpn, plain(VICTIM), listener, other) == [plain(VICTIM)]
 
+    def test_a_name_that_the_policy_gets_later_is_let_in_when_asked(
+        self, warden: Warden, bridge: str
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = open_tap("vpn1")
+        run("ip", "link", "set", "vpn1", "master", bridge, "up")
+        assert "vpn1" not in warden.command("network", "admit").stdout
+        set_policy(f'{ENFORCING}foreign_taps = ["vpn*"]\n')
+        assert "vpn1 is admitted (foreign tap)" in warden.command("network", "admit").stdout
+        with listening(bridge) as (listener, other):
+            assert arrived("vpn1", plain(VICTIM), listener, other) == [plain(VICTIM)]
+        os.close(tap)
+
 
 # linux/if_tun.h; pidfd_getfd(2)
 TUNSETPERSIST, PIDFD_GETFD = 0x400454CB, 438
@@ -442,6 +455,16 @@ class TestService:
         syslog.wait_for("event=let-in taps=vpn0", _SECONDS)
         with listening(bridge) as (listener, other):
             assert arrived("vpn0", plain(VICTIM), listener, other) == [plain(VICTIM)]
+        os.close(tap)
+
+    def test_a_name_that_the_policy_gets_later_is_let_in(
+        self, service: Service, warden: Warden, bridge: str, syslog: Syslog
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = open_tap("vpn1")
+        run("ip", "link", "set", "vpn1", "master", bridge, "up")
+        set_policy(f'{ENFORCING}foreign_taps = ["vpn1"]\n')
+        syslog.wait_for("event=let-in taps=vpn1", _SECONDS)
         os.close(tap)
 
 

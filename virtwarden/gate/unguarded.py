@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 
 from virtwarden.errors import CommandError, HostError
 from virtwarden.gate import notes, queues
@@ -65,15 +66,21 @@ def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
                 gate.perform(gate.dismissal(left))
 
 
-def admit_foreign(paths: Paths) -> list[str]:
-    """Admit taps of no guarded domain. Gives the names of those that were shut out until now."""
+def admit_foreign(paths: Paths, named: Sequence[str] = ()) -> list[str]:
+    """Admit taps of no guarded domain, and those that `named` has: a `*` at its end is any rest.
+
+    Gives the names of those that were shut out until now.
+    """
     if not notes.is_needed(paths):
         return []
     with files.locked(paths.filters):
         gate = notes.current_gate(paths)
         if gate is None:
             return []
-        found = foreign_taps(unwritten(notes.every(paths)), paths.libvirt_run)
+        others = unwritten(notes.every(paths))
+        known = [tap for tap in others if any(fnmatchcase(tap.name, name) for name in named)]
+        rest = [tap for tap in others if tap not in known]
+        found = known + foreign_taps(rest, paths.libvirt_run)
         if not found:
             return []
         waiting = gate.shut_out(found) or []
