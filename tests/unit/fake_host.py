@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class FakeHost:
     shut_out: tuple[str, ...] = ()
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
+    strangers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -192,6 +193,9 @@ class FakeHost:
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]
+
+    def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
+        return [each for name, each in self.strangers.items() if name in queues]
 
     def filtered_by(self, tap: str) -> str:
         return self.filters.get(tap, "")
