@@ -41,5 +41,5 @@ def _fetch(directory: Path) -> None:
         )
     ]
     subprocess.run(["apt-get", "--quiet", *options, "update"], check=True)
-    fetch = ["apt-get", "--quiet", *options, "source", "--download-only", "libvirt"]
+    fetch = ["apt-get", "--quiet", *options, "source", "--download-only", "--tar-only", "libvirt"]
     subprocess.run(fetch, check=True, cwd=directory)
