@@ -18,6 +18,10 @@ class CapabilitySets(_ctypes.Array):  # type: ignore[type-arg]
     _length_ = 6
 
 
+class Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "B"
+
+
 class LibC:
     """The C library that this process is linked with."""
 
@@ -40,6 +44,12 @@ syscall, prctl, capget, setrlimit = (
 def failure(what: str) -> OSError:
     """Why the last call failed, as an error to raise."""
     return OSError(_ctypes.get_errno(), what)
+
+
+def in_memory(content: bytes) -> _ctypes.Array:  # type: ignore[type-arg]
+    """The bytes at an address that stays theirs as long as this object is kept."""
+    kind = type("Bytes", (_ctypes.Array,), {"_type_": Byte, "_length_": len(content)})
+    return kind.from_buffer_copy(content)
 
 
 def packed(size: int, *numbers: int) -> bytes:
