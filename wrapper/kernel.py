@@ -6,6 +6,10 @@ from __future__ import annotations
 import _ctypes  # ctypes wraps it in a module that takes long to import
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none when it runs
     _type_ = "i"
@@ -46,9 +50,9 @@ def failure(what: str) -> OSError:
     return OSError(_ctypes.get_errno(), what)
 
 
-def in_memory(content: bytes) -> _ctypes.Array:  # type: ignore[type-arg]
+def in_memory(content: bytes) -> Any:
     """The bytes at an address that stays theirs as long as this object is kept."""
-    kind = type("Bytes", (_ctypes.Array,), {"_type_": Byte, "_length_": len(content)})
+    kind: Any = type("Bytes", (_ctypes.Array,), {"_type_": Byte, "_length_": len(content)})
     return kind.from_buffer_copy(content)
 
 

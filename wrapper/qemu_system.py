@@ -24,8 +24,8 @@ import posix as os
 import sys
 
 from argv import guest_names, guest_uuid, is_probe, parse_argv
-from consoles import tighten_argv
 from calls import insist_on_filter, limit_calls
+from consoles import tighten_argv
 from landlock import confine
 from process import (
     capabilities,

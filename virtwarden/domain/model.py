@@ -225,11 +225,11 @@ class Domain:
         " | devices/interface[@type='user' or @type='mcast']"
     )
     connects: bool = present(
-        "devices//*[@mode='connect' or @mode='client'] | devices/disk[@type='vhostuser']"
+        "devices//*[@mode='connect'] | devices//*[@mode='client'] | devices/disk[@type='vhostuser']"
         " | devices/filesystem[driver/@type='virtiofs'] | devices/tpm/backend[@type='emulator']"
         " | devices/disk//reservations | devices/graphics[@type='dbus'] | devices/shmem/server"
         " | devices/rng/backend[@model='egd'] | devices/hostdev//source[@protocol]"
-        " | devices/interface[@type='user' or @type='client' or @type='udp' or @type='mcast']"
+        " | devices/interface[@type='user' or @type='udp']"
         " | devices/audio[@type='pulseaudio' or @type='jack' or @type='pipewire']"
     )
     shares_by_9p: bool = present("devices/filesystem[not(driver/@type='virtiofs')]")

@@ -19,8 +19,8 @@ from virtwarden.system.seccomp import Action, Argument, Rule
 class Needs:
     """What a domain's QEMU does that not every QEMU does.
 
-    `streams`: it has TCP sockets, to listen on or to connect. `connects`: it connects, by whatever
-    socket. `datagrams`: UDP. `events`: the kernel tells it of devices. `shares`: it acts on files
+    `streams`: TCP, to listen for viewers or to connect. `connects`: it connects to local sockets.
+    `datagrams`: UDP. `events`: the kernel tells it of devices. `shares`: it acts on files
     for its guest (9p). `hashes`: it tries to spread a NIC's frames by eBPF. `arguments`: the
     admin's own, which may set up taps.
     """
@@ -119,7 +119,7 @@ def allowed(needs: Needs) -> Iterator[Rule]:
     plain += _SHARES if needs.shares else ()
     plain += _IO_URING if needs.io_uring else ()
     plain += ("recvmmsg",) if needs.datagrams else ()
-    plain += ("connect",) if needs.connects else ()
+    plain += ("connect",) if needs.connects or needs.streams else ()
     for name in plain:
         yield Rule(name, Action.ALLOW)
     yield Rule("prlimit64", Action.ALLOW, (Argument(0, 0),))

@@ -41,10 +41,9 @@ def needs_of(case: Case) -> Needs:
         # Nobody knows what the admin's own arguments need.
         return Needs(**dict.fromkeys((field.name for field in fields(Needs)), True))
     has_consoles = rules.display == "on" and any(map(has_port, domain.displays))
-    copies_disks = bool(rules.tcp_connect)
     return Needs(
-        streams=has_consoles or domain.speaks_tcp or copies_disks or bool(rules.tcp_bind),
-        connects=domain.connects or domain.speaks_tcp or copies_disks,
+        streams=has_consoles or domain.speaks_tcp or bool(rules.tcp_bind or rules.tcp_connect),
+        connects=domain.connects,
         datagrams=domain.speaks_udp,
         events="host-devices" in rules.exceptions,
         shares=domain.shares_by_9p,
@@ -107,15 +106,11 @@ def _filters(needs: Needs, *, is_enforced: bool) -> tuple[tuple[bytes, bool, boo
 
 def verify(case: Case, process: Process) -> list[str]:
     """The breaches of a running domain; its ticket says which filters its QEMU was given."""
-    promised = _promised(case, process)
-    if promised is None or process.seccomp_filters is None:
+    promised, found = _promised(case, process), process.seccomp_filters
+    if promised is None or found is None or found >= promised:
         return []
-    if process.seccomp_filters >= promised:
-        return []
-    return [
-        f"QEMU can make system calls that it does not need: it has {process.seccomp_filters} of"
-        f" {promised} seccomp filters"
-    ]
+    filters = f"it has {found} of {promised} seccomp filters"
+    return [f"QEMU can make system calls that it does not need: {filters}"]
 
 
 def _promised(case: Case, process: Process) -> int | None:
@@ -128,4 +123,4 @@ def _promised(case: Case, process: Process) -> int | None:
     if given is None:
         return None
     takes_in = "-incoming" in process.arguments
-    return _OF_QEMU + sum(each["incoming"] or not takes_in for each in given["filters"])
+    return _OF_QEMU + sum(bool(each["incoming"] or not takes_in) for each in given["filters"])

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
+from typing import Any
 
 from virtwarden.errors import HostError
 
@@ -93,7 +94,7 @@ def compiled(default: Action, rules: Iterable[Rule]) -> bytes:
     return _exported(made)
 
 
-def _library():  # type: ignore[no-untyped-def]  # it has no types
+def _library() -> Any:
     try:
         import seccomp
     except ImportError:
@@ -104,7 +105,7 @@ def _library():  # type: ignore[no-untyped-def]  # it has no types
     return seccomp
 
 
-def _exported(made) -> bytes:  # type: ignore[no-untyped-def]
+def _exported(made: Any) -> bytes:
     handle = os.memfd_create("filter")
     with os.fdopen(handle, "r+b") as file:
         made.export_bpf(file)
