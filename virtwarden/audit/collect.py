@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from virtwarden.audit import (
+    attacks,
     certificates,
     domains,
     hooks,
@@ -37,6 +38,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *remote.checks(),
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
+        *attacks.checks(managed),
     ]
 
 

@@ -113,13 +113,22 @@ def verify(case: Case, process: Process) -> list[str]:
     return [f"QEMU can make system calls that it does not need: {filters}"]
 
 
-def _promised(case: Case, process: Process) -> int | None:
-    """How many filters QEMU has, its own counted; None where we set none."""
+def has_filters(case: Case) -> bool:
+    """Whether a running domain was given filters, as its ticket says: the wrapper obeys it."""
+    return _given(case) is not None
+
+
+def _given(case: Case) -> Any:
     try:
         ticket = json.loads((Path(case.cell) / "ticket.json").read_bytes())
     except FileNotFoundError:
         return None
-    given = ticket.get(_KEY)
+    return ticket.get(_KEY)
+
+
+def _promised(case: Case, process: Process) -> int | None:
+    """How many filters QEMU has, its own counted; None where we set none."""
+    given = _given(case)
     if given is None:
         return None
     takes_in = "-incoming" in process.arguments

@@ -65,6 +65,15 @@ def call_number() -> int:
     return int(_library().resolve_syscall(_library().Arch(), _CALL))
 
 
+def call_name(number: int) -> str:
+    """The name of a system call of this architecture; empty where nobody knows it."""
+    try:
+        found = _library().resolve_syscall(_library().Arch(), number)
+    except (HostError, ValueError):
+        return ""
+    return found.decode() if isinstance(found, bytes) else str(found or "")
+
+
 def compiled(default: Action, rules: Iterable[Rule]) -> bytes:
     """The filter's code, as the kernel takes it; calls that no rule is about get `default`.
 
