@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from virtwarden.audit.denials import Entry
 from virtwarden.audit.events import denied
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.domain.model import Domain
@@ -38,7 +39,7 @@ def checks(domains: Iterable[Domain]) -> list[Item]:
     ]
 
 
-def _item(domain: Domain, found: list[dict[str, str]]) -> Item:
+def _item(domain: Domain, found: Sequence[Entry]) -> Item:
     if not found:
         return DENIED.good(f"nothing in {DAYS} days", domain.name)
     counted = Counter(f"{e['VIRT_WARDEN_BY']}: {e['VIRT_WARDEN_WHAT']}" for e in found)

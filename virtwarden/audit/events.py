@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 from virtwarden import log
-from virtwarden.audit.denials import EVENT, Owners, denials, told
+from virtwarden.audit.denials import EVENT, Entry, Owners, denials, told
 from virtwarden.errors import HostError
 
-Entry = Mapping[str, Any]
 NAMES = sorted([*log.EVENTS, EVENT])
 
 
