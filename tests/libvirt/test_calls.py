@@ -350,3 +350,34 @@ def test_a_disk_that_asks_for_io_uring_has_it(warden: Warden, images: Path) -> N
     with Captive(process.pid) as qemu:
         assert tried(qemu, UNKNOWN["io_uring_setup"], 1, 0) == "EFAULT"
     assert warden.status("web01")["breaches"] == []
+
+
+OF_MANY_KINDS = {
+    "SPICE and virtio-gpu": "<graphics type='spice' autoport='yes'/>"
+    "<video><model type='virtio'/></video>"
+    "<sound model='ich9'/><channel type='spicevmc'>"
+    "<target type='virtio' name='com.redhat.spice.0'/>"
+    "</channel><input type='tablet' bus='virtio'/><watchdog model='i6300esb' action='reset'/>",
+    "TPM and random numbers": "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+    "a shared directory": "<filesystem type='mount' accessmode='mapped'><source dir='{images}'/>"
+    "<target dir='share'/></filesystem>",
+    "a NIC without a tap": "<interface type='user'><model type='virtio'/></interface>",
+    "serial ports": "<serial type='pty'/><serial type='file'><source path='{images}/serial.log'/>"
+    "</serial>",
+}
+
+
+@pytest.mark.parametrize("kind", OF_MANY_KINDS)
+def test_devices_of_many_kinds_work_within_the_filters(
+    warden: Warden, images: Path, kind: str
+) -> None:
+    allowed = 'exceptions = ["spice"]\n[domain.storage]\nshared_directories = "allow"\n'
+    allowed += '[domain.network]\nuntapped = "allow"\n'
+    set_policy(f'{ALONE}[[domain]]\nmatch = "web01"\n{allowed}')
+    devices = OF_MANY_KINDS[kind].format(images=images)
+    warden.started("web01", machine="q35", extra_devices=devices)
+    warden.libvirt.virsh("reset", "web01")
+    warden.libvirt.virsh("qemu-monitor-command", "--hmp", "web01", "info block")
+    assert warden.status("web01")["breaches"] == []
+    assert warden.libvirt.virsh("domstate", "web01").stdout.strip() == "running"
