@@ -55,6 +55,7 @@ _virt_warden()
                 audit) words_of="--json --html --prometheus --help" ;;
                 console) words_of="--out --serve --help" ;;
                 log) words_of="--json --event --help" ;;
+                recover) words_of="--ledger --help" ;;
                 *) words_of="--help" ;;
             esac
             case $prev in

@@ -8,6 +8,7 @@
 # remembered of the images that VMs could write: a later installation must not believe their headers. With
 # VIRT_WARDEN_FORGET_UIDS=1 in the environment both go too.
 state=/var/lib/virt-warden
+copy=/etc/virt-warden/uids
 search_seconds=60
 kept=0
 
@@ -72,10 +73,11 @@ purge_state() {
         return
     fi
     forget=${VIRT_WARDEN_FORGET_UIDS:-$(cat "$state/farewell/purge-wanted" 2>/dev/null || :)}
-    rm -rf "$state/domains" "$state/shared" "$state/console-ca" "$state/farewell" /run/virt-warden
-    [ -z "$forget" ] || rm -rf "$state/uids" "$state/written"
+    rm -rf "$state/domains" "$state/shared" "${state:?}/boot" "$state/console-ca" "$state/farewell" /run/virt-warden
+    [ -z "$forget" ] || rm -rf "$state/uids" "$copy" "$state/written"
+    [ -z "$forget" ] || rmdir "${copy%/*}" 2>/dev/null || :
     [ ! -e "$state/uids" ] ||
-        left "$state/uids: the uids that no other VM may get (to delete it: rm $state/uids)"
+        left "$state/uids: the uids that no other VM may get (to delete it: rm $state/uids $copy)"
     [ ! -e "$state/written" ] ||
         left "$state/written: the images that VMs could write (to delete it: rm -r $state/written)"
     # What an admin set up with virt-warden for the host itself works without it.
@@ -87,6 +89,6 @@ purge_state() {
 purge() {
     purge_users
     purge_state
-    mine=$(find /etc/virt-warden -type f 2>/dev/null | head -n 1)
+    mine=$(find /etc/virt-warden -type f ! -path "$copy" 2>/dev/null | head -n 1)
     [ -z "$mine" ] || left "/etc/virt-warden, which has files of yours, such as $mine"
 }

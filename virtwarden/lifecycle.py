@@ -17,6 +17,7 @@ from virtwarden.domain import writing
 from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal, WardenError
 from virtwarden.guards import (
+    boot,
     console,
     encryption,
     host,
@@ -42,6 +43,7 @@ GUARDS: tuple[Guard, ...] = (
     luks,
     encryption,
     storage,
+    boot,
     zones,
     network,
     console,
@@ -51,11 +53,12 @@ GUARDS: tuple[Guard, ...] = (
 )
 
 # What an enrolled domain needs to start and to use its taps, even if nothing is to be guarded.
-_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, network, sandbox)
+_INDISPENSABLE: tuple[Guard, ...] = (identity, luks, boot, network, sandbox)
 
 # Without these, nothing starts: the wrapper needs its ticket, QEMU needs the certificates that the
-# ticket names, and the gate must admit the taps. So they act in permissive mode despite refusals.
-_UNDETERRED: tuple[Guard, ...] = (network, console, sandbox)
+# ticket names and the kernel that the XML names, and the gate must admit the taps. So they act in
+# permissive mode despite refusals.
+_UNDETERRED: tuple[Guard, ...] = (boot, network, console, sandbox)
 
 # The guards that review a NIC when it is attached.
 _OF_NICS: tuple[Guard, ...] = (zones, network)
@@ -230,7 +233,7 @@ def _breaches(guard: Guard, case: Case, running: process.Process) -> list[str]:
 
 def pid(case: Case) -> int:
     """The pid of the domain's QEMU, from libvirt. Raises OSError or ValueError if there is none."""
-    return int((case.paths.libvirt_run / f"{case.domain.name}.pid").read_text())
+    return int(case.paths.qemu_pid(case.domain.name).read_text())
 
 
 def _promised(case: Case) -> tuple[Guard, ...]:

@@ -6,6 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# As libvirt's virBufferEscapeString does.
+_ESCAPED = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"},
+)
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -13,6 +18,7 @@ class Paths:
 
     policy: Path = Path("/etc/virt-warden/policy.toml")
     policy_dir: Path = Path("/etc/virt-warden/policy.d")
+    ledger_copy: Path = Path("/etc/virt-warden/uids")
     schema: Path = Path("/usr/share/virt-warden/schema.json")
     run: Path = Path("/run/virt-warden")
     state: Path = Path("/var/lib/virt-warden")
@@ -85,7 +91,7 @@ class Paths:
 
     @property
     def ledger(self) -> Path:
-        """Every uid that was ever given to a VM."""
+        """Every uid that was ever given to a VM; `ledger_copy` has the same, with a checksum."""
         return self.state / "uids"
 
     @property
@@ -109,6 +115,11 @@ class Paths:
         return self.share / "apparmor"
 
     @property
+    def boot_files(self) -> Path:
+        """A directory for each running domain that boots a kernel of the host: its copies."""
+        return self.state / "boot"
+
+    @property
     def shared(self) -> Path:
         """Owner and mode of shared files before the first of their domains started."""
         return self.state / "shared"
@@ -126,6 +137,10 @@ class Paths:
     def cell(self, uuid: str) -> Path:
         """What a running domain's wrapper and QEMU read; gone after a reboot."""
         return self.run / uuid
+
+    def qemu_pid(self, name: str) -> Path:
+        """Where libvirt writes the pid of a domain's QEMU; it escapes the name as in XML."""
+        return self.libvirt_run / f"{name.translate(_ESCAPED)}.pid"
 
     def managed_save(self, name: str) -> Path:
         """Where `virsh managedsave` puts a domain's memory, until it starts."""

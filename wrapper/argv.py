@@ -20,23 +20,68 @@ FLAGS = words_of("""
     nographic old-param only-migratable portrait preconfig s semihosting singlestep snapshot usb
     version win2k-hack xen-attach xen-domid-restrict""")
 JSON_OPTIONS = words_of("audiodev blockdev compat device display netdev object")
-IMPLIED_KEYS = {"fw_cfg": "name", "name": "guest", "object": "qom-type", "vnc": "vnc"}
+IMPLIED_KEYS = {
+    "accel": "accel",
+    "audiodev": "driver",
+    "boot": "order",
+    "chardev": "backend",
+    "device": "driver",
+    "fsdev": "fsdriver",
+    "fw_cfg": "name",
+    "m": "size",
+    "machine": "type",
+    "name": "guest",
+    "netdev": "type",
+    "numa": "type",
+    "object": "qom-type",
+    "smp": "cpus",
+    "tpmdev": "type",
+    "vnc": "vnc",
+}
+# The key that says of which kind an object is, and so which other keys it has.
+KIND_KEYS = {
+    "accel": "accel",
+    "audiodev": "driver",
+    "blockdev": "driver",
+    "chardev": "backend",
+    "device": "driver",
+    "fsdev": "fsdriver",
+    "netdev": "type",
+    "numa": "type",
+    "object": "qom-type",
+    "tpmdev": "type",
+}
+# A network disk's configuration, and its server where that is a Unix socket.
+LOCAL_KEYS = words_of("conf server")
 NETWORK_DRIVERS = words_of("ftp ftps gluster http https iscsi nbd nfs rbd ssh")
+
+# With these alone QEMU runs no guest; libvirt's qemuProcessQMPLaunch, and a person who asks.
+PROBE_OPTIONS = words_of("""
+    M S accel audio-help cpu daemonize device h help machine no-user-config nodefaults nographic
+    pidfile qmp version""")
 
 
 class Option:
-    """One option: its name without dashes, its value, its words, each (key, text) in its value."""
+    """One option: its name without dashes, its value, its words, each (key, text) in its value.
+
+    `parts` has each key with the kind of the object that it is in.
+    """
 
     def __init__(self, name: str, value: str, words: list[str]) -> None:
         self.name, self.value, self.words = name, value, words
         self.readable = True
         try:
+            kind = KIND_KEYS.get(name, "")
             if name in JSON_OPTIONS and value.startswith("{"):
-                self.texts = list(walk(load_json(value)))
+                tree = load_json(value)
+                self.texts = list(walk(tree))
+                self.parts = list(parts_of(tree, kind, name == "blockdev"))
             else:
                 self.texts = [part[:2] for part in split_opts(value, IMPLIED_KEYS.get(name, ""))]
+                is_of = dict(self.texts).get(kind, "")
+                self.parts = [(is_of, without_numbers(key)) for key, _ in self.texts]
         except (ValueError, RecursionError):
-            self.texts, self.readable = [], False
+            self.texts, self.parts, self.readable = [], [], False
 
     def under(self, key: str) -> list[str]:
         """Every text under this key."""
@@ -44,15 +89,37 @@ class Option:
 
 
 def walk(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Each text with its dotted key; none of a network disk's, which opens no file."""
+    """Each text with its dotted key; of a network disk's only what is a file of this host."""
     if isinstance(node, str):
         yield at, node
     elif isinstance(node, list):
         for item in node:
             yield from walk(item, at)
-    elif isinstance(node, dict) and str(node.get("driver")) not in NETWORK_DRIVERS:
+    elif isinstance(node, dict):
+        is_remote = str(node.get("driver")) in NETWORK_DRIVERS
         for key, value in node.items():
-            yield from walk(value, f"{at}.{key}".removeprefix("."))
+            if key in LOCAL_KEYS or not is_remote:
+                yield from walk(value, f"{at}.{key}".removeprefix("."))
+
+
+def parts_of(node: Any, kind_key: str, nests: bool, at: str = "") -> Iterator[tuple[str, str]]:
+    """Each key, with the kind of its object; where it `nests`, the objects within have their own.
+
+    `qcow2`, for one of that kind; `nbd/server`, for what is under `server` in one of kind nbd.
+    """
+    if isinstance(node, list):
+        for item in node:
+            yield from parts_of(item, kind_key, nests, at)
+    elif isinstance(node, dict):
+        kind = str(node.get(kind_key, "")) if (nests and kind_key in node) or not at else at
+        for key, value in node.items():
+            yield kind, key
+            yield from parts_of(value, kind_key, nests, f"{kind}/{key}")
+
+
+def without_numbers(key: str) -> str:
+    """`sgx-epc.N.node` for each of sgx-epc.0.node, sgx-epc.1.node."""
+    return ".".join("N" if part.isdecimal() else part for part in key.split("."))
 
 
 def split_opts(text: str, implied: str = "") -> Iterator[tuple[str, str, str]]:
@@ -103,7 +170,9 @@ def guest_uuid(options: Iterable[Option]) -> str:
 
 def is_probe(options: Iterable[Option]) -> bool:
     """Whether this QEMU runs no guest: libvirt asks what it can do, or somebody its version."""
-    return all(option.name != "uuid" for option in options) and any(
+    if any(option.name not in PROBE_OPTIONS for option in options):
+        return False
+    return any(
         option.name in ("audio-help", "h", "help", "version")
         or option.value in ("?", "help")
         or (option.name in ("M", "machine") and option.value.split(",")[0] == "none")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # A text is a host file under these options and keys, and wherever it has a slash unless it is free
 # (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
 FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path")
-FILE_KEYS = words_of("data file filename logfile mem-path path romfile")
+FILE_KEYS = words_of("""
+    cancel-path conf data db dh-cert-file dir evdev file filename host-path hostdevice logfile
+    mem-path path rendernode romfile rootdir session-file sysfsdev vhostdev""")
 FREE_OPTIONS = words_of("append cpu loadvm name rtc smbios vnc")
 FREE_KEYS = words_of("""
     blockdev.backing blockdev.file chardev.name device.mount_tag device.name device.product

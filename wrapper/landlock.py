@@ -28,8 +28,8 @@ WRITE = READ | WRITE_FILE | TRUNCATE | IOCTL_DEV
 CHANGE = WRITE | 0x27B0
 BIND_TCP, CONNECT_TCP = 1, 2
 SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL = 1, 2
-# From ABI 7 on: what QEMU is denied is logged, not only what this program is.
-RESTRICT_SELF_LOG_NEW_EXEC_ON, ABI_THAT_LOGS = 2, 7
+# From this ABI on the kernel logs what it denies, if told so for the program executed afterwards.
+ABI_WITH_LOG, LOG_NEW_EXEC_ON = 7, 2
 # What each ABI of Landlock handles: rights on files, on TCP ports, and what is scoped.
 LANDLOCK = {
     1: (0x1FFF, 0, 0),
@@ -77,8 +77,8 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     for rights, numbers in ((BIND_TCP, wanted["bind"]), (CONNECT_TCP, wanted["connect"])):
         for number in numbers or ():
             allow_port(ruleset, number, rights & ports)
-    flags = RESTRICT_SELF_LOG_NEW_EXEC_ON if abi >= ABI_THAT_LOGS else 0
-    if call(NR_LANDLOCK_RESTRICT_SELF, ruleset, flags) != 0:
+    logs = LOG_NEW_EXEC_ON if abi >= ABI_WITH_LOG else 0
+    if call(NR_LANDLOCK_RESTRICT_SELF, ruleset, logs) != 0:
         raise failure("landlock_restrict_self")
     os.close(ruleset)
     os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())

@@ -6,8 +6,10 @@ from __future__ import annotations
 from argv import guest_names
 from consoles import check_consoles
 from hostfiles import check_files
+from process import DESCRIPTOR_KEYS
 from refusal import AGAIN, XML, Refusal
 from texts import is_number, is_text, is_words, words_of
+from vocabulary import foreign_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +26,17 @@ VOCABULARY = words_of("""
     S accel acpitable add-fd append audiodev bios blockdev boot chardev compat cpu device display
     drive dtb fsdev full-screen fw_cfg global incoming initrd k kernel loadvm m machine mem-path
     mem-prealloc mon msg name netdev no-acpi no-hpet no-reboot no-shutdown no-user-config nodefaults
-    numa object overcommit rtc sandbox serial smbios smp spice tpmdev usb uuid vnc
+    numa object overcommit rtc run-with sandbox serial smbios smp spice tpmdev usb uuid vnc
     watchdog-action""")
+
+ALWAYS = words_of("no-user-config nodefaults")
+SCREENS = words_of("display spice vnc")
+GLOBALS = words_of("""
+    ICH9-LPC.disable_s3 ICH9-LPC.disable_s4 ICH9-LPC.noreboot PIIX4_PM.acpi-root-pci-hotplug
+    PIIX4_PM.disable_s3 PIIX4_PM.disable_s4 i440FX-pcihost.pci-hole64-size isa-fdc.bootindexA
+    isa-fdc.bootindexB kvm-pit.lost_tick_policy mch.extended-tseg-mbytes
+    q35-pcihost.pci-hole64-size spapr-nvram.reg
+    driver=cfi.pflash01,property=secure,value=on""")
 
 
 def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
@@ -38,6 +49,7 @@ def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     yield from check_nics(ticket, options)
     yield from check_consoles(ticket, options)
     if not ticket["passthrough"]:
+        yield from check_presence(options)
         yield from check_vocabulary(options)
         yield from check_files(ticket, options)
 
@@ -79,17 +91,44 @@ def is_sandbox(value: str) -> bool:
     return first == "on" and len(names) == len(denied) and all(map(is_words, names))
 
 
+def is_keymap(value: str) -> bool:
+    """The name of one: QEMU would look for another text as a file."""
+    return is_words(value, "-")
+
+
+def is_global(value: str) -> bool:
+    """A property of a chip on the board; another one could name a file."""
+    return value in GLOBALS or value.partition("=")[0] in GLOBALS
+
+
 def is_serial(value: str) -> bool:
     return value.startswith("chardev:") and is_words(value.removeprefix("chardev:"), "_-")
 
 
+def is_opened_by_qemu(netdev: Option) -> bool:
+    """libvirt hands over the descriptor of each tap; without one QEMU opens any tap by its name."""
+    keys = {key for _, key in netdev.parts}
+    return "tap" in netdev.under("type") and not keys & DESCRIPTOR_KEYS
+
+
 PHRASES: Mapping[str, Callable[[str], bool]] = {
     "display": is_display,
+    "global": is_global,
     "incoming": is_incoming,
+    "k": is_keymap,
     "mon": is_monitor,
     "sandbox": is_sandbox,
     "serial": is_serial,
 }
+
+
+def check_presence(options: list[Option]) -> Iterator[Refusal]:
+    """What libvirt always writes is there: without it, QEMU makes devices and a console itself."""
+    names = {option.name for option in options}
+    for name in sorted(ALWAYS - names):
+        yield Refusal(f"-{name} is missing", XML)
+    if not names & SCREENS:
+        yield Refusal("-display is missing, so QEMU would open a console", XML)
 
 
 def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
@@ -98,3 +137,7 @@ def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
         is_said = PHRASES.get(option.name, is_text)
         if option.name not in VOCABULARY or not is_said(option.value):
             yield Refusal(f"libvirt does not write {' '.join(option.words)!r} by itself", XML)
+        if option.name == "netdev" and is_opened_by_qemu(option):
+            yield Refusal(f"the tap of -netdev {option.value!r} has no descriptor", XML)
+        for word in foreign_words(option):
+            yield Refusal(f"libvirt does not write {word!r} in -{option.name} by itself", XML)

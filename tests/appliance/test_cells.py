@@ -162,12 +162,12 @@ def test_what_the_kernel_denies_is_told_with_its_domain(boot: Boot) -> None:
     host.until("virt-warden log web01 --event denied | grep -q AppArmor", seconds=60)
     told = host.run("virt-warden log web01 --event denied").stdout
     assert "web01  denied  by=seccomp" in told
-    assert "ended it for the system call getppid" in told
+    assert "system call getppid; QEMU was ended" in told
     assert "by=AppArmor" in told
     assert "/etc/shadow" in told
     assert host.run("virt-warden log db01 --event denied").stdout == ""
     items = json.loads(host.run("virt-warden audit --json", check=False).stdout)["items"]
-    found = {i["subject"]: i["state"] for i in items if i["id"] == "vm.denied"}
+    found = {i["subject"]: i["state"] for i in items if i["id"] == "vm.ended"}
     assert found == {"web01": "bad", "db01": "good"}
 
 

@@ -142,3 +142,25 @@ def test_the_hook_does_its_work_without_the_service_and_a_vm_survives_its_end(
     vm.virsh("destroy")
     vm.virsh("undefine")
     guarded.run("systemctl start virt-warden")
+
+
+def test_the_advice_for_libvirts_sockets_closes_them_and_ends_no_vm(guarded: Host) -> None:
+    """As the item remote.crowd says; `systemctl edit` writes such a file."""
+    vm = defined(guarded, "web-socket").start()
+    units = ("libvirtd.socket", "libvirtd-ro.socket")
+    check = "virt-warden remote check"
+    assert "[remote.crowd]" in guarded.run(check, check=False).stdout
+    for unit in units:
+        place = f"/etc/systemd/system/{unit}.d"
+        lines = "[Socket]\\nSocketMode=0660\\nSocketGroup=libvirt\\n"
+        guarded.run(f"mkdir -p {place} && printf '{lines}' > {place}/override.conf")
+    sockets = f"{' '.join(units)} libvirtd-admin.socket"
+    stop = f"systemctl stop libvirtd.service {sockets}"
+    restart = f"systemctl daemon-reload && {stop} && systemctl start {sockets} libvirtd.service"
+    guarded.run(restart)
+    assert "[remote.crowd]" not in guarded.run(check, check=False).stdout
+    assert vm.is_well()
+    guarded.run("runuser -u nobody -- virsh -c qemu:///system list && exit 1 || exit 0")
+    vm.virsh("destroy")
+    vm.virsh("undefine", "--nvram")
+    guarded.run(f"rm -r /etc/systemd/system/libvirtd*.socket.d; {restart}")

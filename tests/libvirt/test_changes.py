@@ -43,6 +43,7 @@ from virtwarden.changes import (
     WriteFile,
     journal,
 )
+from virtwarden.changes.accounts import ledger
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
@@ -583,18 +584,15 @@ def test_two_starts_at_once_get_two_uids(ground: Ground) -> None:
 
 
 def test_a_range_that_is_used_up_is_refused_with_the_edit_that_mends_it(ground: Ground) -> None:
-    with users.ledger(PATHS.ledger) as ledger:
-        last = ledger.take((71000, 71000), "vmw-last", DOMAIN)
-        assert last == 71000
-        with pytest.raises(HostError, match="uid_range"):
-            ledger.take((71000, 71000), "vmw-more", DOMAIN)
+    assert ledger(PATHS).take((71000, 71000), "vmw-last", DOMAIN) == 71000
+    with pytest.raises(HostError, match="uid_range"):
+        ledger(PATHS).take((71000, 71000), "vmw-more", DOMAIN)
 
 
 def test_a_uid_that_someone_else_has_is_passed_over(ground: Ground) -> None:
     run("/usr/sbin/groupadd", "--gid", "72000", "theirs")
     try:
-        with users.ledger(PATHS.ledger) as ledger:
-            assert ledger.take((72000, 72999), "vmw-next", DOMAIN) == 72001
+        assert ledger(PATHS).take((72000, 72999), "vmw-next", DOMAIN) == 72001
     finally:
         run("/usr/sbin/groupdel", "theirs")
 

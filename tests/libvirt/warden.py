@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +140,12 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(_BETWEEN_LOOKS_SECONDS)
+
+
+def owner(path: Path) -> str:
+    """A file's uid, gid and mode."""
+    found = path.stat()
+    return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
 
 
 def as_user(name: str, act: Callable[[], object]) -> str:

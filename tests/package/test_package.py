@@ -30,6 +30,7 @@ HOOKS = Path("/etc/libvirt/hooks")
 HOOK = HOOKS / "qemu"
 BESIDE = HOOKS / "qemu.d" / "virt-warden"
 STATE = Path("/var/lib/virt-warden")
+LEDGER_COPY = Path("/etc/virt-warden/uids")
 WRAPPERS = Path("/usr/lib/virt-warden")
 APPARMOR = Path("/etc/apparmor.d")
 PROFILES = ("usr.sbin.libvirtd", "abstractions/libvirt-qemu")
@@ -467,6 +468,7 @@ class TestPurge:
         assert users.account("vmw-web01") is None
         assert users.group_id("vmw-web01") is None
         assert not STATE.exists()
+        assert not LEDGER_COPY.exists()
         assert not Path("/run/virt-warden").exists()
         assert "left" not in said
 
@@ -481,6 +483,9 @@ class TestPurge:
         assert users.account("vmw-web01") is None
         assert [path.name for path in STATE.iterdir()] == ["uids"]
         assert f"left: {STATE}/uids: the uids that no other VM may get" in said
+        assert "files of yours" not in said
+        # The copy alone is enough.
+        (STATE / "uids").unlink()
         package.install()
         warden.enrolled("web01")
         libvirt.start("web01")

@@ -21,6 +21,7 @@ from virtwarden.policy.plain import readers
 from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, portfilter, vnc
+from virtwarden.system.blockstack import Identity
 from virtwarden.system.bridges import Port
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.mapper import Map
@@ -51,6 +52,8 @@ class FakeHost:
     links: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+    stacks: dict[int, tuple[Identity, ...]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
@@ -146,8 +149,19 @@ class FakeHost:
     def writer_of(self, path: str) -> str:
         return self.writers.get(path, "")
 
-    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
-        return tuple(c for c in self.claims if (c.device, c.number) == (device, number))
+    def below(self, inode: Inode) -> tuple[Identity, ...]:
+        return self.stacks.get(inode.rdev, ())
+
+    def is_held(self, device: str) -> bool:
+        return device in self.held
+
+    def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
+        own = (claim.device, claim.number)
+        return tuple(
+            other
+            for other in self.claims
+            if (other.device, other.number) in (own, *claim.below) or own in other.below
+        )
 
     def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
         return self.half_adopted

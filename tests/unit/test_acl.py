@@ -32,6 +32,7 @@ def test_an_acl_that_grows_while_it_is_read_is_read_again(
 ) -> None:
     """As that of a directory of images does when many domains start at once."""
     handle = os.open(tmp_path, os.O_PATH)
+    acl.grant(handle, 70001, 1)
     monkeypatch.setattr(posix1e, "ACL", failing_once(errno.ERANGE))
     assert acl.permissions(handle, uid=70000) is None
     monkeypatch.setattr(posix1e, "ACL", failing_once(errno.EACCES))

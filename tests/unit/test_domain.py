@@ -20,6 +20,7 @@ from virtwarden.domain import xpath
 from virtwarden.domain.model import (
     XML_LIMIT_BYTES,
     Backing,
+    Copied,
     Device,
     Disk,
     Display,
@@ -330,6 +331,15 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         noted("<warden:backing depth='1' base='/c'/><warden:backing depth='0' base='/b'/>"),
         ("/c", "/b"),
     ),
+    (
+        Domain,
+        "copied",
+        f"""<domain {WARDEN}><metadata><warden:enrolment>
+        <warden:copy path='/p' of='/o'/></warden:enrolment></metadata></domain>""",
+        (Copied(path="/p", original="/o"),),
+    ),
+    (Copied, "path", "<copy path='/p'/>", "/p"),
+    (Copied, "original", "<copy of='/o'/>", "/o"),
 ]
 
 
@@ -508,7 +518,8 @@ LAUGHS = "<!DOCTYPE d [<!ENTITY a 'ha'>" + "".join(
         ),
         (f"{LAUGHS}]><domain><name>&u;</name></domain>".encode(), "entity reference loop"),
         (f"{LAUGHS}]><domain id='&u;'/>".encode(), "entity reference loop"),
-        (b"<domain>" + b"<a>" * 10_000 + b"</a>" * 10_000 + b"</domain>", "cannot be read"),
+        (b"<domain>" + b"<a>" * 9_000 + b"</a>" * 9_000 + b"</domain>", "cannot be read"),
+        (b"<domain>" + b"<a/>" * 20_000 + b"</domain>", "more than 10000 elements"),
         (b"<domain " + b" ".join(b"a%d='1'" % n for n in range(300_000)) + b"/>", "attributes"),
         (b"<domain>" + b" " * XML_LIMIT_BYTES + b"</domain>", "larger than"),
         (b"<domain>" + b"<a/>" * (50 * 1024 * 1024 // 4) + b"</domain>", "larger than"),

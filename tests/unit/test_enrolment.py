@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from virtwarden.domain.model import Domain, from_tree, parse, read
+from virtwarden.domain.bootfiles import copy_of
+from virtwarden.domain.model import TAG_LIMIT, Domain, from_tree, parse, read
 from virtwarden.enrolment import enrol as enrolment
 from virtwarden.enrolment import headers
 from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
@@ -183,6 +184,35 @@ def test_only_images_of_this_host_are_looked_at(images: Images) -> None:
         )
     )
     assert images.asked == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("network", "protocol='rbd' name='a'"), ("volume", "pool='p' volume='v'")],
+)
+def test_an_image_that_nobody_can_look_at_is_never_said_to_stand_alone(
+    kind: str, source: str
+) -> None:
+    """QEMU would read zeros where its base is, and what the guest writes would bury the base."""
+    (disk,) = read(enrol(plain(xmls.disk(kind=kind, source=source, form="qcow2")))).disks
+    assert disk.backing is None
+    assert not disk.is_spelled_out
+
+
+def test_nor_is_one_below_a_local_image() -> None:
+    below = (
+        "<backingStore type='network'><format type='qcow2'/>"
+        "<source protocol='nbd' name='b'><host name='h'/></source></backingStore>"
+    )
+    (disk,) = read(enrol(plain(xmls.disk(OVERLAY, form="qcow2", inside=below)))).disks
+    assert not disk.is_spelled_out
+
+
+def test_a_network_disk_gets_no_label_which_libvirt_would_drop() -> None:
+    source = "protocol='rbd' name='a'"
+    for inside in ("<readonly/>", "<shareable/>"):
+        found = enrol(plain(xmls.disk(kind="network", source=source, inside=inside)))
+        assert not read(found).disks[0].relabel_off
 
 
 def test_a_domain_without_devices_gets_the_wrapper_too() -> None:
@@ -352,7 +382,7 @@ def test_whatever_the_xml_it_comes_back_as_it_was(xml: str) -> None:
     assert found.emulator == WRAPPER
     assert len([label for label in found.labels if label.model == "dac"]) == 1
     for disk in found.disks:
-        if (disk.readonly or disk.shareable) and disk.has_source:
+        if (disk.readonly or disk.shareable) and disk.has_source and disk.kind != "network":
             assert disk.relabel_off
         assert all(layer.relabel_off for layer in disk.layers if layer.path)
 
@@ -494,3 +524,66 @@ def test_notes_that_somebody_spoilt_break_nothing(edited: bytes, value: str) -> 
             spoilt = altered(edited, lambda root, at=(number, str(name)): spoil(root, *at))
             assert read(enrol(spoilt)).emulator == WRAPPER
             assert original(spoilt).labels[0].label == "alice:alice"
+
+
+# What is booted
+
+_BOOTED = (
+    "<kernel>/srv/vmlinuz</kernel><initrd>/srv/initrd</initrd><dtb>/srv/board.dtb</dtb>"
+    "<acpi><table type='slic'>/srv/slic</table></acpi>"
+)
+_FW_CFG = (
+    "<sysinfo type='fwcfg'><entry name='opt/a' file='/srv/node.ign'/>"
+    "<entry name='opt/b'>text</entry></sysinfo>"
+)
+_ORIGINALS = ("/srv/vmlinuz", "/srv/initrd", "/srv/board.dtb", "/srv/slic", "/srv/node.ign")
+
+
+def _booting(**more: Any) -> str:
+    return plain(os=_BOOTED, extra=_FW_CFG, **more)
+
+
+def test_each_boot_file_is_a_copy_of_the_domains_own() -> None:
+    found = read(enrol(_booting()))
+    copies = [copy_of(PATHS, xmls.UUID, path) for path in _ORIGINALS]
+    assert sorted((*found.boot_files, *found.fw_cfg_files)) == sorted(copies)
+    assert sorted((note.path, note.original) for note in found.copied) == sorted(
+        zip(copies, _ORIGINALS, strict=True)
+    )
+
+
+def test_boot_files_are_given_back_as_they_were() -> None:
+    before = _booting()
+    assert canonical(unenrol(enrol(before))) == canonical(before.encode())
+    assert canonical(enrol(enrol(before))) == canonical(enrol(before))
+
+
+def test_a_kernel_that_the_admin_changed_is_copied_instead() -> None:
+    edited = etree.fromstring(enrol(_booting()))
+    kernel = edited.find("os/kernel")
+    assert kernel is not None
+    kernel.text = "/srv/vmlinuz-6.12"
+    again = read(enrol(etree.tostring(edited)))
+    assert again.boot_files[0] == copy_of(PATHS, xmls.UUID, "/srv/vmlinuz-6.12")
+    assert "/srv/vmlinuz" not in [note.original for note in again.copied]
+
+
+def test_a_clone_gets_copies_of_its_own() -> None:
+    cloned = enrol(_booting()).replace(xmls.UUID.encode(), xmls.OTHER.encode())
+    path = copy_of(PATHS, xmls.UUID, "/srv/vmlinuz").encode()
+    assert read(enrol(cloned)).boot_files[0] == copy_of(PATHS, xmls.OTHER, "/srv/vmlinuz")
+    assert path not in enrol(cloned)
+
+
+def test_a_copy_whose_note_is_lost_is_no_original() -> None:
+    root = etree.fromstring(enrol(_booting()))
+    for note in root.findall("metadata/*/*"):
+        note.getparent().remove(note)  # type: ignore[union-attr]
+    assert read(enrol(etree.tostring(root))).copied == ()
+
+
+def test_what_grew_since_its_enrolment_still_comes_out() -> None:
+    grown = enrol(plain()).replace(b"</devices>", b"<x/>" * 2 * TAG_LIMIT + b"</devices>")
+    with pytest.raises(DomainError, match="more than"):
+        enrol(grown)
+    assert not is_enrolled(unenrol(grown).replace(b"<x/>", b""), PATHS)

@@ -281,6 +281,44 @@ def test_a_device_is_one_device_under_all_its_names(host: FakeHost) -> None:
     assert "running domain db01 also uses it" in line
 
 
+_DISK, _PARTITION, _SIBLING = 2064, 2065, 2066
+_ON_THE_DISK = {_PARTITION: ((_DISK, 0),), _SIBLING: ((_DISK, 0),)}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "clash"),
+    [
+        (_DISK, _PARTITION, True),
+        (_PARTITION, _DISK, True),
+        (_PARTITION, _SIBLING, False),
+        (_PARTITION, _PARTITION, True),
+    ],
+)
+def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
+    host: FakeHost, mine: int, theirs: int, *, clash: bool
+) -> None:
+    host.stacks.update(_ON_THE_DISK)
+    host.block("/dev/mine", rdev=mine)
+    host.claims.append(
+        claim(path="/dev/theirs", device=theirs, number=0, below=_ON_THE_DISK.get(theirs, ()))
+    )
+    found = refusals(storage, case(host, xmls.disk("/dev/mine", kind="block")))
+    assert bool(found) is clash
+    if clash and mine != theirs:
+        assert "running domain db01 also uses /dev/theirs, where the same data lies" in found[0]
+
+
+def test_a_device_that_the_host_has_mounted_is_refused_unless_it_is_only_read(
+    host: FakeHost,
+) -> None:
+    host.block("/dev/sdb", rdev=_DISK)
+    host.held.add("/dev/sdb")
+    line = refusal(storage, case(host, xmls.disk("/dev/sdb", kind="block")))
+    assert "the host itself uses it" in line
+    assert "lsblk /dev/sdb" in line
+    assert refusals(storage, case(host, xmls.disk("/dev/sdb", kind="block", **READ_ONLY))) == []
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [({}, {}), (READ_ONLY, {}), ({}, READ_ONLY), (SHARED, {}), (SHARED, READ_ONLY)],
@@ -295,6 +333,41 @@ def test_one_file_in_two_places_of_a_domain_is_refused(
         assert found == []  # libvirt refuses that itself; nothing of another is at stake
     else:
         assert f"disk vdb ({DISK}): it is the same file as disk vda ({DISK})" in found[0]
+
+
+def test_a_network_image_whose_bases_nobody_names_is_refused_with_what_to_write(
+    host: FakeHost,
+) -> None:
+    source = "protocol='nbd' name='a'"
+    line = refusal(storage, case(host, xmls.disk(kind="network", source=source, form="qcow2")))
+    assert "does not name its base images" in line
+    assert "virt-warden enrol" not in line
+    assert "virsh edit web01" in line
+    assert "<backingStore/>" in line
+    disk = xmls.disk(kind="network", source=source, form="qcow2", inside="<backingStore/>")
+    assert refusals(storage, case(host, disk)) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "takes_acls", "shared", "alone"),
+    [
+        (0o644, False, READ_ONLY, True),
+        (0o644, True, READ_ONLY, False),
+        (0o640, False, READ_ONLY, False),
+        (0o646, False, READ_ONLY, False),
+        (0o644, False, SHARED, False),
+    ],
+)
+def test_a_shared_file_is_left_alone_only_where_all_can_read_it_and_no_acl_can_be_had(
+    host: FakeHost, mode: int, *, takes_acls: bool, shared: dict[str, str], alone: bool
+) -> None:
+    host.file(BASE, mode, takes_acls=takes_acls)
+    found = storage.plan(case(host, xmls.disk(BASE, **shared)))
+    assert any(isinstance(change, Claim) for change in found)
+    assert any(isinstance(change, LockShared) for change in found) is not alone
+    running = case(host, xmls.disk(BASE, **shared), Op.STARTED)
+    breaches = storage.verify(running, process_of(host.accounts["vmw-web01"]))
+    assert bool(breaches) is (bool(mode & 0o007) and not alone)
 
 
 def test_what_is_its_own_and_what_is_shared_are_not_one_file(host: FakeHost) -> None:

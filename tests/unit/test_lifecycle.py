@@ -19,15 +19,15 @@ from steps import LastingStep, Step, WholeStep, World
 from virtwarden import lifecycle
 from virtwarden.changes import Scope, journal
 from virtwarden.errors import HostError, JournalError, Refusal, WardenError
-from virtwarden.guards import console, host, identity, network, sandbox, storage
+from virtwarden.guards import boot, console, host, identity, network, sandbox, storage
 from virtwarden.guards.base import Case, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
 from virtwarden.system import users
 
 ORDER = [
-    *("identity", "luks", "encryption", "storage", "zones", "network", "console", "host", "mac"),
-    "sandbox",
+    *("identity", "luks", "encryption", "storage", "boot", "zones", "network", "console", "host"),
+    *("mac", "sandbox"),
 ]
 MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
 
@@ -321,7 +321,7 @@ def test_permissive_logs_what_it_would_refuse_and_raises_the_others(
     assert all("domain=web01" in line and "fix: mend it" in line for line in told)
 
 
-@pytest.mark.parametrize("guard", [network, console, sandbox], ids=lambda guard: guard.NAME)
+@pytest.mark.parametrize("guard", [boot, network, console, sandbox], ids=lambda guard: guard.NAME)
 def test_permissive_wrapper_and_gate_get_what_they_need_all_the_same(
     case: Case, world: World, monkeypatch: pytest.MonkeyPatch, guard: ModuleType
 ) -> None:
@@ -381,7 +381,7 @@ def test_disabled_does_the_indispensable_and_says_nothing(
 ) -> None:
     refuse(monkeypatch, storage, network, console, host)
     lifecycle.prepare(under(case, Mode.DISABLED))
-    assert applied(world) == ["identity", "luks", "network", "sandbox"]
+    assert applied(world) == ["identity", "luks", "boot", "network", "sandbox"]
     assert logged == []
 
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import libvirt
 import pytest
+from lxml import etree
 
-from tests.host.domain import domain_xml
+from tests.host.domain import Vnc, domain_xml
 from virtwarden import log
 from virtwarden.enrolment.enrol import is_enrolled
 from virtwarden.paths import Paths
+from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
 
 REPOSITORY = Path(__file__).parents[2]
 # The keeper reads a policy, which nobody but root may have written.
 pytestmark = pytest.mark.root
+
+
+DEFINED, UNDEFINED = libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
 
 
 class FakeDomain:
@@ -27,6 +32,7 @@ class FakeDomain:
     def __init__(self, xml: str) -> None:
         self.xml = xml
         self.uuid = xml.partition("<uuid>")[2].partition("<")[0]
+        self.undefined: list[str] = []
 
     def name(self) -> str:
         return self.xml.partition("<name>")[2].partition("<")[0]
@@ -46,6 +52,9 @@ class FakeDomain:
     def hasManagedSaveImage(self) -> bool:  # noqa: N802 - libvirt's
         return False
 
+    def undefineFlags(self, _flags: int) -> None:  # noqa: N802 - libvirt's
+        self.undefined.append(self.name())
+
     def listAllSnapshots(self) -> list[object]:  # noqa: N802 - libvirt's
         return []
 
@@ -59,6 +68,10 @@ class FakeLibvirt:
         domains = [FakeDomain(domain_xml(name)) for name in names]
         self.domains = {domain.uuid: domain for domain in domains}
         self.defined: list[str] = []
+        self.undefined: list[str] = []
+        self.meanwhile: list[str | None] = []  # what others define, or undefine, before us
+        self.afterwards: list[str] = []  # what others define right after us
+        self._untold: list[tuple[str, int]] = []
         self.alive = True
         self._keeps = keeps
 
@@ -72,8 +85,22 @@ class FakeLibvirt:
         if not self.alive:
             raise libvirt.libvirtError("client socket is closed")
         defined = FakeDomain(self._keeps(xml))
+        for theirs in self.meanwhile:
+            act = DEFINED if theirs else UNDEFINED
+            self._untold.append((defined.uuid, act))
+        self.meanwhile.clear()
         self.domains[defined.uuid].xml = defined.xml
+        self.domains[defined.uuid].undefined = self.undefined
         self.defined.append(defined.name())
+        self._untold.append((defined.uuid, DEFINED))
+        if self.afterwards:
+            self.domains[defined.uuid].xml = self.afterwards.pop(0)
+
+    def tell(self, definitions: Definitions) -> None:
+        """Have the service hear what happened."""
+        for uuid, event in self._untold:
+            definitions.note(uuid, event)
+        self._untold.clear()
 
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's
         return self.alive
@@ -114,7 +141,8 @@ def paths(tmp_path: Path) -> Paths:
 
 def enroller(paths: Paths, fake: FakeLibvirt) -> Enroller:
     connection: Any = fake
-    return Enroller(paths, connection)
+    definitions = Definitions(connection, lambda _: fake.tell(definitions))
+    return Enroller(paths, connection, definitions)
 
 
 def test_what_is_managed_is_enrolled_once(paths: Paths, lines: Lines) -> None:
@@ -144,10 +172,62 @@ def test_a_libvirt_that_drops_what_enrolment_writes_is_not_asked_for_ever(
     enrolling = enroller(paths, fake)
     for _ in range(5):
         enrolling.see_to(fake.the("web01").uuid)
-    assert fake.defined == ["web01"]
+    assert fake.defined == ["web01", "web01"]
     ((what, fields),) = lines
     assert what == "not-enrolled"
     assert "libvirt changes what enrolment writes" in str(fields["reason"])
+
+
+def test_a_libvirt_that_sorts_devices_anew_has_kept_all(paths: Paths, lines: Lines) -> None:
+    """As it does with the controllers of a q35 machine."""
+
+    def sorted_anew(xml: str) -> str:
+        root = etree.fromstring(xml)
+        devices = root.find("devices")
+        assert devices is not None
+        devices[:] = reversed(devices)
+        return etree.tostring(root, encoding="unicode")
+
+    fake = FakeLibvirt("web01", keeps=sorted_anew)
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert [what for what, _ in lines] == ["enrolled"]
+
+
+def test_a_domain_that_somebody_undefined_meanwhile_does_not_come_back(
+    paths: Paths, lines: Lines
+) -> None:
+    fake = FakeLibvirt("web01")
+    fake.meanwhile = [None]
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert fake.undefined == ["web01"]
+    assert lines == []
+
+
+def test_one_that_was_defined_anew_meanwhile_stays(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    fake.meanwhile = [None, "web01"]
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert fake.undefined == []
+
+
+def test_an_edit_that_the_service_wrote_over_is_told(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    fake.meanwhile = ["web01"]
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert [what for what, _ in lines] == ["overwritten", "enrolled"]
+
+
+def test_what_somebody_else_defined_right_after_is_enrolled_too(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    theirs = domain_xml("web01", vnc=Vnc())
+    fake.afterwards = [theirs]
+    enrolling = enroller(paths, fake)
+    for _ in range(3):
+        enrolling.see_to(fake.the("web01").uuid)
+    assert fake.defined == ["web01", "web01"]
+    assert is_enrolled(fake.the("web01").xml.encode(), paths)
+    assert "graphics" in fake.the("web01").xml
+    assert [what for what, _ in lines] == ["enrolled"]
 
 
 def test_a_domain_that_the_policy_lets_go_is_what_it_was(paths: Paths, lines: Lines) -> None:

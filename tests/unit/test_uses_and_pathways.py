@@ -56,7 +56,7 @@ def test_each_file_is_used_as_its_kind_is() -> None:
     )
     assert found == {
         "/a": Use("disk vda", "/a", write=True),
-        "/base": Use("base of disk vda", "/base", write=False, shared=True),
+        "/base": Use("base of disk vda", "/base", write=False, shared=True, overlaid=True),
         "/ro": Use("disk sda", "/ro", write=False, shared=True),
         "/quorum": Use("disk vdb", "/quorum", write=True, shared=True, shareable=True),
         "/dev/vg0/b": Use("disk vdc", "/dev/vg0/b", write=True),
@@ -69,6 +69,20 @@ def test_each_file_is_used_as_its_kind_is() -> None:
             *("the log of a serial port", "/log"), write=True, must_exist=False, made_by_root=True
         ),
     }
+
+
+def test_a_copy_of_a_boot_file_is_the_domains_own() -> None:
+    found = read(
+        xmls.domain(
+            os="<kernel>/c</kernel><initrd>/i</initrd>",
+            extra="<metadata><warden:enrolment><warden:copy path='/c' of='/k'/>"
+            "</warden:enrolment></metadata>",
+        ).encode()
+    )
+    assert uses(found) == (
+        Use("the boot file", "/c", write=False, must_exist=False, original="/k"),
+        Use("the boot file", "/i", write=False, shared=True, taken_by_libvirt=True),
+    )
 
 
 def test_what_is_no_file_of_this_host_is_no_use() -> None:

@@ -22,5 +22,6 @@ try:
     refusal: Any = importlib.import_module("refusal")
     review: Any = importlib.import_module("review")
     ticket: Any = importlib.import_module("ticket")
+    vocabulary: Any = importlib.import_module("vocabulary")
 finally:
     sys.path.remove(str(WRAPPER))

@@ -16,7 +16,7 @@ from virtwarden.libvirtd.connection import inactive_xml, persistent
 from virtwarden.luks import adoption, volumes
 from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.system import blocks, cryptsetup, files, keys, mapper
-from virtwarden.system.mapper import identity
+from virtwarden.system.blockstack import below, identity
 from virtwarden.words import shown
 
 
@@ -54,8 +54,9 @@ def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
     xmls |= {(d.name(), inactive_xml(d)) for d in persistent(subject.connection)}
     for name, xml in sorted(xmls):
         for use in uses(read(xml)):
-            other = files.look(use.path).leaf
-            if use.path == state.source or (other is not None and identity(other) == own):
+            path = use.original or use.path
+            other = files.look(path).leaf
+            if path == state.source or (other is not None and identity(other) == own):
                 raise HostError(
                     f"domain {name} uses it, as {use.what}",
                     where=state.source,
@@ -64,7 +65,7 @@ def _must_be_nobodys(subject: Subject, state: Adoption) -> None:
     volumes.must_be_unused(
         state.source,
         mapper.maps(subject.paths.block_devices),
-        claims_on(subject.paths, *own) if own else (),
+        claims_on(subject.paths, *own, below(leaf)) if leaf and own else (),
     )
 
 

@@ -24,8 +24,8 @@ from virtwarden.luks import adoption, creation
 from virtwarden.luks.adoption import Adoption, Phase
 from virtwarden.system import blocks, files, images
 from virtwarden.system.blocks import Layer
+from virtwarden.system.blockstack import identity
 from virtwarden.system.keys import HEADER
-from virtwarden.system.mapper import identity
 from virtwarden.words import shown
 
 

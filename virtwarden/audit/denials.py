@@ -1,184 +1,179 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel denied to VMs' processes: its own lines in the systemd journal.
+"""What the kernel denied to VMs, from its audit records in the systemd journal.
 
-The kernel writes them where no audit daemon takes them: AppArmor's and SELinux's denials (audit
-type 1400), seccomp's (1326), and from Linux 6.15 on Landlock's (1423, and 1424 for whose a sandbox
-is). Where auditd runs, they are in /var/log/audit instead.
+A record tells the process, not the domain. Whose it was is known from the uid, which no other
+domain ever has, from AppArmor's profile, whose name is the domain's UUID, or from the pid of the
+QEMU that virt-warden checked at its start.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from virtwarden.system import seccomp, users
+from virtwarden.system import seccomp
 
-EVENT = "denied"
-Entry = Mapping[str, Any]
-
-# include/uapi/linux/audit.h
-_SECCOMP, _AVC, _LANDLOCK_ACCESS, _LANDLOCK_DOMAIN = "1326", "1400", "1423", "1424"
-_TYPES = frozenset({_SECCOMP, _AVC, _LANDLOCK_ACCESS, _LANDLOCK_DOMAIN})
-_KERNELS_LINE = re.compile(r"audit: type=(\d+) audit\([0-9.:]+\): (.*)", re.DOTALL)
-# The kernel writes in hexadecimal what a process could have put a quote or a blank into.
-_PAIR = re.compile(r'([a-z_]+)=("[^"]*"|\S+)')
-_SELINUX_DENIED = re.compile(r"avc:\s+denied\s+\{ ([a-z_ ]+?) \}")
-_LIBVIRT_PROFILE = "libvirt-"
-_LOGGED = frozenset({"0x7ffc0000"})  # linux/seccomp.h, SECCOMP_RET_LOG
-_WARNING = 4
-
-
-@dataclass(frozen=True)
-class Denial:
-    """One line of the kernel's: by what a process was denied what, and whose it is."""
-
-    by: str
-    what: str
-    uid: int | None = None
-    pid: int | None = None
-    domain: str = ""
-    """The domain's UUID, where its AppArmor profile tells it."""
+# linux/audit.h: AUDIT_SECCOMP, AUDIT_AVC, AUDIT_LANDLOCK_ACCESS and AUDIT_LANDLOCK_DOMAIN.
+SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN = 1326, 1400, 1423, 1424
+# linux/seccomp.h: SECCOMP_RET_LOG
+_LOGGED = "0x7ffc0000"
+ENDED = "QEMU was ended"
+TYPES = (SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN)
+# As the kernel's own log has it: `audit: type=1326 audit(1700000000.123:45): auid=…`.
+_IN_KERNEL_LOG = re.compile(r"audit: type=(\d+) audit\(([\d.]+:\d+)\): (.*)", re.DOTALL)
+# A name that a process chose is in quotes, or in hexadecimal where it has a blank or a quote.
+_FIELD = re.compile(r'(\w+)=("[^"]*"|\S+)')
+_PROFILE = re.compile(r"libvirt-([0-9a-f-]{36})")
+_SELINUX = re.compile(r"denied\s+\{ ([^}]*) \}")
 
 
 @dataclass(frozen=True)
-class Owner:
-    """A domain as the events of the log know it."""
+class Domain:
+    """A domain that ran, as the log names it."""
 
     name: str
     uuid: str
 
 
-@dataclass
-class Owners:
-    """Which uid and process is which domain's, by the log's `verified` events.
+@dataclass(frozen=True)
+class Ran:
+    """Whose a uid and a profile are, and whose a process was in one boot."""
 
-    No uid is used twice; a pid is, so the last domain that had it counts.
-    """
-
-    by_uid: dict[int, Owner]
-    by_pid: dict[int, Owner]
-    by_uuid: dict[str, Owner]
-
-    @classmethod
-    def of(cls, verified: Iterable[Entry]) -> Owners:
-        """From the events, the oldest first."""
-        found = cls({}, {}, {})
-        for entry in verified:
-            owner = Owner(str(entry.get("DOMAIN_NAME", "-")), str(entry.get("DOMAIN_UUID", "")))
-            found.by_uuid[owner.uuid] = owner
-            for key, by in (("UID", found.by_uid), ("PID", found.by_pid)):
-                number = str(entry.get(f"VIRT_WARDEN_{key}", ""))
-                if number.isdecimal():
-                    by[int(number)] = owner
-        return found
-
-    def of_denial(self, denial: Denial) -> Owner | None:
-        """Whose process was denied something; None where it was none of a VM."""
-        if denial.domain:
-            return self.by_uuid.get(denial.domain, Owner("-", denial.domain))
-        if denial.uid is not None:
-            return self.by_uid.get(denial.uid) or self._never_verified(denial.uid)
-        return self.by_pid.get(denial.pid) if denial.pid is not None else None
-
-    def _never_verified(self, uid: int) -> Owner | None:
-        """The domain whose QEMU was stopped before its first check."""
-        domain = users.domain_of(uid)
-        return self.by_uuid.get(domain, Owner("-", domain)) if domain else None
+    by_uid: Mapping[str, Domain] = field(default_factory=dict)
+    by_uuid: Mapping[str, Domain] = field(default_factory=dict)
+    by_process: Mapping[tuple[str, str], Domain] = field(default_factory=dict)
 
 
-def denials(untrusted_entries: Iterable[Entry]) -> Iterator[tuple[Entry, Denial]]:
-    """Each denial among the journal's entries of the kernel and of its audit, in their order.
+@dataclass(frozen=True)
+class Record:
+    """One audit record: its type, its id in this boot, and its fields as the kernel wrote them."""
 
-    A process chooses its name and its files' names. The kernel quotes these, and what says whose it
-    is comes before them in a line, so of several values of a key the first counts.
-    """
-    sandboxes: dict[str, dict[str, str]] = {}
-    for entry in untrusted_entries:
-        kind, text = _line(entry)
-        if kind not in _TYPES:
-            continue
-        pairs: dict[str, str] = {}
-        for key, value in _PAIR.findall(text):
-            pairs.setdefault(key, value.strip('"'))
-        if kind == _LANDLOCK_DOMAIN:
-            sandboxes[pairs.get("domain", "")] = pairs
-            continue
-        if kind == _LANDLOCK_ACCESS:
-            pairs = sandboxes.get(pairs.get("domain", ""), {}) | pairs
-        denial = _READERS[kind](pairs, text)
-        if denial is not None:
-            yield entry, denial
+    when: datetime
+    boot: str
+    type: int
+    id: str
+    text: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields by name, without quotes."""
+        return {name: value.strip('"') for name, value in _FIELD.findall(self.text)}
 
 
-def told(entry: Entry, denial: Denial, owner: Owner) -> dict[str, Any]:
-    """A denial as an entry of our own log."""
-    return {
-        "__REALTIME_TIMESTAMP": entry["__REALTIME_TIMESTAMP"],
-        "DOMAIN_NAME": owner.name,
-        "DOMAIN_UUID": owner.uuid,
-        "MESSAGE": str(entry.get("MESSAGE", "")),
-        "PRIORITY": _WARNING,
-        "VIRT_WARDEN_EVENT": EVENT,
-        "VIRT_WARDEN_BY": denial.by,
-        "VIRT_WARDEN_WHAT": denial.what,
-        **({} if denial.pid is None else {"VIRT_WARDEN_PID": str(denial.pid)}),
-    }
+@dataclass(frozen=True)
+class Denial:
+    """One thing that the kernel denied to a domain's process, in words."""
+
+    when: datetime
+    domain: Domain
+    by: str
+    what: str
+    pid: str
+    text: str
 
 
-def _line(entry: Entry) -> tuple[str, str]:
-    """The audit type of a line and its text, from the kernel's log or from the audit's socket."""
-    text = str(entry.get("MESSAGE", ""))
+def ran(verified: Iterable[Mapping[str, Any]]) -> Ran:
+    """Whose uids and processes are whose, from the log's `verified` events."""
+    by_uid: dict[str, Domain] = {}
+    by_uuid: dict[str, Domain] = {}
+    by_process: dict[tuple[str, str], Domain] = {}
+    for entry in verified:
+        domain = Domain(str(entry.get("DOMAIN_NAME", "")), str(entry.get("DOMAIN_UUID", "")))
+        by_uid[str(entry.get("VIRT_WARDEN_UID", ""))] = domain
+        by_uuid[domain.uuid] = domain
+        by_process[_boot(entry), str(entry.get("VIRT_WARDEN_PID", ""))] = domain
+    by_uid.pop("", None)
+    return Ran(by_uid, by_uuid, by_process)
+
+
+def record(entry: Mapping[str, Any]) -> Record | None:
+    """The audit record in an entry of the journal, or None: the kernel says other things too."""
+    message = str(entry.get("MESSAGE", ""))
+    when = entry["__REALTIME_TIMESTAMP"]
     if entry.get("_TRANSPORT") == "audit":
-        return str(entry.get("_AUDIT_TYPE", "")), text
-    found = _KERNELS_LINE.match(text)
-    return (found[1], found[2]) if found else ("", "")
-
-
-def _seccomp(pairs: Mapping[str, str], _: str) -> Denial:
-    number = pairs.get("syscall", "")
-    name = seccomp.call_name(int(number)) if number.isdecimal() else ""
-    if pairs.get("code") in _LOGGED:
-        verdict = "would refuse"
+        kind, number, text = str(entry.get("_AUDIT_TYPE", "")), _id(entry), message
     else:
-        verdict = "refused" if pairs.get("sig") == "0" else "ended it for"
-    what = f"{verdict} the system call {name or number}"
-    return Denial("seccomp", what, _number(pairs, "uid"), _number(pairs, "pid"))
-
-
-def _mandatory(pairs: Mapping[str, str], text: str) -> Denial | None:
-    if "apparmor" in pairs:
-        return _apparmor(pairs)
-    found = _SELINUX_DENIED.search(text)
-    if not found:
+        found = _IN_KERNEL_LOG.match(message)
+        if found is None:
+            return None
+        kind, number, text = found.groups()
+    if not kind.isdecimal() or int(kind) not in TYPES:
         return None
-    what = f"{found[1]} of {pairs.get('tclass', 'something')}"
-    what += _named(pairs, "path", "name")
-    return Denial("SELinux", what, pid=_number(pairs, "pid"))
+    return Record(when, _boot(entry), int(kind), number.rpartition(":")[2], text)
 
 
-def _apparmor(pairs: Mapping[str, str]) -> Denial | None:
-    if pairs["apparmor"] != "DENIED":
-        return None
-    profile = pairs.get("profile", "").partition("//")[0]
-    domain = profile.removeprefix(_LIBVIRT_PROFILE) if profile.startswith(_LIBVIRT_PROFILE) else ""
-    what = pairs.get("operation", "something") + _named(pairs, "name", "capname", "peer")
-    return Denial("AppArmor", what, _number(pairs, "fsuid"), _number(pairs, "pid"), domain)
+def denials(records: Iterable[Record], known: Ran) -> Iterator[Denial]:
+    """The denials among the records that were of VMs, each once, in the order of the records.
+
+    Where the audit daemon's and the kernel's log both reach the journal, a record comes twice.
+    """
+    found = list({(each.boot, each.type, each.id): each for each in records}.values())
+    creators = {
+        (each.boot, each.fields.get("domain", "")): each.fields
+        for each in found
+        if each.type == LANDLOCK_DOMAIN
+    }
+    for each in found:
+        if each.type == LANDLOCK_DOMAIN:
+            continue
+        words = each.fields
+        if each.type == LANDLOCK_ACCESS:
+            words = {**creators.get((each.boot, words.get("domain", "")), {}), **words}
+        domain = _domain(each, words, known)
+        told = _told(each, words)
+        if domain is not None and told is not None:
+            by, what = told
+            yield Denial(each.when, domain, by, what, words.get("pid", ""), each.text)
 
 
-def _landlock(pairs: Mapping[str, str], _: str) -> Denial:
-    what = pairs.get("blockers", "something") + _named(pairs, "path", "dest", "ocomm")
-    return Denial("Landlock", what, _number(pairs, "uid"), _number(pairs, "pid"))
+def _domain(each: Record, words: Mapping[str, str], known: Ran) -> Domain | None:
+    profile = _PROFILE.fullmatch(words.get("profile", ""))
+    if profile is not None:
+        return known.by_uuid.get(profile[1]) or Domain("", profile[1])
+    own = known.by_uid.get(words.get("uid", words.get("fsuid", "")))
+    if own is not None:
+        return own
+    if ":svirt" in words.get("scontext", ""):
+        return known.by_process.get((each.boot, words.get("pid", "")))
+    return None
 
 
-_READERS = {_SECCOMP: _seccomp, _AVC: _mandatory, _LANDLOCK_ACCESS: _landlock}
+def _told(each: Record, words: Mapping[str, str]) -> tuple[str, str] | None:
+    if each.type == SECCOMP:
+        return "seccomp", f"{_call(words)}; {_verdict(words)}"
+    if each.type == LANDLOCK_ACCESS:
+        return "Landlock", _pieces(words, "blockers", "path", "dev", "dest", "opid", "ocomm")
+    if words.get("apparmor") == "DENIED":
+        what = _pieces(words, "operation", "name", "requested_mask", "peer", "capname", "family")
+        return "AppArmor", what
+    selinux = _SELINUX.search(each.text)
+    if selinux is not None and words.get("permissive") != "1":
+        return "SELinux", f"{selinux[1]} {_pieces(words, 'tclass', 'path', 'name', 'tcontext')}"
+    return None
 
 
-def _named(pairs: Mapping[str, str], *keys: str) -> str:
-    return next((f" {pairs[key]}" for key in keys if pairs.get(key)), "")
+def _call(words: Mapping[str, str]) -> str:
+    number = words.get("syscall", "?")
+    name = seccomp.call_name(int(number), words.get("arch", "")) if number.isdecimal() else ""
+    return f"system call {name}" if name else f"system call number {number}"
 
 
-def _number(pairs: Mapping[str, str], key: str) -> int | None:
-    value = pairs.get(key, "")
-    return int(value) if value.isdecimal() else None
+def _verdict(words: Mapping[str, str]) -> str:
+    if words.get("sig", "0") != "0":
+        return ENDED
+    return "it was only logged" if words.get("code") == _LOGGED else "it was refused"
+
+
+def _pieces(words: Mapping[str, str], *names: str) -> str:
+    return " ".join(words[name] for name in names if name in words)
+
+
+def _id(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("_AUDIT_ID", ""))
+
+
+def _boot(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("_BOOT_ID", "")).replace("-", "")

@@ -1,53 +1,52 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the events of virt-warden.log, and what the kernel denied, from the systemd journal."""
+"""Reads from the systemd journal: the events of virt-warden.log, and what the kernel denied."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from virtwarden import log
-from virtwarden.audit.denials import EVENT, Entry, Owners, denials, told
+from virtwarden.audit import denials
+from virtwarden.audit.denials import Denial
 from virtwarden.errors import HostError
 
-NAMES = sorted([*log.EVENTS, EVENT])
+DENIED = "denied"
+"""The event that the kernel logs, not virt-warden: it has no MESSAGE_ID."""
+_TIME = "__REALTIME_TIMESTAMP"
 
 
-def entries(domain: str | None, events: Iterable[str]) -> Iterator[Entry]:
+def entries(domain: str | None, events: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The events of a domain, by name or UUID, or of all domains; the oldest first.
 
-    Gives only these of NAMES, or all where there are none. Raises HostError where nothing can read
+    Gives only these `events`, or all where there are none. Raises HostError where nothing can read
     the journal.
     """
-    wanted = {*events} or {*NAMES}
-    found = []
-    if logged := wanted & log.EVENTS.keys():
-        found.append(_logged(domain, logged))
-    if EVENT in wanted:
-        found.append(denied(domain))
-    return heapq.merge(*found, key=lambda entry: entry["__REALTIME_TIMESTAMP"])
+    ours = [event for event in events if event != DENIED]
+    sources: list[Iterable[Mapping[str, Any]]] = []
+    if ours or not events:
+        sources.append(_logged(domain, ours))
+    if DENIED in events or not events:
+        sources.append(_entry(denial) for denial in denied() if _is_of(denial, domain))
+    return heapq.merge(*sources, key=lambda entry: entry[_TIME])
 
 
-def denied(domain: str | None, since: datetime | None = None) -> Iterator[Entry]:
-    """What the kernel denied to a domain's processes, or to all domains', as events.
-
-    Raises as `entries` does.
-    """
-    owners = Owners.of(_logged(None, ["verified"]))
+def denied(since: datetime | None = None) -> list[Denial]:
+    """What the kernel denied to domains, the oldest first. Raises HostError as `entries` does."""
+    known = denials.ran(_logged(None, ["verified"]))
     reader = _reader()
+    reader.add_match(_TRANSPORT="kernel")
+    reader.add_disjunction()
+    reader.add_match(_TRANSPORT="audit")
     if since is not None:
         reader.seek_realtime(since)
-    for transport in ("kernel", "audit"):
-        reader.add_match(_TRANSPORT=transport)
-    for entry, denial in denials(iter(reader)):
-        owner = owners.of_denial(denial)
-        if owner is not None and domain in (None, owner.name, owner.uuid):
-            yield told(entry, denial, owner)
+    found = [record for record in map(denials.record, reader) if record is not None]
+    return list(denials.denials(found, known))
 
 
-def _logged(domain: str | None, events: Iterable[str]) -> Iterator[Entry]:
+def _logged(domain: str | None, events: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     reader = _reader()
     for event in events:
         reader.add_match(MESSAGE_ID=log.EVENTS[event])
@@ -73,3 +72,21 @@ def _reader() -> Any:
     reader = journal.Reader()
     reader.this_machine()
     return reader
+
+
+def _is_of(denial: Denial, domain: str | None) -> bool:
+    return domain is None or domain in (denial.domain.name, denial.domain.uuid)
+
+
+def _entry(denial: Denial) -> Mapping[str, Any]:
+    """A denial in the form of an event."""
+    return {
+        _TIME: denial.when,
+        "DOMAIN_NAME": denial.domain.name or "-",
+        "DOMAIN_UUID": denial.domain.uuid,
+        "VIRT_WARDEN_EVENT": DENIED,
+        "VIRT_WARDEN_BY": denial.by,
+        "VIRT_WARDEN_WHAT": denial.what,
+        "VIRT_WARDEN_PID": denial.pid,
+        "MESSAGE": denial.text,
+    }

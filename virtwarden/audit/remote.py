@@ -74,8 +74,9 @@ CROWD = Check(
     "polkit asks only once somebody is connected. A user who connects some hundred times and says"
     " nothing, such as an escaped guest's, makes every virsh wait, root's too.",
     "systemctl edit libvirtd.socket libvirtd-ro.socket (or virtqemud's), and write [Socket],"
-    " SocketMode=0660, SocketGroup=libvirt; then systemctl stop libvirtd.service, which ends no VM,"
-    " and systemctl restart libvirtd.socket libvirtd-ro.socket. Where systemd opens no socket:"
+    " SocketMode=0660, SocketGroup=libvirt; then, which ends no VM: systemctl stop libvirtd.service"
+    " libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket && systemctl start libvirtd.socket"
+    " libvirtd-ro.socket libvirtd-admin.socket libvirtd.service. Where systemd opens no socket:"
     ' unix_sock_group = "libvirt", unix_sock_rw_perms = "0770", unix_sock_ro_perms = "0770" in'
     " /etc/libvirt/libvirtd.conf, and restart libvirtd",
 )

@@ -9,6 +9,7 @@ from virtwarden.changes.base import Before, Change, Checkable, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
+from virtwarden.changes.copies import CopyFile
 from virtwarden.changes.directories import TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Change]] = {
     for kind in (
         AdmitTaps,
         Claim,
+        CopyFile,
         CreateUser,
         EndProcesses,
         GrantAccess,
@@ -45,6 +47,7 @@ __all__ = [
     "Change",
     "Checkable",
     "Claim",
+    "CopyFile",
     "CreateUser",
     "EndProcesses",
     "GrantAccess",

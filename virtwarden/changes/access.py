@@ -187,8 +187,11 @@ class GrantAccess(Change):
                 acl.grant(handle, before["uid"], self._granted(before))
             except OSError as error:
                 raise HostError(
-                    f"{self.path} cannot have an ACL: {error.strerror}",
-                    fix="move it to a file system with ACLs (ext4, xfs, btrfs)",
+                    f"{self.path} cannot have an ACL, by which its user could open it:"
+                    f" {error.strerror}",
+                    fix=f"see its file system: findmnt -T {shown(self.path)}; mount it read-write,"
+                    " move the file to one with ACLs (ext4, xfs, btrfs), or let everybody read it:"
+                    f" chmod o+r {shown(self.path)}",
                 ) from None
 
     def undo(self, paths: Paths, before: Before) -> str:
@@ -200,6 +203,8 @@ class GrantAccess(Change):
                 return self._take_back(handle, before)
         except HostError as gone:
             return f"{gone.what}: its ACL is not changed"
+        except OSError as error:  # what its file system refuses must not block the next start
+            return f"{self.path} keeps the ACL entry of uid {before['uid']}: {error.strerror}"
 
     def _take_back(self, handle: int, before: Before) -> str:
         uid, former = before["uid"], before["permissions"]

@@ -6,10 +6,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from virtwarden import log
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import users
+from virtwarden.system.ledger import Ledger
+
+
+def ledger(paths: Paths) -> Ledger:
+    """The ledger of used uids; the log tells when one of its two files had lost entries."""
+    return Ledger(paths.ledger, paths.ledger_copy, _log_restored)
+
+
+def _log_restored(what: str) -> None:
+    log.event(log.Level.ERROR, "ledger-restored", reason=what)
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,11 @@ class CreateUser(Change):
         there = users.account(self.name)
         if there is not None and there.domain == self.domain:
             return {"uid": there.uid}
-        with users.ledger(paths.ledger) as ledger:
-            return {"uid": ledger.take(self.uid_range, self.name, self.domain)}
+        return {"uid": ledger(paths).take(self.uid_range, self.name, self.domain)}
 
     def apply(self, paths: Paths, before: Before) -> None:
         # useradd's own lock gives up after some seconds: starts at once wait for ours instead.
-        with users.ledger(paths.ledger):
+        with ledger(paths).locked():
             users.create(self.name, before["uid"], self.groups, self.domain)
 
     def undo(self, paths: Paths, before: Before) -> str:
@@ -50,7 +60,7 @@ class CreateUser(Change):
             raise HostError(
                 f"user {self.name} still has processes", fix=f"see which: ps -u {self.name}"
             )
-        with users.ledger(paths.ledger):
+        with ledger(paths).locked():
             users.remove(self.name, uid)
         return ""
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which running domain uses which file, so that no two domains write to the same file."""
+"""Which running domain uses which file, so that no two domains write to the same file.
+
+A claim lies at its file or device, and a mark of it at each device or file below that: a whole disk
+conflicts with its partition, and a loop device with its file.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,10 @@ from virtwarden.system import files
 
 @dataclass(frozen=True)
 class Claim(Change):
-    """A domain uses a file, known by its device and inode, until it stops."""
+    """A domain uses a file, known by its device and inode, until it stops.
+
+    A block device has its own number and 0, and `below` is what it lies on, each likewise.
+    """
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = False
@@ -30,6 +37,7 @@ class Claim(Change):
     name: str
     write: bool
     shareable: bool
+    below: tuple[tuple[int, int], ...] = ()
 
     def describe(self) -> str:
         how = "read and write" if self.write else "read only"
@@ -41,31 +49,50 @@ class Claim(Change):
     def apply(self, paths: Paths, before: Before) -> None:
         """Raises Refusal where the file is another running domain's."""
         with files.locked(paths.claims):
-            refusal = conflict(self, claims_on(paths, self.device, self.number))
+            others = claims_on(paths, self.device, self.number, self.below)
+            refusal = conflict(self, others)
             if refusal is not None:
                 raise refusal
-            place = _place(paths, self.device, self.number)
-            place.mkdir(mode=0o700, exist_ok=True)
-            files.write_atomically(place / self.domain, json.dumps(asdict(self)).encode(), 0o600)
+            for entry in self._entries(paths):
+                entry.parent.mkdir(mode=0o700, exist_ok=True)
+                files.write_atomically(entry, json.dumps(asdict(self)).encode(), 0o600)
 
     def undo(self, paths: Paths, before: Before) -> str:
         with files.locked(paths.claims):
-            place = _place(paths, self.device, self.number)
-            files.discard(place / self.domain)
-            with suppress(OSError):  # another domain's claim is in it, or it is gone
-                place.rmdir()
+            for entry in self._entries(paths):
+                files.discard(entry)
+                with suppress(OSError):  # another domain's claim is in it, or it is gone
+                    entry.parent.rmdir()
         return ""
 
+    def _entries(self, paths: Paths) -> list[Path]:
+        mark = f"{self.domain}@{self.device}-{self.number}"
+        marks = [_place(paths, *lower) / mark for lower in self.below]
+        return [*marks, _place(paths, self.device, self.number) / self.domain]
 
-def claims_on(paths: Paths, device: int, number: int) -> tuple[Claim, ...]:
-    """The running domains' claims on one file."""
+
+def claims_on(
+    paths: Paths, device: int, number: int, below: Iterable[tuple[int, int]] = ()
+) -> tuple[Claim, ...]:
+    """The running domains' claims on one file, on what lies on it, and on what is `below` it."""
+    found = _entries_at(paths, device, number)
+    for lower in below:
+        found += [entry for entry in _entries_at(paths, *lower) if "@" not in entry.name]
+    return tuple(_read(entry) for entry in found)
+
+
+def _entries_at(paths: Paths, device: int, number: int) -> list[Path]:
     try:
         entries = sorted(_place(paths, device, number).iterdir())
     except FileNotFoundError:
-        return ()
-    return tuple(
-        Claim(**json.loads(entry.read_text())) for entry in entries if entry.name[0] != "."
-    )
+        return []
+    return [entry for entry in entries if entry.name[0] != "."]
+
+
+def _read(entry: Path) -> Claim:
+    values = json.loads(entry.read_text())
+    lower = tuple((device, number) for device, number in values.pop("below", ()))
+    return Claim(**values, below=lower)
 
 
 def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
@@ -75,8 +102,10 @@ def conflict(claim: Claim, others: Iterable[Claim]) -> Refusal | None:
             continue
         if claim.shareable and other.shareable:
             continue
+        same = (other.device, other.number) == (claim.device, claim.number)
+        what = "it" if same else f"{other.path}, where the same data lies"
         return Refusal(
-            f"running domain {other.name} also uses it, and"
+            f"running domain {other.name} also uses {what}, and"
             f" {'it would be' if claim.write else 'it is'} written to",
             where=claim.path,
             fix=f"virsh shutdown {other.name} first (if it does not run: virt-warden recover"

@@ -13,7 +13,7 @@ from virtwarden.changes.access import user_named
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import cryptsetup, files, keys, mapper
+from virtwarden.system import blockstack, cryptsetup, files, keys, mapper
 from virtwarden.system.run import run
 
 _UDEVADM = "/usr/bin/udevadm"
@@ -112,7 +112,7 @@ class OpenLuks(Change):
             found = os.fstat(handle)
         return {
             "existed": mapper.find(paths.block_devices, self.mapper) is not None,
-            "lies_on": list(mapper.identity_of(found)),
+            "lies_on": list(blockstack.identity_of(found)),
             "boot": files.boot_id(),
             "at": int(time.time()),
         }
@@ -143,7 +143,7 @@ class OpenLuks(Change):
     def _give(self, paths: Paths, owner: tuple[int, int]) -> None:
         opened = mapper.find(paths.block_devices, self.mapper)
         node = files.look(str(mapper.NODES / self.mapper)).leaf
-        if opened is None or node is None or mapper.identity(node) != (opened.number, 0):
+        if opened is None or node is None or blockstack.identity(node) != (opened.number, 0):
             raise HostError(
                 f"/dev/mapper/{self.mapper} is not there, though cryptsetup opened it",
                 fix="see whether udev works: systemctl status systemd-udevd",

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from virtwarden.audit.events import NAMES, entries
+from virtwarden import log
+from virtwarden.audit.events import DENIED, entries
 from virtwarden.paths import Paths
 from virtwarden.words import printable
 
@@ -20,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, with all fields"
     )
-    parser.add_argument("--event", choices=NAMES, action="append", help="only these events")
+    parser.add_argument(
+        "--event", choices=sorted([*log.EVENTS, DENIED]), action="append", help="only these events"
+    )
     parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="by name or UUID; default: all")
 
 

@@ -13,17 +13,37 @@ import libvirt
 from virtwarden import recovery
 from virtwarden.adoption import work
 from virtwarden.changes import journal
+from virtwarden.changes.accounts import ledger
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd.connection import connected, find, rests
 from virtwarden.paths import Paths
+from virtwarden.system.ledger import owners_on_disk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--ledger",
+        action="store_true",
+        help="write the ledger of used uids again, from all that is left of it, the domains' users"
+        " and the owners of all files",
+    )
+    which.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="default: all")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    return recover(paths, options.domains)
+    return _rebuild_ledger(paths) if options.ledger else recover(paths, options.domains)
+
+
+def _rebuild_ledger(paths: Paths) -> int:
+    from virtwarden.policy import load
+
+    uid_range = load(paths).rules_for("").uid_range
+    lowest, highest = uid_range
+    print(f"searching all local files for owners from {lowest} to {highest} …", flush=True)
+    added = ledger(paths).rebuild(owners_on_disk(uid_range))
+    print(f"{paths.ledger} is written again; added: {', '.join(map(str, added)) or 'nothing'}")
+    return 0
 
 
 def recover(paths: Paths, names: list[str]) -> int:

@@ -21,6 +21,8 @@ class Use:
     `must_exist`: nobody makes it on the way to the start.
     `given`: the domain's own user may own it; otherwise no VM's user may.
     `made_by_root`: libvirt makes it where it is missing, and QEMU gets it open: root may own it.
+    `overlaid`: another image lies on it, and QEMU writes it only in a block job.
+    `original`: it is this domain's own copy of that file, made at each start.
     """
 
     what: str
@@ -32,6 +34,8 @@ class Use:
     must_exist: bool = True
     given: bool = True
     made_by_root: bool = False
+    overlaid: bool = False
+    original: str = ""
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
@@ -45,10 +49,8 @@ def uses(domain: Domain) -> tuple[Use, ...]:
         found += _of_disk(disk)
     if domain.nvram:
         found.append(Use("the NVRAM file", domain.nvram, write=True, must_exist=False))
-    for path in domain.boot_files:
-        found.append(Use("the boot file", path, write=False, shared=True, taken_by_libvirt=True))
-    for path in domain.fw_cfg_files:
-        found.append(Use("the fw_cfg file", path, write=False, shared=True, taken_by_libvirt=True))
+    found += [_of_boot(domain, "the boot file", path) for path in domain.boot_files]
+    found += [_of_boot(domain, "the fw_cfg file", path) for path in domain.fw_cfg_files]
     for memory in domain.memory_files:
         found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:
@@ -77,6 +79,13 @@ def granted_paths(domain: Domain, rules: Rules) -> frozenset[str]:
     return frozenset(path for path in reviewed_paths(domain, rules) if path.startswith("/"))
 
 
+def _of_boot(domain: Domain, what: str, path: str) -> Use:
+    for copied in domain.copied:
+        if copied.path == path:
+            return Use(what, path, write=False, must_exist=False, original=copied.original)
+    return Use(what, path, write=False, shared=True, taken_by_libvirt=True)
+
+
 def _of_disk(disk: Disk) -> list[Use]:
     found = []
     if disk.kind in FILE_KINDS and disk.path:
@@ -93,6 +102,8 @@ def _of_disk(disk: Disk) -> list[Use]:
     for layer in disk.layers:
         if layer.kind in FILE_KINDS and layer.path:
             what = f"base of disk {disk.target}"
-            # A layer that libvirt labels was the disk itself until it got an overlay.
-            found.append(Use(what, layer.path, write=False, shared=layer.relabel_off))
+            # A layer that libvirt labels was the disk itself until it got an overlay, and
+            # `virsh blockcommit` has QEMU write it again.
+            own = not layer.relabel_off
+            found.append(Use(what, layer.path, write=own, shared=not own, overlaid=True))
     return found

@@ -86,7 +86,9 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known, asker: A
     while layer.find("source") is not None:
         backing = layer.find("backingStore")
         if backing is None:
-            if layer_format in _SINGLE:
+            # Nobody can see what is below an image that is no file of this host. To say that
+            # nothing is would have QEMU read zeros there, and bury a base that there is.
+            if layer_format in _SINGLE or not _path(layer):
                 break
             below = _below(layer, layer_format, _target(disk), said, asker)
             backing = _name_below(layer, below)
@@ -95,7 +97,8 @@ def _spell_out(disk: etree._Element, note: etree._Element, said: Known, asker: A
         if not backing.get("type"):
             break
         layer, depth = backing, depth + 1
-        _switch_relabel_off(layer, depth, note)
+        if not (_path(layer) and headers.is_own(asker, _path(layer))):
+            _switch_relabel_off(layer, depth, note)
         layer_format = tree.attribute(layer, "format", "type")
 
 
@@ -106,7 +109,7 @@ def _below(
     for key in ((target, path), ("", path)):
         if key in said:
             return said[key]
-    return headers.base(asker, path, layer_format) if path else None
+    return headers.base(asker, path, layer_format)
 
 
 def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
@@ -120,7 +123,8 @@ def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
 
 def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element) -> None:
     source = layer.find("source")
-    if source is None or source.find(_RELABEL_OFF) is not None:
+    # libvirt's schema has no label for a network disk, and libvirt drops one.
+    if source is None or layer.get("type") == "network" or source.find(_RELABEL_OFF) is not None:
         return
     ours = etree.Element("seclabel", model="dac", relabel="no")
     mark = etree.SubElement(note, _RELABEL, {"depth": str(depth), "of": stamp(_path(layer))})

@@ -12,8 +12,8 @@ import uuid
 from lxml import etree
 
 from virtwarden.domain import writing
-from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, from_tree, parse
-from virtwarden.enrolment import backing, tree
+from virtwarden.domain.model import TAG_LIMIT, WARDEN_NAMESPACE, Domain, from_tree, parse
+from virtwarden.enrolment import backing, boot, tree
 from virtwarden.enrolment.headers import Asker
 from virtwarden.errors import DomainError
 from virtwarden.guards import ticket
@@ -27,10 +27,12 @@ _EMULATOR = f"{_WARDEN}emulator"
 _LABEL = "seclabel[@model='dac']"
 # How the domain ran, and how it would have started again; https://libvirt.org/formatsnapshot.html
 _KEPT = ("domain", "inactiveDomain")
+# What was enrolled must always come out again, also where libvirt and editors added to it since.
+_UNENROLLED_TAG_LIMIT = 4 * TAG_LIMIT
 
 
 def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
-    """The XML of a domain with its user, its wrapper and its base images.
+    """The XML of a domain with its user, its wrapper, its base images and its boot files' copies.
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
     undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
@@ -47,20 +49,23 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     _set_emulator(root, domain, paths, notes)
     _set_label(root, _choose_user(domain, prefix), notes)
     backing.spell_out(root, notes, said, Asker(paths, domain.uuid, domain.name))
+    boot.spell_out(root, notes, paths, domain.uuid)
     _metadata(root, notes).append(notes)
     return _written(root)
 
 
 def unenrol_xml(untrusted_xml: bytes, paths: Paths) -> bytes:
     """The XML as it was before it was enrolled; unchanged where it never was."""
-    root = parse(untrusted_xml)
+    root = parse(untrusted_xml, tag_limit=_UNENROLLED_TAG_LIMIT)
     _take_out(root, paths)
     return _written(root)
 
 
 def unenrolled(untrusted_xml: bytes, paths: Paths) -> bytes | None:
     """The same for a snapshot's or checkpoint's XML too; None where nothing in it is enrolled."""
-    root = parse(untrusted_xml, "domainsnapshot", "domaincheckpoint")
+    root = parse(
+        untrusted_xml, "domainsnapshot", "domaincheckpoint", tag_limit=_UNENROLLED_TAG_LIMIT
+    )
     kept = [root, *(element for tag in _KEPT for element in root.iterfind(tag))]
     enrolled = [element for element in kept if _has_ours(element, paths)]
     for element in enrolled:
@@ -185,6 +190,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
         root, root.findall(_LABEL), [tree.bare(former) for former in notes.findall("seclabel")]
     )
     backing.restore(root, notes)
+    boot.restore(root, notes)
 
 
 def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:

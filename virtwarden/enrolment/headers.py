@@ -14,8 +14,8 @@ from virtwarden.domain.uses import uses
 from virtwarden.errors import HostError, WardenError
 from virtwarden.paths import Paths
 from virtwarden.system import files, images, users, written
+from virtwarden.system.blockstack import identity
 from virtwarden.system.images import Image
-from virtwarden.system.mapper import identity
 from virtwarden.system.written import Written
 from virtwarden.words import shown
 
@@ -52,6 +52,18 @@ def base(asker: Asker, path: str, image_format: str) -> Image | None:
                 f" {_confirm(asker, path, found)}",
             )
     return found
+
+
+def is_own(asker: Asker, path: str) -> bool:
+    """Whether an image was this domain's own disk, before it got an overlay, and is nobody else's.
+
+    Such as after a snapshot: `virsh blockcommit` has QEMU write it again.
+    """
+    former = _remembered(asker.paths, path)
+    if former is None or former.domain != asker.uuid:
+        return False
+    leaf = files.look(path).leaf
+    return leaf is not None and not _other_user(asker, path, identity(leaf), only_writers=False)
 
 
 def _remembered(paths: Paths, path: str) -> Written | None:
@@ -122,21 +134,29 @@ def _other_owner(asker: Asker, base: Image) -> str:
     for claim in claims_on(asker.paths, *own) if own else ():
         if claim.write and claim.domain != asker.uuid:
             return f"a disk of the running domain {claim.name}"
-    name = escape(Path(base.path).name).encode()
+    other = _other_user(asker, base.path, own, only_writers=True) if own else ""
+    return f"a disk of domain {other}" if other else ""
+
+
+def _other_user(asker: Asker, path: str, own: tuple[int, int], *, only_writers: bool) -> str:
+    """Another domain whose XML has a file as a disk, or as one that it writes; empty if none."""
+    name = escape(Path(path).name).encode()
     for file in asker.paths.libvirt_config.glob("*.xml"):
-        if own and _writes(asker, file, name, own):
-            return f"a disk of domain {file.stem}"
+        if _uses(asker, file, name, own, only_writers=only_writers):
+            return file.stem
     return ""
 
 
-def _writes(asker: Asker, file: Path, name: bytes, own: tuple[int, int]) -> bool:
-    """Whether another domain's XML has a file as a disk that it writes."""
+def _uses(
+    asker: Asker, file: Path, name: bytes, own: tuple[int, int], *, only_writers: bool
+) -> bool:
     try:
         xml = file.read_bytes()
         domain = read(xml) if name in xml else None
         if domain is None or domain.uuid == asker.uuid:
             return False
-        leaves = [files.look(use.path).leaf for use in uses(domain) if use.write]
+        found = [use for use in uses(domain) if use.write or not only_writers]
+        leaves = [files.look(use.path).leaf for use in found]
     except (WardenError, OSError):
         return False
     return any(leaf is not None and identity(leaf) == own for leaf in leaves)

@@ -17,6 +17,7 @@ from virtwarden.changes import worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.paths import Paths
 from virtwarden.system import (
+    blockstack,
     bridges,
     files,
     mac,
@@ -30,7 +31,8 @@ from virtwarden.system import (
     vnc,
     written,
 )
-from virtwarden.system.files import Found
+from virtwarden.system.blockstack import Identity
+from virtwarden.system.files import Found, Inode
 from virtwarden.system.users import Account
 
 # cgroups(7): there wherever the unified hierarchy is mounted.
@@ -58,8 +60,14 @@ class Facts(Protocol):
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
-    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
-        """The running domains' claims on one file."""
+    def below(self, inode: Inode) -> tuple[Identity, ...]:
+        """All that a block device lies on; empty for a file."""
+
+    def is_held(self, device: str) -> bool:
+        """Whether the host itself uses a block device."""
+
+    def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
+        """The running domains' claims on the same file, on what lies on it, or is below it."""
 
     def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
         """The targets of a domain's disks whose `luks adopt` is not finished."""
@@ -165,8 +173,14 @@ class HostFacts(Facts):
             return ""
         return former.domain if former else ""
 
-    def claims_on(self, device: int, number: int) -> tuple[Claim, ...]:
-        return claims_on(self.paths, device, number)
+    def below(self, inode: Inode) -> tuple[Identity, ...]:
+        return blockstack.below(inode)
+
+    def is_held(self, device: str) -> bool:
+        return blockstack.is_held(device)
+
+    def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
+        return claims_on(self.paths, claim.device, claim.number, claim.below)
 
     def unfinished_adoptions(self, domain: str) -> tuple[str, ...]:
         if not (self.paths.state / "adoptions").exists():

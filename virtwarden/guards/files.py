@@ -17,8 +17,8 @@ from virtwarden.guards.pathways import (
     service_swapper,
     swapper,
 )
+from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
-from virtwarden.system.mapper import identity
 from virtwarden.words import shown
 
 
@@ -96,7 +96,8 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
                 " this domain its own copy",
             )
         ]
-    refusal = conflict(claim(case, use, inode), case.facts.claims_on(*identity(inode)))
+    own_claim = claim(case, use, inode)
+    refusal = conflict(own_claim, case.facts.claims_near(own_claim))
     if refusal is not None:
         return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
     lowest, highest = case.rules.uid_range
@@ -124,4 +125,23 @@ def claim(case: Case, use: Use, inode: Inode) -> Claim:
         name=case.domain.name,
         write=use.write,
         shareable=use.shareable,
+        below=case.facts.below(inode),
     )
+
+
+def review_device(case: Case, use: Use) -> list[Refusal]:
+    """Why a device that nobody has opened for this domain cannot be written: the host uses it."""
+    leaf = case.facts.look(use.path).leaf
+    if leaf is None or not (use.write and stat.S_ISBLK(leaf.mode)):
+        return []
+    if not case.facts.is_held(leaf.path):
+        return []
+    return [
+        case.refusal(
+            "the host itself uses it: it is mounted, or swap, or a part of LVM, RAID or another"
+            " device",
+            where=f"{use.what} ({use.path})",
+            fix=f"see by what: lsblk {shown(leaf.path)}; then umount, swapoff, or: vgchange -an VG"
+            " (and keep LVM from a guest's disks: global_filter in /etc/lvm/lvm.conf)",
+        )
+    ]

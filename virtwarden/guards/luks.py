@@ -12,7 +12,7 @@ from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
 from virtwarden.luks.containers import PREFIX, Container, containers, plain_uses
-from virtwarden.system import keys, mapper
+from virtwarden.system import blockstack, keys, mapper
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -66,12 +66,12 @@ def _review_foreign_nodes(case: Case) -> list[Refusal]:
     ]
 
 
-def _identity(case: Case, path: str) -> mapper.Identity | None:
+def _identity(case: Case, path: str) -> blockstack.Identity | None:
     try:
         leaf = case.facts.look(path).leaf
     except HostError:
         return None
-    return mapper.identity(leaf) if leaf else None
+    return blockstack.identity(leaf) if leaf else None
 
 
 def _review_twins(case: Case) -> list[Refusal]:
@@ -147,7 +147,7 @@ def _review_open(case: Case, container: Container) -> list[Refusal]:
     if leaf is None:
         return []
     for found in case.facts.maps():
-        if mapper.identity(leaf) in found.below:
+        if blockstack.identity(leaf) in found.below:
             return [
                 case.refusal(
                     f"it is already open as {found.node}",
@@ -220,7 +220,7 @@ def verify(case: Case, process: Process) -> list[str]:
 def _verify_open(case: Case, container: Container, found: mapper.Map) -> list[str]:
     breaches = []
     leaf, node = case.facts.look(container.path).leaf, case.facts.look(container.node).leaf
-    if leaf is None or mapper.identity(leaf) not in found.below:
+    if leaf is None or blockstack.identity(leaf) not in found.below:
         breaches.append(f"{container.node} is not {container.path}")
     if container.disk.readonly and not found.readonly:
         breaches.append(f"{container.node} can be written, though its disk is read-only")

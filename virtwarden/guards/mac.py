@@ -84,7 +84,9 @@ def _verify_images(case: Case, label: Label) -> list[str]:
     """Check the labels of images that QEMU writes. libvirt labels base images and shared files for
     all VMs, and does not label a log that virtlogd writes; libvirt's security_selinux.c.
     """
-    own = [use.path for use in uses(case.domain) if use.write and not use.shared]
+    own = [
+        use.path for use in uses(case.domain) if use.write and not use.shared and not use.overlaid
+    ]
     logs = case.domain.character_files
     found = {path: case.facts.selinux_label(path) for path in own if path not in logs}
     return [

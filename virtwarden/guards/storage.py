@@ -6,15 +6,15 @@ from __future__ import annotations
 import stat
 
 from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
-from virtwarden.domain.model import Disk
+from virtwarden.domain.model import Backing, Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.pathways import libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
+from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
-from virtwarden.system.mapper import identity
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -33,9 +33,14 @@ def review(case: Case) -> list[Refusal]:
     refusals = _review_shared_directories(case)
     for disk in case.domain.disks:
         refusals += _review_disk(case, disk)
-    for use in plain_uses(case.domain, case.rules):
-        refusals += files.review(case, use)
+    for use in _uses(case):
+        refusals += files.review(case, use) or files.review_device(case, use)
     return refusals or _review_bases(case) or _review_twice(case)
+
+
+def _uses(case: Case) -> list[Use]:
+    """The files that this guard answers for; luks and boot have theirs."""
+    return [use for use in plain_uses(case.domain, case.rules) if not use.original]
 
 
 def _review_bases(case: Case) -> list[Refusal]:
@@ -88,7 +93,7 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
                 "its XML does not name its base images, so libvirt would trust the image's header,"
                 " which the guest can write",
                 where=where,
-                fix=case.enrol,
+                fix=_spelling(case, disk),
             )
         ]
     if case.domain.has_former_chain(disk):
@@ -100,7 +105,11 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
                 fix=case.enrol,
             )
         ]
-    taken = [layer.path for layer in disk.layers if layer.path and not layer.relabel_off]
+    taken = [
+        layer.path
+        for layer in disk.layers
+        if layer.path and not layer.relabel_off and not _was_its_disk(case, layer)
+    ]
     if (disk.readonly or disk.shareable) and disk.path and not disk.relabel_off:
         taken.append(disk.path)
     return [
@@ -111,6 +120,23 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
         )
         for path in taken
     ]
+
+
+def _was_its_disk(case: Case, layer: Backing) -> bool:
+    """Whether this domain could write an image before it got an overlay, as in a snapshot."""
+    return case.facts.writer_of(layer.path) == case.domain.uuid
+
+
+def _spelling(case: Case, disk: Disk) -> str:
+    """How to name a disk's base images: enrolment reads only images that are files of this host."""
+    layers: list[Disk | Backing] = [disk, *disk.layers]
+    if layers[-1].path:
+        return case.enrol
+    return (
+        f"virsh edit {shown(case.domain.name)}: after the last <source> of {disk.target},"
+        " <backingStore/> if that image has no base, or else a <backingStore> that names it"
+        " (qemu-img info, with the image's URL, tells)"
+    )
 
 
 def _is_known(case: Case, kind: str) -> bool:
@@ -134,7 +160,7 @@ def _review_twice(case: Case) -> list[Refusal]:
     the domain's user by the other."""
     refusals = []
     first: dict[tuple[int, int], Use] = {}
-    for use in plain_uses(case.domain, case.rules):
+    for use in _uses(case):
         leaf = case.facts.look(use.path).leaf
         if leaf is None:
             continue
@@ -155,10 +181,10 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
-        for use in plain_uses(case.domain, case.rules):
+        for use in _uses(case):
             changes += _prepare(case, use)
     if case.op is Op.STARTED:
-        for use in plain_uses(case.domain, case.rules):
+        for use in _uses(case):
             leaf = case.facts.look(use.path).leaf
             if use.taken_by_libvirt and leaf is not None:
                 changes.append(TakeBack(use.path, leaf.device, leaf.number))
@@ -188,6 +214,8 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
         return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
+    if _is_left_alone(use, found.leaf):
+        return changes
     permissions = _READ | (_WRITE if use.write else 0)
     return [
         *changes,
@@ -196,9 +224,17 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     ]
 
 
+def _is_left_alone(use: Use, inode: Inode) -> bool:
+    """Whether a shared file stays as it is: each user can read it, and its file system takes no ACL
+    by which only some could, such as an ISO on a read-only mount, or a base on NFS.
+    """
+    is_public = bool(inode.mode & stat.S_IROTH) and not inode.mode & stat.S_IWOTH
+    return is_public and not inode.takes_acls and not use.write and not use.taken_by_libvirt
+
+
 def verify(case: Case, process: Process) -> list[str]:
     breaches = []
-    for use in plain_uses(case.domain, case.rules):
+    for use in _uses(case):
         found = case.facts.look(use.path)
         if found.symlink:
             breaches.append(
@@ -212,7 +248,7 @@ def verify(case: Case, process: Process) -> list[str]:
 
 def _verify_inode(case: Case, use: Use, inode: Inode) -> list[str]:
     breaches = []
-    if inode.mode & stat.S_IRWXO:
+    if inode.mode & stat.S_IRWXO and not (use.shared and _is_left_alone(use, inode)):
         breaches.append(f"{use.path} is open to everyone (mode {inode.permissions:04o})")
     if use.shared:
         lowest, highest = case.rules.uid_range

@@ -13,8 +13,9 @@ from virtwarden.luks.dialogue import Dialogue
 from virtwarden.paths import Paths
 from virtwarden.policy import DiskRules, Rules
 from virtwarden.system import files, mapper
+from virtwarden.system.blockstack import below, identity
 from virtwarden.system.keys import HEADER, Place, Secret
-from virtwarden.system.mapper import NODES, identity
+from virtwarden.system.mapper import NODES
 from virtwarden.words import shown
 
 
@@ -48,7 +49,7 @@ def check(paths: Paths, place: Place, usable: int, *, blank: bool) -> None:
     """Check whether a container can be made at this place. Raises HostError."""
     leaf = files.look(place.container).leaf
     if leaf is not None:
-        claims = claims_on(paths, *identity(leaf))
+        claims = claims_on(paths, *identity(leaf), below(leaf))
         volumes.must_be_unused(place.container, mapper.maps(paths.block_devices), claims)
         volumes.must_fit(place.container, usable, blank=blank)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from virtwarden.changes.claims import Claim
 from virtwarden.errors import HostError
 from virtwarden.system import credentials, cryptsetup, files, keys
+from virtwarden.system.blockstack import identity
 from virtwarden.system.keys import HEADER, Place, Secret
-from virtwarden.system.mapper import Map, identity
+from virtwarden.system.mapper import Map
 
 # cryptsetup(8), luksFormat: LUKS2 keeps this much for itself at the beginning of a container.
 HEADER_BYTES = 16 * 1024 * 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from virtwarden.changes.accounts import ledger
+from virtwarden.errors import WardenError
 from virtwarden.package import apparmor, daemon, farewell, hookfile, selinux
 from virtwarden.paths import Paths
 
@@ -24,5 +26,9 @@ def configure(paths: Paths, say: Say, warn: Say) -> None:
     for report in (*apparmor.permit(paths), *selinux.permit(paths)):
         warn(report)
     farewell.withdraw(paths)
+    try:
+        ledger(paths).check()
+    except WardenError as error:
+        warn(str(error))
     if any(is_new for _, is_new in found):
         daemon.reload(paths)

@@ -7,7 +7,6 @@ that an event that is lost, or comes twice, does no harm.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import libvirt
@@ -17,11 +16,12 @@ from virtwarden.changes import journal
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml, remember, unenrolled
-from virtwarden.errors import HostError, PolicyError, WardenError
-from virtwarden.libvirtd.connection import define, inactive_xml, known, rests
+from virtwarden.errors import PolicyError, WardenError
+from virtwarden.libvirtd.connection import inactive_xml, known, rests
 from virtwarden.libvirtd.copies import unenrol_copies
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
+from virtwarden.service.definitions import Definitions, Outcome
 from virtwarden.system import users
 
 _POLICY = ""
@@ -31,11 +31,13 @@ _POLICY = ""
 class Enroller:
     """Enrols and forgets domains, one at a time, over one connection to libvirt."""
 
-    def __init__(self, paths: Paths, connection: libvirt.virConnect) -> None:
+    def __init__(
+        self, paths: Paths, connection: libvirt.virConnect, definitions: Definitions
+    ) -> None:
         self._paths = paths
         self._connection = connection
+        self._definitions = definitions
         self._complaints: dict[str, str] = {}
-        self._made: dict[str, bytes] = {}
 
     @property
     def unfinished(self) -> list[str]:
@@ -44,7 +46,7 @@ class Enroller:
 
     def see_to_all(self) -> None:
         """See to every domain that libvirt has, and to every domain that virt-warden remembers."""
-        self._made.clear()
+        self._definitions.forget()
         there = [domain.UUIDString() for domain in self._connection.listAllDomains()]
         for uuid in dict.fromkeys([*there, *journal.known_domains(self._paths)]):
             self.see_to(uuid)
@@ -91,7 +93,7 @@ class Enroller:
         # libvirt does not keep what we write.
         if managed:
             remember(self._paths, xml)  # 0.1.0 did not, when it gave the images to the VM's user
-        if self._made.get(uuid) != _digest(xml):
+        if not self._definitions.is_made(uuid, xml):
             self._have_enrolled(policy, domain, xml)
         if managed:
             self._report(uuid, recovery.recover(self._paths, uuid, lambda: self._rests(uuid)))
@@ -120,22 +122,8 @@ class Enroller:
             log.event(log.Level.NOTICE, "enrolled", **fields)
 
     def _define(self, domain: libvirt.virDomain, xml: bytes, wanted: bytes) -> bool:
-        """Have libvirt keep another XML; whether it was defined.
-
-        Does nothing where libvirt has that XML already, or where somebody else has just defined
-        the domain: an event then follows. Raises HostError where libvirt alters what was written.
-        """
-        if read(wanted) == read(xml) or inactive_xml(domain) != xml:
-            return False
-        define(self._connection, wanted)
-        made = inactive_xml(domain)
-        self._made[domain.UUIDString()] = _digest(made)
-        if read(made) != read(wanted):
-            raise HostError(
-                "libvirt changes what enrolment writes into its XML",
-                fix=f"see what differs: virsh dumpxml --inactive {domain.UUIDString()}",
-            )
-        return True
+        """Have libvirt keep another XML; whether it does now. Raises HostError."""
+        return self._definitions.replace(domain, xml, wanted) is Outcome.DONE
 
     def _forget(self, uuid: str, is_gone: Callable[[], bool]) -> None:
         own = users.account_of(uuid) if self._paths.domain_state(uuid).exists() else None
@@ -151,7 +139,3 @@ class Enroller:
 
     def _rests(self, uuid: str) -> bool:
         return rests(self._connection, uuid)
-
-
-def _digest(xml: bytes) -> bytes:
-    return hashlib.sha256(xml).digest()

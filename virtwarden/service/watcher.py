@@ -17,6 +17,7 @@ from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import cache
 from virtwarden.service.admitter import Admitter
+from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
 from virtwarden.service.traces import DomainFiles, is_locked
 
@@ -50,6 +51,7 @@ class _Watcher:
         self._paths = paths
         self._enroller: Enroller | None = None
         self._connection: libvirt.virConnect | None = None
+        self._definitions: Definitions | None = None
         self._lost = ""
         self._ticks = 0
         self._is_tick = True
@@ -126,7 +128,8 @@ class _Watcher:
             )
         except libvirt.libvirtError:
             return  # libvirt is starting or stopping: the next tick tries again
-        self._connection, self._enroller = connection, Enroller(self._paths, connection)
+        self._connection, self._definitions = connection, Definitions(connection, _turn)
+        self._enroller = Enroller(self._paths, connection, self._definitions)
         self._lost = ""
         self._files.changed()
         self._is_all_due = True
@@ -139,7 +142,8 @@ class _Watcher:
         self._lost = ""
         self._due.clear()
         self._attached.clear()
-        connection, self._connection, self._enroller = self._connection, None, None
+        connection, self._connection = self._connection, None
+        self._enroller = self._definitions = None
         with suppress(libvirt.libvirtError):
             connection.close()
 
@@ -163,5 +167,16 @@ class _Watcher:
         _detail: int,
         _opaque: object,
     ) -> None:
+        if self._definitions is not None:
+            self._definitions.note(domain.UUIDString(), event)
         if event not in _WHILE_IT_STARTS:
             self._due[domain.UUIDString()] = None
+
+
+def _turn(milliseconds: int) -> None:
+    """Run libvirt's event loop once, for so long at the most."""
+    timer = libvirt.virEventAddTimeout(milliseconds, lambda *_: None, None)
+    try:
+        libvirt.virEventRunDefaultImpl()
+    finally:
+        libvirt.virEventRemoveTimeout(timer)

@@ -9,6 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+# acl(5), as the kernel stores it; xattr(7).
+_ATTRIBUTE = "system.posix_acl_access"
+
 
 def writers(handle: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The uids, and the gids, to which a named entry in the access ACL of a file grants writing."""
@@ -48,6 +51,17 @@ def is_extended(handle: int) -> bool:
         if error.errno != errno.EOPNOTSUPP:
             raise
         return False  # a file system without ACLs
+
+
+def can_be_set(handle: int) -> bool:
+    """Whether the file system of an open file has ACLs, and is not mounted read-only."""
+    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+        return False
+    try:
+        os.getxattr(_path(handle), _ATTRIBUTE)
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
 
 
 def text(handle: int) -> str:
@@ -93,7 +107,7 @@ def permissions(handle: int, uid: int) -> int | None:
     """What the ACL of an open file grants this uid by name, as rwx bits; None without an entry."""
     import posix1e
 
-    for entry in _acl(handle):
+    for entry in _acl(handle) if is_extended(handle) else ():
         if entry.tag_type == posix1e.ACL_USER and entry.qualifier == uid:
             granted = entry.permset
             return int(4 * granted.read + 2 * granted.write + granted.execute)

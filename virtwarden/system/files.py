@@ -20,7 +20,8 @@ from virtwarden.system import acl
 class Inode:
     """One step of a path; `writers` are the uids and gids to which an ACL grants writing.
 
-    `writing_users` are the uids among them.
+    `writing_users` are the uids among them. `takes_acls` is asked of files that everybody may read:
+    others need an ACL in any case.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Inode:
     rdev: int = 0
     writers: tuple[int, ...] = ()
     writing_users: tuple[int, ...] = ()
+    takes_acls: bool = True
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -116,6 +118,7 @@ def _inode(handle: int, path: str) -> Inode:
     found = os.fstat(handle)
     # The group bits are the mask of an ACL, which grants nothing beyond them (acl(5)).
     users, groups = acl.writers(handle) if found.st_mode & stat.S_IWGRP else ((), ())
+    is_public = stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
     return Inode(
         path=path,
         device=found.st_dev,
@@ -127,6 +130,7 @@ def _inode(handle: int, path: str) -> Inode:
         rdev=found.st_rdev,
         writers=(*users, *groups),
         writing_users=users,
+        takes_acls=not is_public or acl.can_be_set(handle),
     )
 
 

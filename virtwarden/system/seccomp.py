@@ -17,6 +17,8 @@ PACKAGE = "python3-seccomp"
 _CALL = "seccomp"
 # seccomp_attr_set(3), SCMP_FLTATR_CTL_OPTIMIZE: the calls in a binary tree.
 _BINARY_TREE = 2
+# linux/audit.h: AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64
+_AUDIT_ARCHITECTURES = {"x86_64": "c000003e", "aarch64": "c00000b7"}
 
 
 class Action(Enum):
@@ -65,8 +67,13 @@ def call_number() -> int:
     return int(_library().resolve_syscall(_library().Arch(), _CALL))
 
 
-def call_name(number: int) -> str:
-    """The name of a system call of this architecture; empty where nobody knows it."""
+def call_name(number: int, architecture: str) -> str:
+    """The name of a system call, by the architecture's number in the kernel's audit records.
+
+    Empty where nobody knows it, or for another architecture than this one.
+    """
+    if architecture != _AUDIT_ARCHITECTURES.get(os.uname().machine):
+        return ""
     try:
         found = _library().resolve_syscall(_library().Arch(), number)
     except (HostError, ValueError):

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VMs' users: which exist, which ever existed, and how to make and remove one."""
+"""The VMs' users: which exist, and how to make and remove one."""
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import os
 import pwd
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
-from virtwarden.system import files
 from virtwarden.system.run import run
 
 _COMMENT = "virt-warden domain "
@@ -67,6 +63,12 @@ def account_of(domain: str) -> Account | None:
         if _domain_of(entry) == domain:
             return account(entry.pw_name)
     return None
+
+
+def of_domains() -> list[Account]:
+    """All users that were made for domains."""
+    found = [(entry, _domain_of(entry)) for entry in pwd.getpwall()]
+    return [Account(e.pw_name, e.pw_uid, e.pw_gid, domain) for e, domain in found if domain]
 
 
 def domain_of(uid: int) -> str:
@@ -217,63 +219,3 @@ def _await_exit(handle: int, pid: str) -> None:
         raise HostError(
             f"process {pid} does not end", fix=f"see why: cat /proc/{pid}/stack /proc/{pid}/status"
         )
-
-
-@contextmanager
-def ledger(path: Path) -> Iterator[Ledger]:
-    """The ledger, under its lock: of two starts at the same time, one waits for the other."""
-    files.private_directory(path.parent)
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield Ledger(handle)
-    finally:
-        os.close(handle)
-
-
-class Ledger:
-    """Lines of `uid name domain`, which are only added to, and read and written under its lock."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        text = os.pread(handle, os.fstat(handle).st_size, 0).decode()
-        # A crash cut off a line that has no end. No user got its uid, but it counts as used.
-        self._torn = bool(text) and not text.endswith("\n")
-        self._uids = {int(line.split()[0]) for line in text.splitlines() if line[:1].isdigit()}
-
-    def take(self, uid_range: tuple[int, int], name: str, domain: str) -> int:
-        """A uid from the range that no user has or ever had, now written to the ledger.
-
-        Raises HostError where the range is used up.
-        """
-        lowest, highest = uid_range
-        used = [uid for uid in self._uids if lowest <= uid <= highest]
-        uid = max(used, default=lowest - 1) + 1
-        while uid <= highest and _is_taken(uid):
-            uid += 1
-        if uid > highest:
-            raise HostError(
-                f"no uid is left between {lowest} and {highest}, and none is ever used twice",
-                fix="widen [identity] uid_range in /etc/virt-warden/policy.toml",
-            )
-        line = f"{uid} {name} {domain}\n"
-        os.write(self._handle, (("\n" if self._torn else "") + line).encode())
-        os.fsync(self._handle)
-        self._uids.add(uid)
-        self._torn = False
-        return uid
-
-
-def _is_taken(number: int) -> bool:
-    try:
-        pwd.getpwuid(number)
-    except KeyError:
-        pass
-    else:
-        return True
-    try:
-        grp.getgrgid(number)
-    except KeyError:
-        return False
-    return True

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One disk under two names: two VMs that would write it do not both start."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.host.command import run
+from tests.host.domain import Disk
+from tests.host.images import raw
+from tests.libvirt.warden import PATHS, Warden
+
+# linux/blkpg.h
+_BLKPG, _ADD, _DELETE = 0x1269, 1, 2
+_BYTES = 16 << 20
+
+
+def _node(name: str) -> Path:
+    """The kernel's device under its own name, which a private /dev lacks."""
+    device = Path("/dev", name)
+    if not device.exists():
+        major, minor = Path("/sys/class/block", name, "dev").read_text().split(":")
+        os.mknod(device, stat.S_IFBLK | 0o660, os.makedev(int(major), int(minor)))
+    return device
+
+
+@contextmanager
+def _loop(file: Path) -> Iterator[Path]:
+    """A loop device over a file, with two partitions."""
+    for found in Path("/sys/block").glob("loop*"):
+        _node(found.name)
+    if not Path("/dev/loop-control").exists():
+        os.mknod("/dev/loop-control", stat.S_IFCHR | 0o600, os.makedev(10, 237))
+    device = Path(run("losetup", "--find", "--show", str(file)).stdout.strip())
+    try:
+        for number in (1, 2):
+            _partition(device, _ADD, number)
+        yield device
+    finally:
+        for number in (1, 2):
+            with suppress(OSError):
+                _partition(device, _DELETE, number)
+        run("losetup", "--detach", str(device))
+
+
+def _partition(device: Path, act: int, number: int) -> None:
+    """Tell the kernel of a partition, as partx(8) does; this kernel may read no tables itself."""
+    told = struct.pack("@qqi64s64s4x", number * _BYTES, _BYTES, number, b"", b"")
+    buffer = ctypes.create_string_buffer(told)
+    arguments = struct.pack("@iiiP", act, 0, len(told), ctypes.addressof(buffer))
+    with device.open("rb") as opened:
+        fcntl.ioctl(opened, _BLKPG, arguments)
+
+
+@pytest.fixture
+def image(images: Path) -> Path:
+    file = raw(images / "disk.img")
+    os.truncate(file, 64 << 20)
+    return file
+
+
+def _block(device: Path) -> Disk:
+    return Disk(device, kind="block", format="raw")
+
+
+def test_a_loop_device_and_its_file_are_one_disk(warden: Warden, image: Path) -> None:
+    with _loop(image) as device:
+        warden.enrolled("file", disks=[Disk(image, format="raw")])
+        warden.enrolled("loop", disks=[_block(device)])
+        for first, second in (("file", "loop"), ("loop", "file")):
+            warden.libvirt.start(first)
+            line = warden.refusal(second)
+            assert f"running domain {first} also uses" in line
+            assert "where the same data lies" in line
+            warden.libvirt.destroy(first)
+    assert not list(PATHS.claims.iterdir())
+
+
+def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
+    warden: Warden, image: Path
+) -> None:
+    with _loop(image) as device:
+        parts = [_node(f"{device.name}p{number}") for number in (1, 2)]
+        warden.enrolled("whole", disks=[_block(device)])
+        warden.enrolled("one", disks=[_block(parts[0])])
+        warden.enrolled("two", disks=[_block(parts[1])])
+        warden.libvirt.start("one")
+        warden.libvirt.start("two")
+        assert f"also uses {device}p" in warden.refusal("whole")
+        warden.libvirt.destroy("one")
+        assert f"also uses {parts[1]}" in warden.refusal("whole")
+        warden.libvirt.destroy("two")
+        warden.libvirt.start("whole")
+        assert f"also uses {device}" in warden.refusal("two")
+        warden.libvirt.destroy("whole")
+    assert not list(PATHS.claims.iterdir())
+
+
+def test_a_device_that_the_host_has_mounted_is_refused(
+    warden: Warden, image: Path, tmp_path: Path
+) -> None:
+    with _loop(image) as device:
+        part = _node(f"{device.name}p1")
+        run("mkfs.ext4", "-q", str(part))
+        warden.enrolled("part", disks=[_block(part)])
+        warden.enrolled("whole", disks=[_block(device)])
+        run("mount", str(part), str(tmp_path))
+        try:
+            for name in ("part", "whole"):
+                line = warden.refusal(name)
+                assert "the host itself uses it" in line
+                assert "lsblk" in line
+        finally:
+            run("umount", str(tmp_path))
+        warden.libvirt.start("part")
+        warden.libvirt.destroy("part")
+
+
+def test_one_file_under_two_mounts_is_one_disk(warden: Warden, image: Path, images: Path) -> None:
+    other = images / "again"
+    other.mkdir()
+    (images / "here").mkdir()
+    moved = image.rename(images / "here" / "disk.img")
+    run("mount", "--bind", str(moved.parent), str(other))
+    try:
+        warden.started("web01", disks=[Disk(moved, format="raw")])
+        warden.enrolled("db01", disks=[Disk(other / "disk.img", format="raw")])
+        assert "running domain web01 also uses it" in warden.refusal("db01")
+        warden.libvirt.destroy("web01")
+    finally:
+        run("umount", str(other))

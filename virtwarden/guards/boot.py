@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guard `boot`: a VM gets a kernel, and what belongs to it, as copies of its own.
+
+libvirt gives these files to the domain's user at each start, whatever their labels. A process of
+that user could keep such a file open and write what the next domain boots.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+
+from virtwarden.changes import Change, CopyFile
+from virtwarden.domain.bootfiles import copy_of
+from virtwarden.domain.uses import Use, uses
+from virtwarden.errors import HostError, Refusal
+from virtwarden.guards import files
+from virtwarden.guards.base import Case, Op
+from virtwarden.guards.pathways import search_grants
+from virtwarden.system.files import Inode
+from virtwarden.system.process import Process
+from virtwarden.words import shown
+
+NAME = "boot"
+
+
+def review(case: Case) -> list[Refusal]:
+    if case.op is not Op.PREPARE:
+        return []
+    return [refusal for use in _copies(case) for refusal in _review(case, use)]
+
+
+def _copies(case: Case) -> list[Use]:
+    return [use for use in uses(case.domain) if use.original]
+
+
+def _review(case: Case, use: Use) -> list[Refusal]:
+    what = f"{use.what} ({use.original})"
+    if not _is_ours(case, use):
+        amiss = f"its copy {use.path} is not where virt-warden makes one"
+        return [case.refusal(amiss, where=what, fix=case.enrol)]
+    original = replace(use, path=use.original, original="", must_exist=True, given=False)
+    refusals = files.review(case, original)
+    leaf = None if refusals else _leaf(case, use.original)
+    if leaf is not None and not stat.S_ISREG(leaf.mode):
+        return [
+            case.refusal(
+                "it is not a regular file",
+                where=what,
+                fix=f"virsh edit {shown(case.domain.name)}, and name a file",
+            )
+        ]
+    return refusals
+
+
+def _is_ours(case: Case, use: Use) -> bool:
+    return use.path == copy_of(case.paths, case.domain.uuid, use.original)
+
+
+def _leaf(case: Case, path: str) -> Inode | None:
+    try:
+        return case.facts.look(path).leaf
+    except HostError:
+        return None
+
+
+def plan(case: Case) -> list[Change]:
+    if case.op is not Op.PREPARE:
+        return []
+    return [change for use in _copies(case) for change in _prepare(case, use)]
+
+
+def _prepare(case: Case, use: Use) -> Iterator[Change]:
+    """In permissive mode this is asked despite a refusal."""
+    leaf = _leaf(case, use.original) if _is_ours(case, use) else None
+    if leaf is not None:
+        yield from search_grants(case.facts.look(use.path).directories, case.user)
+        yield CopyFile(use.original, leaf.device, leaf.number, use.path, case.user)
+
+
+def verify(case: Case, process: Process) -> list[str]:
+    own = case.account.uid if case.account else -1
+    breaches = []
+    for use in _copies(case):
+        leaf = _leaf(case, use.path)
+        if leaf is None:
+            continue
+        if leaf.uid not in (0, own):
+            breaches.append(f"{use.path} belongs to uid {leaf.uid}, not to {case.user}")
+        if leaf.mode & (stat.S_IRWXG | stat.S_IRWXO):
+            breaches.append(f"{use.path} is open to others (mode {leaf.permissions:04o})")
+    return breaches
