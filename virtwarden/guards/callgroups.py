@@ -188,6 +188,9 @@ def silenced(needs: Needs) -> Iterator[Rule]:
     """The rules for what fails in every QEMU that starts, and is not worth a line in the log."""
     for name in (*_TRIED, *(() if needs.io_uring else _IO_URING)):
         yield Rule(name, Action.MISSING)
+    # getaddrinfo(3) asks which addresses the host has.
+    routes = (Argument(0, socket.AF_NETLINK, _INT), Argument(2, socket.NETLINK_ROUTE, _INT))
+    yield Rule("socket", Action.MISSING, routes)
     # libseccomp finds out what the kernel can do.
     yield Rule("seccomp", Action.MISSING, (Argument(1, _NEW_LISTENER, _NEW_LISTENER),))
 
