@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO, TextIO
 
 from virtwarden import log
-from virtwarden.errors import FIX, DomainError, PolicyError, Refusal, WardenError
+from virtwarden.errors import FIX, DomainError, HostError, PolicyError, Refusal, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable, shown
@@ -132,7 +132,11 @@ def _let_pass(call: _Call) -> None:
     if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
         from virtwarden.domain.model import read
 
-        gate.admit(call.paths, [nic.tap for nic in read(_untrusted_xml(call)).nics if nic.tap])
+        nics = read(_untrusted_xml(call)).nics
+        try:
+            gate.admit(call.paths, {nic.tap: nic.queue_count for nic in nics if nic.tap})
+        except HostError as error:
+            log.event(log.Level.ERROR, "shut-out", domain=call.name, reason=error)
 
 
 def _review_port(call: _Call) -> None:

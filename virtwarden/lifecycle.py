@@ -32,7 +32,7 @@ from virtwarden.guards import (
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
-from virtwarden.system import process, users
+from virtwarden.system import process, taps, users
 from virtwarden.words import printable, shown
 
 # identity is first: it makes the user that the others give files to. luks opens disks before
@@ -87,9 +87,15 @@ def _do_ahead(case: Case) -> None:
 def start(case: Case) -> None:
     """Raise the guards that need the tap or the VNC port; QEMU does not run yet.
 
-    Raises as `prepare` does.
+    Raises as `prepare` does. No tap outlives that, whoever has it open.
     """
-    _raise_guards(case)
+    try:
+        _raise_guards(case)
+    except BaseException:
+        for tap in map(taps.find, {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}):
+            if tap is not None:
+                taps.remove(tap)
+        raise
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:

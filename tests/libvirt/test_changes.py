@@ -25,6 +25,7 @@ from virtwarden.changes import (
     AdmitTaps,
     Change,
     Claim,
+    CopyFile,
     CreateUser,
     EndProcesses,
     GrantAccess,
@@ -75,6 +76,7 @@ class Ground:
 
     def state(self) -> dict[str, str]:
         trees = [self.directory, PATHS.run, PATHS.shared, PATHS.udev_rules, NODES]
+        trees.append(PATHS.boot_files)
         return snapshot(trees) | {"maps": repr(mapper.maps(PATHS.block_devices))}
 
 
@@ -88,6 +90,8 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
     files.private_directory(PATHS.claims)
     files.private_directory(PATHS.filters)
     files.private_directory(PATHS.shared)
+    files.private_directory(PATHS.boot_files.parent)
+    files.passable_directory(PATHS.boot_files)
     make_base_chains()
     files.private_directory(PATHS.run / "luks")
     PATHS.udev_rules.mkdir(parents=True, exist_ok=True)
@@ -156,13 +160,16 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
         str(g.directory / "tls"), USER.name, DOMAIN, ("localhost", "127.0.0.1")
     ),
     Claim: lambda g: Claim(*g.file(g.image), DOMAIN, "web01", write=True, shareable=False),
+    CopyFile: lambda g: CopyFile(
+        *g.file(g.image), str(PATHS.boot_files / DOMAIN / "kernel"), USER.name
+    ),
     InstallFilters: lambda g: InstallFilters(
-        DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),)
+        DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),), kept=(g.tap,)
     ),
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
     ),
-    AdmitTaps: lambda g: AdmitTaps((g.tap,)),
+    AdmitTaps: lambda g: AdmitTaps((g.tap,), (1,)),
     SetBridgePort: lambda g: SetBridgePort(g.tap, vlan=0, isolated=True),
 }
 

@@ -335,6 +335,24 @@ class TestEnrolment:
         assert WRAPPER in self.stored(warden, "good")
         assert WRAPPER not in self.stored(warden, "a-bad")
 
+    def test_it_says_all_that_the_next_start_is_refused_for_and_the_start_says_the_same(
+        self, warden: Warden, images: Path
+    ) -> None:
+        share = f"<filesystem><source dir='{images}'/><target dir='x'/></filesystem>"
+        link = images / "link.qcow2"
+        link.symlink_to(qcow2(images / "real.qcow2"))
+        xml = domain_xml("web01", disks=[Disk(link)]).replace("</devices>", f"{share}</devices>")
+        warden.libvirt.define(xml)
+        for state in ("is enrolled;", "is enrolled already;"):
+            said = warden.command("enrol", "web01").stdout
+            assert state in said.replace(": from its next start on;", ";")
+            assert "can be started" not in said
+            assert "is a symlink" in said
+            assert "shares the host's directory" in said
+        told = warden.command("explain", "web01", check=False).stdout
+        for line in said.split("\n  - ")[1:]:
+            assert line.strip() in told
+
     def test_a_domain_that_is_not_managed_is_not_enrolled(self, warden: Warden) -> None:
         set_policy(LEFT_ALONE)
         warden.libvirt.define(domain_xml("web01"))

@@ -36,6 +36,7 @@ from virtwarden.gate.foreign import foreign_taps
 from virtwarden.system import taps
 from virtwarden.system.bridges import learns_from_groups
 from virtwarden.system.netfilter import TapFilter
+from virtwarden.system.tapholders import holders
 
 OWN, PLUGGED, VICTIM = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"
 OUTSIDE = "52:54:00:00:00:99"
@@ -207,6 +208,7 @@ class TestOthers:
     @pytest.fixture
     def vpn(self, bridge: str) -> Iterator[str]:
         tap = open_tap("vpn0")
+        taps.keep_for_root("vpn0")
         run("ip", "link", "set", "vpn0", "master", bridge, "up")
         yield "vpn0"
         os.close(tap)
@@ -237,6 +239,19 @@ class TestOthers:
         with listening(bridge) as (listener, other):
             assert arrived(vpn, plain(VICTIM), listener, other) == [plain(VICTIM)]
 
+    def test_a_name_that_the_policy_gets_later_is_let_in_when_asked(
+        self, warden: Warden, bridge: str
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = open_tap("vpn1")
+        run("ip", "link", "set", "vpn1", "master", bridge, "up")
+        assert "vpn1" not in warden.command("network", "admit").stdout
+        set_policy(f'{ENFORCING}foreign_taps = ["vpn*"]\n')
+        assert "vpn1 is admitted (foreign tap)" in warden.command("network", "admit").stdout
+        with listening(bridge) as (listener, other):
+            assert arrived("vpn1", plain(VICTIM), listener, other) == [plain(VICTIM)]
+        os.close(tap)
+
 
 # linux/if_tun.h; pidfd_getfd(2)
 TUNSETPERSIST, PIDFD_GETFD = 0x400454CB, 438
@@ -253,19 +268,21 @@ def test_a_tap_that_a_replaced_libvirtd_holds_is_not_foreign(images: Path) -> No
             os.close(tap)
             until(lambda: Path(f"/proc/{it.pid}/exe").readlink() == program)
             program.unlink()
-            until(lambda: "in-the-making" in taps.holders())
-            assert "in-the-making" not in [each.name for each in foreign_taps(taps.every())]
+            until(lambda: "in-the-making" in holders())
+            assert "in-the-making" not in [
+                each.name for each in foreign_taps(taps.every(), PATHS.libvirt_run)
+            ]
             it.kill()
     finally:
         run("ip", "link", "delete", "in-the-making", check=False)
 
 
-def test_a_tap_of_several_queues_is_anybodys_until_it_is_kept_for_root(bridge: str) -> None:
+def test_a_tap_of_several_queues_is_others_until_it_is_kept_for_root(bridge: str) -> None:
     queue = open_tap("anybodys")
     try:
-        assert taps.is_anybodys("anybodys")
+        assert taps.is_others("anybodys")
         taps.keep_for_root("anybodys")
-        assert not taps.is_anybodys("anybodys")
+        assert not taps.is_others("anybodys")
         assert as_user("nobody", lambda: open_tap("anybodys")) == "PermissionError"
     finally:
         os.close(queue)
@@ -295,7 +312,7 @@ class TestRunning:
     def test_no_user_of_the_host_attaches_a_queue_to_it(self, warden: Warden, tap: Wire) -> None:
         assert as_user("nobody", lambda: open_tap(tap.tap)) == "PermissionError"
         self.check(warden, tap)
-        assert not taps.is_anybodys(tap.tap)
+        assert not taps.is_others(tap.tap)
 
     def test_what_its_qemu_made_outlive_itself_is_gone_after_the_stop(
         self, warden: Warden, tap: Wire
@@ -433,10 +450,21 @@ class TestService:
     ) -> None:
         warden.started("web01", nics=[Nic(OWN, bridge)])
         tap = open_tap("vpn0")
+        taps.keep_for_root("vpn0")
         run("ip", "link", "set", "vpn0", "master", bridge, "up")
         syslog.wait_for("event=let-in taps=vpn0", _SECONDS)
         with listening(bridge) as (listener, other):
             assert arrived("vpn0", plain(VICTIM), listener, other) == [plain(VICTIM)]
+        os.close(tap)
+
+    def test_a_name_that_the_policy_gets_later_is_let_in(
+        self, service: Service, warden: Warden, bridge: str, syslog: Syslog
+    ) -> None:
+        warden.started("web01", nics=[Nic(OWN, bridge)])
+        tap = open_tap("vpn1")
+        run("ip", "link", "set", "vpn1", "master", bridge, "up")
+        set_policy(f'{ENFORCING}foreign_taps = ["vpn1"]\n')
+        syslog.wait_for("event=let-in taps=vpn1", _SECONDS)
         os.close(tap)
 
 
@@ -474,8 +502,8 @@ class TestBackends:
             assert not hears(self.NAMES[1], listener, other)
             assert arrived(self.NAMES[0], plain(OWN), listener, other) == [plain(OWN)]
             assert arrived(self.NAMES[0], plain(VICTIM), listener, other) == []
-            gate.admit(PATHS, [self.NAMES[1]])
-            gate.admit(PATHS, [self.NAMES[1]])
+            gate.admit(PATHS, {self.NAMES[1]: 1})
+            gate.admit(PATHS, {self.NAMES[1]: 1})
             assert arrived(self.NAMES[1], plain(PLUGGED), listener, other) == [plain(PLUGGED)]
             assert hears(self.NAMES[1], listener, other)
             assert gate.missing(PATHS, self.NAMES) == []

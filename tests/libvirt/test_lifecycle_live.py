@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.command import run
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
 from tests.libvirt.snapshots import make_base_chains, snapshot
@@ -252,7 +251,7 @@ class TestHotPlug:
         )
         warden.libvirt.define(confirmed)
         warden.command("enrol", "db01")
-        assert "belongs to another VM's user" in warden.refusal("db01")
+        assert "belongs to the user of another running VM" in warden.refusal("db01")
         assert disk.owner() == "vmw-web01"
 
     def test_a_nic_without_a_filter_is_told_of(self, warden: Warden, bridge: str) -> None:
@@ -275,12 +274,15 @@ class TestHotPlug:
         warden.libvirt.virsh(*change, "--eject", "--force")
         assert is_guarded(warden, "web01")
         warden.enrolled("db01", disks=[replace(drive, path=second)])
-        assert f"fix: virt-warden recover; if it still does: chown root: {second}" in (
-            warden.refusal("db01")
-        )
-        run("chown", "root:", str(second))
+        line = warden.refusal("db01")
+        assert "it belongs to the user of another running VM" in line
+        assert "shut it down, then start this one" in line
+        warden.libvirt.destroy("web01")
         warden.libvirt.start("db01")
         assert is_guarded(warden, "db01")
+        assert as_user("vmw-web01", lambda: os.open(second, os.O_RDONLY)) == "PermissionError"
+        warden.libvirt.destroy("db01")
+        assert owner(second).startswith("0:0")
 
 
 FIRMWARE = """<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>

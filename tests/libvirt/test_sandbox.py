@@ -135,6 +135,7 @@ def test_a_qemu_that_was_taken_over_reaches_nothing_of_others(
         ("read", str(images / "db01.img")): DENIED,
         ("write", str(images / "db01.img")): DENIED,
         ("read", "/etc/shadow"): DENIED,
+        ("write", "/dev/net/tun"): DENIED,
         ("list", "/home"): DENIED,
         ("list", "/root"): DENIED,
         ("list", "/etc"): DENIED,

@@ -325,12 +325,12 @@ class TestPathsThatAreRefused:
         warden.enrolled("web01", disks=[Disk(qcow2(images / "theirs" / "disk.qcow2"))])
         assert "belongs to a VM's user" in warden.refusal("web01")
 
-    def test_a_file_of_another_vms_user(self, warden: Warden, images: Path) -> None:
+    def test_a_file_of_another_running_vms_user(self, warden: Warden, images: Path) -> None:
         warden.started("evil")
         disk = raw(images / "disk.img")
         os.chown(disk, warden.status("evil")["uid"], 0)
         warden.enrolled("web01", disks=[Disk(disk, format="raw")])
-        assert "belongs to another VM's user" in warden.refusal("web01")
+        assert "belongs to the user of another running VM" in warden.refusal("web01")
 
     def test_a_file_that_is_not_there(self, warden: Warden, images: Path) -> None:
         disk = qcow2(images / "disk.qcow2")

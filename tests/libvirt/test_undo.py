@@ -45,6 +45,7 @@ from virtwarden.system import users
 
 HOOKS = Path("/etc/libvirt/hooks")
 MAC = "52:54:00:00:00:01"
+QUEUES = 2
 TAP = "tap-web01"
 START = ("prepare", "start", "started")
 
@@ -94,7 +95,7 @@ def parts(images: Path, bridge: str) -> dict[str, object]:
             Disk(iso, target="sda", format="raw", readonly=True, device="cdrom"),
         ],
         "kernel": kernel,
-        "nics": [Nic(MAC, bridge, queues=2)],
+        "nics": [Nic(MAC, bridge, queues=QUEUES)],
         "vnc": Vnc(),
     }
 
@@ -158,15 +159,23 @@ def given(guest: Guest) -> Iterator[dict[str, bytes]]:
     xml = {op: file.read_bytes() for op, file in found.items()}
     for file in guest.images.glob("*.xml"):
         file.unlink()
-    tap = open_tap(read(xml["start"]).nics[0].tap)
     yield xml
-    os.close(tap)
+    run("ip", "link", "delete", tap_of(xml["start"]), check=False)
+
+
+def tap_of(xml: bytes) -> str:
+    return read(xml).nics[0].tap
 
 
 def called(op: str, xml: bytes) -> int:
     """Have a process of its own answer libvirt's call; how it ended, as in os.waitstatus."""
+    if op == "start":
+        # One that is there until it is removed, as where somebody took it along.
+        run("ip", "tuntap", "add", tap_of(xml), "mode", "tap", "multi_queue", check=False)
     child = os.fork()
     if child == 0:
+        for _ in range(QUEUES if op == "start" else 0):
+            open_tap(tap_of(xml))  # as libvirt has it
         faults.burn(op)
         os._exit(
             hook.main(["web01", op, "begin", "-"], io.BytesIO(xml), io.BytesIO(), io.StringIO())

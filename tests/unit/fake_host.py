@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class FakeHost:
     claims: list[Claim] = field(default_factory=list)
     stacks: dict[int, tuple[Identity, ...]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    running: set[int] = field(default_factory=set)
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
@@ -77,6 +78,7 @@ class FakeHost:
     shut_out: tuple[str, ...] = ()
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
+    strangers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -149,6 +151,9 @@ class FakeHost:
     def writer_of(self, path: str) -> str:
         return self.writers.get(path, "")
 
+    def has_processes(self, uid: int) -> bool:
+        return uid in self.running
+
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return self.stacks.get(inode.rdev, ())
 
@@ -189,6 +194,9 @@ class FakeHost:
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]
+
+    def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
+        return [each for name, each in self.strangers.items() if name in queues]
 
     def filtered_by(self, tap: str) -> str:
         return self.filters.get(tap, "")

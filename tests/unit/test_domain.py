@@ -124,6 +124,8 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Nic, "bridge", "<interface><source bridge='br0'/></interface>", "br0"),
     (Nic, "network", "<interface><source network='lan'/></interface>", "lan"),
     (Nic, "tap", "<interface><target dev='vnet0'/></interface>", "vnet0"),
+    (Nic, "managed", "<interface><target managed='no'/></interface>", "no"),
+    (Nic, "queues", "<interface><driver queues='2'/></interface>", "2"),
     (Nic, "endpoint", "<interface><source path='/run/vhost.sock'/></interface>", "/run/vhost.sock"),
     (
         Nic,

@@ -44,6 +44,11 @@ def for_the_domain(name: str, text: str) -> str:
     return f'[[domain]]\nmatch = "{name}"\n{text}\n'
 
 
+def another_vm_has_the_disk(host: FakeHost) -> None:
+    host.file(f"{IMAGES}/web01.qcow2", uid=70009, gid=70009)
+    host.running.add(70009)
+
+
 SCENARIOS = {
     "web": Scenario("web01"),
     "web-ebtables": Scenario("web01", EBTABLES),
@@ -62,13 +67,11 @@ SCENARIOS = {
         '[network]\nmac_spoofing = "allow"\narp_spoofing = "allow"\nvlan_tags = "allow"\n',
     ),
     "web-only-vlans-allowed": Scenario("web01", '[network]\nvlan_tags = "allow"\n'),
-    "web-disk-of-another-vm": Scenario(
-        "web01", alter=lambda host: host.file(f"{IMAGES}/web01.qcow2", uid=70009, gid=70009)
-    ),
+    "web-disk-of-another-vm": Scenario("web01", alter=another_vm_has_the_disk),
     "web-permissive-disk-of-another-vm": Scenario(
         "web01",
         'mode = "permissive"\n',
-        lambda host: host.file(f"{IMAGES}/web01.qcow2", uid=70009, gid=70009),
+        another_vm_has_the_disk,
     ),
     "web-images-in-a-closed-directory": Scenario(
         "web01", alter=lambda host: host.directory(IMAGES, 0o700)

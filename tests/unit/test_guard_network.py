@@ -172,7 +172,7 @@ def test_a_nic_is_held_to_the_addresses_of_its_mac_or_else_of_its_place(host: Fa
 def test_taps_of_a_domain_that_is_not_guarded_are_let_in(host: FakeHost) -> None:
     for op in (Op.START, Op.STARTED):
         assert network.plan(case(host, xmls.nic(), op, mode=Mode.DISABLED)) == [
-            AdmitTaps(("vnet0",))
+            AdmitTaps(("vnet0",), (1,))
         ]
     assert network.plan(case(host, "", mode=Mode.DISABLED)) == []
 
@@ -199,7 +199,29 @@ def test_filters_are_installed_when_the_tap_is_there_and_not_before(host: FakeHo
         assert network.plan(case(host, xmls.nic(), op)) == []
 
 
+def test_a_tap_is_held_to_the_queues_of_its_nic(host: FakeHost) -> None:
+    two = xmls.nic() + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1").replace(
+        "</interface>", "<driver queues='4'/></interface>"
+    )
+    assert installed(case(host, two)).queues == (1, 4)
+    assert installed(case(host, two, mode=Mode.PERMISSIVE)).queues == ()
+
+
+def test_a_tap_that_libvirt_did_not_make_is_kept(host: FakeHost) -> None:
+    nic = "<interface type='ethernet'><target dev='vnet0' managed='no'/>"
+    own = f"{nic}<mac address='52:54:00:00:00:01'/></interface>"
+    assert installed(case(host, own)).kept == ("vnet0",)
+    assert installed(case(host, xmls.nic())).kept == ()
+
+
 # Promise
+
+
+def test_somebody_else_at_a_tap_breaks_the_promise(host: FakeHost) -> None:
+    host.strangers["vnet0"] = "somebody else has tap vnet0 open"
+    own = case(host, xmls.nic(), Op.STARTED)
+    found = network.verify(own, process_of(account_of("vmw-web01", xmls.UUID)))
+    assert found == ["somebody else has tap vnet0 open"]
 
 
 def test_rules_that_the_kernel_lost_break_the_promise(host: FakeHost) -> None:

@@ -156,9 +156,12 @@ def test_a_device_with_many_names_passes(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("uid", [70001, 70009, 99999])
-def test_a_file_of_another_vms_user_is_refused(host: FakeHost, uid: int) -> None:
+def test_a_file_of_another_running_vms_user_is_refused(host: FakeHost, uid: int) -> None:
     host.file(DISK, uid=uid)
-    assert f"belongs to another VM's user (uid {uid})" in refusal(storage, case(host))
+    host.running.add(uid)
+    assert f"belongs to the user of another running VM (uid {uid})" in refusal(storage, case(host))
+    host.running.clear()
+    assert refusals(storage, case(host)) == []
 
 
 def test_a_file_of_the_first_vms_user_is_refused_to_one_that_has_no_user_yet(
@@ -166,7 +169,8 @@ def test_a_file_of_the_first_vms_user_is_refused_to_one_that_has_no_user_yet(
 ) -> None:
     host.accounts.clear()
     host.file(DISK, uid=70000)
-    assert "belongs to another VM's user (uid 70000)" in refusal(storage, case(host))
+    host.running.add(70000)
+    assert "belongs to the user of another running VM (uid 70000)" in refusal(storage, case(host))
 
 
 @pytest.mark.parametrize("uid", [0, 1000, 64055, 100000, UID])

@@ -45,6 +45,13 @@ def _owners(handle: int) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
+def former_owner(found: os.stat_result, own: int = -1) -> dict[str, int]:
+    """Whom a file is given back to: root, where another VM's user kept it."""
+    if found.st_uid != own and users.domain_of(found.st_uid):
+        return {"uid": 0, "gid": 0}
+    return {"uid": found.st_uid, "gid": found.st_gid}
+
+
 def set_mode(handle: int, path: str, mode: int) -> None:
     """Set the mode of an open file. Raises HostError as `give` does."""
     if stat.S_IMODE(os.fstat(handle).st_mode) == mode:
@@ -103,8 +110,7 @@ class SetAccess(Change):
         return {
             "acl": bool(former_acl),
             "acl_text": former_acl,
-            "uid": found.st_uid,
-            "gid": found.st_gid,
+            **former_owner(found, account.uid),
             "mode": stat.S_IMODE(found.st_mode),
             "given_to": account.uid,
             "boot": files.boot_id(),

@@ -10,6 +10,7 @@ from virtwarden import gate
 from virtwarden.changes import worked
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
+from virtwarden.system import taps
 from virtwarden.system.netfilter import TapFilter, rules_of
 from virtwarden.system.taps import Tap
 
@@ -19,6 +20,9 @@ class InstallFilters(Change):
     """Drop forged frames of a domain's taps, and raise the gate, which shuts out other taps.
 
     The gate is raised even for a domain without a tap, because a NIC can be attached later.
+    `queues` has the number that the domain has of each tap, in the order of `filters`. A tap with
+    another number refuses the change; without `queues` none does. `undo` removes the taps, but for
+    those in `kept`, which libvirt did not make.
     """
 
     scope: ClassVar[Scope] = Scope.RUN
@@ -29,6 +33,8 @@ class InstallFilters(Change):
     gate: str
     foreign: tuple[str, ...]
     filters: tuple[TapFilter, ...]
+    queues: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Make the filters from dicts, which a journal gives."""
@@ -43,15 +49,29 @@ class InstallFilters(Change):
         return f"drop what comes {'; '.join(each)}"
 
     def capture(self, paths: Paths) -> Before:
-        return {}
+        found = filter(None, (taps.find(each.tap) for each in self.filters))
+        return {"taps": [[tap.name, tap.index] for tap in found if tap.name not in self.kept]}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        gate.install(paths, self.domain, self.backend, self.gate, self.foreign, self.filters)
+        counts = {f.tap: n for f, n in zip(self.filters, self.queues, strict=False)}
+        gate.install(
+            paths,
+            self.domain,
+            self.backend,
+            self.gate,
+            self.foreign,
+            self.filters,
+            counts,
+            self.kept,
+        )
         for backend in {self.backend, self.gate}:
             worked.note_filtered_taps(paths, backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        gate.uninstall(paths, self.domain, [each.tap for each in self.filters])
+        gate.uninstall(paths, self.domain, [each.tap for each in self.filters], self.kept)
+        # These were never noted if somebody else was at one of them.
+        for name, index in before.get("taps", []):
+            taps.remove(Tap(name, index))
         return ""
 
 
@@ -61,12 +81,16 @@ def _dropped(promise: TapFilter) -> str:
 
 @dataclass(frozen=True)
 class AdmitTaps(Change):
-    """Admit the taps of a domain in `disabled` mode, if the gate is up for other domains."""
+    """Admit the taps of a domain in `disabled` mode, if the gate is up for other domains.
+
+    `queues` has the number that the domain has of each. A tap with another number stays shut out.
+    """
 
     scope: ClassVar[Scope] = Scope.RUN
     durable: ClassVar[bool] = False
 
     taps: tuple[str, ...]
+    queues: tuple[int, ...] = ()
 
     def describe(self) -> str:
         return f"admit {', '.join(self.taps)}, unfiltered"
@@ -75,7 +99,7 @@ class AdmitTaps(Change):
         return {"taps": [[tap.name, tap.index] for tap in gate.shut_out(paths, self.taps)]}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        gate.admit(paths, self.taps)
+        gate.admit(paths, dict(zip(self.taps, self.queues, strict=True)))
 
     def undo(self, paths: Paths, before: Before) -> str:
         gate.dismiss(paths, [Tap(name, index) for name, index in before["taps"]])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from virtwarden.changes.access import give, put_back, set_mode
+from virtwarden.changes.access import former_owner, give, put_back, set_mode
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
@@ -61,8 +61,7 @@ class LockShared(Change):
                     "number": self.number,
                     "device": self.device,
                     "boot": files.boot_id(),
-                    "uid": found.st_uid,
-                    "gid": found.st_gid,
+                    **former_owner(found),
                     "mode": stat.S_IMODE(found.st_mode),
                     "acl_text": acl.text(handle),
                     "holders": [],

@@ -82,6 +82,6 @@ def _admit(paths: Paths, names: list[str]) -> int:
             except WardenError as error:
                 print(f"virt-warden: {domain.name()}: {error}", file=sys.stderr)
                 failed = True
-    for tap in gate.admit_foreign(paths):
+    for tap in gate.admit_foreign(paths, policy.host["foreign_taps"].value):
         print(f"{tap} is admitted (foreign tap)")
     return int(failed)

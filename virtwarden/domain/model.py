@@ -134,7 +134,19 @@ class Nic:
     bridge: str = text("source/@bridge")
     network: str = text("source/@network")
     tap: str = text("target/@dev")
+    managed: str = text("target/@managed")
+    queues: str = text("driver/@queues")
     endpoint: str = text("source/@path | source/@dev")
+
+    @property
+    def queue_count(self) -> int:
+        """How many queues QEMU gets of its tap."""
+        return max(int(self.queues or 1), 1)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its tap is somebody else's than libvirt's, and stays when the domain stops."""
+        return self.managed == "no"
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,31 @@ admitted unfiltered. A note is kept for each tap, so that all can be restored af
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 
 from virtwarden.errors import CommandError
-from virtwarden.gate import bridges, notes
+from virtwarden.gate import bridges, notes, queues
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
+from virtwarden.gate.unguarded import admit, admit_foreign, dismiss, unwritten
 from virtwarden.paths import Paths
 from virtwarden.system import files, taps
 from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
 from virtwarden.system.taps import Tap
+
+__all__ = [
+    "abandon",
+    "admit",
+    "admit_foreign",
+    "backend_of",
+    "dismiss",
+    "install",
+    "is_up",
+    "missing",
+    "restore",
+    "shut_out",
+    "uninstall",
+]
 
 
 def is_up(paths: Paths) -> bool:
@@ -33,23 +47,43 @@ def install(
     wanted_gate: str,
     foreign: Sequence[str],
     filters: Sequence[TapFilter],
+    counts: Mapping[str, int] | None = None,
+    kept: Sequence[str] = (),
 ) -> None:
     """Install the filters of a domain's taps, then admit the taps; all in one transaction.
 
-    Raises the gate if it is not up. Raises CommandError.
+    Raises the gate if it is not up. `counts` has how many queues a tap has that is its domain's
+    alone; `kept` are taps that libvirt did not make. Raises HostError where a tap has another
+    number, before any is noted, and CommandError.
     """
     with files.locked(paths.filters):
         was_up = is_up(paths)
         gate = notes.hold(paths, domain, wanted_gate, foreign)
         found = [f for f in (_looked_up(domain, backend, each) for each in filters) if f]
         for each in found:
+            _take_over(paths, each, (counts or {}).get(each.tap.name), kept)
+        for each in found:
             _end_former(paths, each)
             notes.write(paths, each)
-            taps.keep_for_root(each.tap.name)
         bridges.stop_learning(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(gate, backend, found):
             return
         _raise(paths, gate)
+
+
+def _take_over(paths: Paths, each: Filtered, count: int | None, kept: Sequence[str]) -> None:
+    """Have a tap be its domain's alone; its MAC address is only set if libvirt chose it."""
+    former = notes.read(paths, each.tap.name)
+    if former is not None and former.tap == each.tap:
+        queues.require_alone(paths, each.tap, count)
+    else:
+        mac = "" if each.tap.name in kept else _libvirts_choice(each.filter.mac)
+        queues.take_over(paths, each.tap, mac, count)
+
+
+def _libvirts_choice(mac: str) -> str:
+    """The MAC address that libvirt gives a tap, by its guest's (virnetdevtap.c)."""
+    return ("fa" if mac.startswith("fe") else "fe") + mac[2:]
 
 
 def _looked_up(domain: str, backend: str, promise: TapFilter) -> Filtered | None:
@@ -97,7 +131,7 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
     admitted = [each.tap for each in written]
-    admitted += foreign_taps(_unwritten(written))
+    admitted += foreign_taps(unwritten(written), paths.libvirt_run)
     raising = gate.raising(admitted, notes.foreign_names(paths))
     _together(gate, filters, raising, anew=anew)
     return len(admitted)
@@ -108,14 +142,10 @@ def _written(paths: Paths) -> list[Filtered]:
     return [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
 
 
-def _unwritten(written: Iterable[Filtered]) -> list[Tap]:
-    """The taps without a noted filter: only such a tap can be foreign."""
-    filtered = {each.tap for each in written}
-    return [tap for tap in taps.every() if tap not in filtered]
+def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[str] = ()) -> None:
+    """Remove a domain's filters, its taps and its need of the gate; harmless if there are none.
 
-
-def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
-    """Remove a domain's filters and its need of the gate; harmless if there are none.
+    Taps in `kept` stay, shut out.
 
     A tap's name can be in use again as soon as its QEMU has ended, before this domain's release. A
     filter that belongs to another domain by then stays.
@@ -130,8 +160,9 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str]) -> None:
         else:
             _take_out(gate, ours, lowered=not is_up(paths))
         for each in ours:
-            # QEMU can make its tap outlive it; the tap would then stay on the bridge.
-            taps.remove(each.tap)
+            # A tap outlives its QEMU where another process has it open, or by TUNSETPERSIST.
+            if each.tap.name not in kept:
+                taps.remove(each.tap)
             notes.erase(paths, each.tap.name)
         for name in written:
             notes.erase_torn(paths, name)
@@ -164,54 +195,6 @@ def abandon(paths: Paths) -> None:
         if gate is not None:
             gate.perform(gate.lowering())
             notes.let_all_go(paths)
-
-
-def admit(paths: Paths, names: Iterable[str]) -> None:
-    """Admit taps of domains that are not guarded; does nothing if the gate is not up."""
-    if not is_up(paths):
-        return
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        found = [tap for tap in map(taps.find, names) if tap]
-        if gate is not None and found:
-            _let_in(gate, found)
-
-
-def _let_in(gate: Gate, found: Sequence[Tap]) -> None:
-    try:
-        gate.perform(gate.admission(found))
-    except CommandError:
-        if gate.stands():
-            raise
-
-
-def dismiss(paths: Paths, gone: Iterable[Tap]) -> None:
-    """Undo `admit`; a new tap with the same name is not touched."""
-    if not is_up(paths):
-        return
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        left = [tap for tap in gone if taps.find(tap.name) in (None, tap)]
-        if gate is not None and left:
-            with suppress(CommandError):  # it was flushed
-                gate.perform(gate.dismissal(left))
-
-
-def admit_foreign(paths: Paths) -> list[str]:
-    """Admit taps of no guarded domain. Gives the names of those that were shut out until now."""
-    if not is_up(paths):
-        return []
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        if gate is None:
-            return []
-        found = foreign_taps(_unwritten(notes.every(paths)))
-        if not found:
-            return []
-        waiting = gate.shut_out(found) or []
-        if waiting:
-            _let_in(gate, [tap for tap in found if tap.name in waiting])
-        return waiting
 
 
 def restore(paths: Paths) -> int:
@@ -254,8 +237,8 @@ def missing(paths: Paths, names: Iterable[str]) -> list[str]:
             for name in waiting
         ),
         *(
-            f"every user of this host can attach to tap {name} (ip link: it has no owner)"
+            f"other users than root can attach to tap {name} (ip -d link: it is not root's)"
             for name in names
-            if taps.is_anybodys(name) and notes.read(paths, name)
+            if taps.is_others(name) and notes.read(paths, name)
         ),
     ]

@@ -32,7 +32,7 @@ _READ = (
 )
 _DEVICES = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/ptmx"),
-    *("/dev/pts", "/dev/kvm", "/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock"),
+    *("/dev/pts", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"),
     *("/dev/userfaultfd", "/dev/sev", "/dev/sgx_vepc"),
 )
 _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/sys/class")

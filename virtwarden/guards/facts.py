@@ -7,7 +7,7 @@ Each answer is about the host as it is now, and changes nothing: not the kernel,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from virtwarden import gate
 from virtwarden.changes import worked
 from virtwarden.changes.claims import Claim, claims_on
+from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
     blockstack,
@@ -59,6 +60,9 @@ class Facts(Protocol):
 
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
+
+    def has_processes(self, uid: int) -> bool:
+        """Whether a process of this uid lives."""
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         """All that a block device lies on; empty for a file."""
@@ -129,6 +133,12 @@ class Facts(Protocol):
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         """What is wrong with the gate, and which of these taps it shuts out."""
 
+    def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
+        """Who has any of these taps open but root and this user, a sentence each.
+
+        `queues` has the number that the domain has of each tap, by the tap's name.
+        """
+
     def host_names(self) -> tuple[str, ...]:
         """The names under which viewers may reach this host."""
 
@@ -172,6 +182,9 @@ class HostFacts(Facts):
         except OSError:  # other reviews say that it is not there
             return ""
         return former.domain if former else ""
+
+    def has_processes(self, uid: int) -> bool:
+        return users.has_processes(uid)
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return blockstack.below(inode)
@@ -247,6 +260,9 @@ class HostFacts(Facts):
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return gate.missing(self.paths, names)
+
+    def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
+        return strangers_at(queues, uid)
 
     def host_names(self) -> tuple[str, ...]:
         return (os.uname().nodename, "localhost")

@@ -102,12 +102,24 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
         return [case.refusal(refusal.what, where=where, fix=refusal.fix)]
     lowest, highest = case.rules.uid_range
     own = case.account.uid if case.account and use.given else -1
-    if lowest <= inode.uid <= highest and inode.uid != own:
+    is_anothers = lowest <= inode.uid <= highest and inode.uid != own
+    if is_anothers and not use.given:
         return [
             case.refusal(
-                f"it belongs to {'another' if use.given else 'a'} VM's user (uid {inode.uid})",
+                f"it belongs to a VM's user (uid {inode.uid}), which can have written it",
                 where=where,
-                fix=f"virt-warden recover; if it still does: chown root: {use.path}",
+                fix=f"compare it with what you installed, then: chown root: {shown(use.path)}",
+            )
+        ]
+    # libvirt leaves it a medium, or a disk, that it gave away while that VM ran. Without a process,
+    # that user holds no descriptor of it either, and the start takes it back.
+    if is_anothers and case.facts.has_processes(inode.uid):
+        return [
+            case.refusal(
+                f"it belongs to the user of another running VM (uid {inode.uid}), which can write"
+                " it as long as it runs",
+                where=where,
+                fix=f"see which VM that is: ps -fu {inode.uid}; shut it down, then start this one",
             )
         ]
     return []

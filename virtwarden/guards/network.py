@@ -112,14 +112,19 @@ def _promises(case: Case) -> list[TapFilter]:
     ]
 
 
+def _tapped(case: Case) -> list[Nic]:
+    return [nic for nic in case.domain.nics if _has_tap(case, nic)]
+
+
 def plan(case: Case) -> list[Change]:
     """It is asked whatever the domain's mode and `review` say.
 
     A tap that nobody lets in is shut out where the gate is up for other domains.
     """
-    taps = tuple(nic.tap for nic in case.domain.nics if nic.tap and _has_tap(case, nic))
     if case.rules.mode is Mode.DISABLED:
-        return [AdmitTaps(taps)] if taps and case.op is not Op.PREPARE else []
+        found = [nic for nic in _tapped(case) if nic.tap and case.op is not Op.PREPARE]
+        taps, queues = (nic.tap for nic in found), (nic.queue_count for nic in found)
+        return [AdmitTaps(tuple(taps), tuple(queues))] if found else []
     return [*_filters(case)] if case.op is Op.START else []
 
 
@@ -138,6 +143,11 @@ def _filters(case: Case) -> list[InstallFilters]:
             gate=_gate(case, backend),
             foreign=case.rules.foreign_taps,
             filters=promises,
+            # In permissive mode nobody is cut off: `verify` tells of who is at a tap.
+            queues=tuple(nic.queue_count for nic in _tapped(case))
+            if case.rules.mode is Mode.ENFORCING
+            else (),
+            kept=tuple(nic.tap for nic in _tapped(case) if nic.is_kept),
         )
     ]
 
@@ -153,7 +163,9 @@ def verify(case: Case, process: Process) -> list[str]:
     named = _backend(case)
     amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]
     if promises or named:
-        amiss += case.facts.amiss_at_gate([each.tap for each in promises])
+        queues = {nic.tap: nic.queue_count for nic in _tapped(case)}
+        amiss += case.facts.amiss_at_gate([*queues])
+        amiss += case.facts.strangers_at(queues, process.uids[0])
     return [sentence for sentence in dict.fromkeys(amiss) if sentence]
 
 

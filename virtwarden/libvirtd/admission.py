@@ -25,6 +25,7 @@ def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
 
         with journal.locked(paths, case.domain.uuid):
             return lifecycle.admit_attached(case)
-    taps = gate.shut_out(paths, [nic.tap for nic in case.domain.nics if nic.tap])
-    gate.admit(paths, [tap.name for tap in taps])
-    return [tap.name for tap in taps]
+    queues = {nic.tap: nic.queue_count for nic in case.domain.nics if nic.tap}
+    waiting = [tap.name for tap in gate.shut_out(paths, queues)]
+    gate.admit(paths, {name: queues[name] for name in waiting})
+    return waiting

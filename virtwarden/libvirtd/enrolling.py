@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import libvirt
 
+from virtwarden import lifecycle
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError
+from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import define, inactive_xml
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy
@@ -27,6 +29,8 @@ def enrol(
 ) -> str:
     """Make libvirt store the domain enrolled; gives the outcome, in words that follow its name.
 
+    They name all that its next start would be refused for.
+
     Raises HostError where the policy does not manage the domain, or is enforced and has something
     against a password in its XML.
     """
@@ -35,15 +39,26 @@ def enrol(
     _must_have_no_weak_password(policy, warn, former)
     xml = enrol_xml(former, policy.rules_for(domain.name()).user_prefix, paths)
     if read(xml) == read(former):
-        return "is enrolled already"
+        return f"is enrolled already{_obstacles(paths, policy, domain)}"
     define(connection, xml)
-    when = "from its next start on" if domain.isActive() else "it can be started"
+    obstacles = _obstacles(paths, policy, domain)
+    when = "from its next start on" if domain.isActive() or obstacles else "it can be started"
     based = "".join(
         f"; disk {disk.target} is based on {', '.join(layer.path for layer in disk.layers)}"
         for disk in read(xml).disks
         if disk.layers
     )
-    return f"is enrolled: {when}{based}"
+    return f"is enrolled: {when}{based}{obstacles}"
+
+
+def _obstacles(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> str:
+    """Why the next start would be refused, a line each; empty where it would not."""
+    case = next_case(paths, policy, domain)
+    found = [refusal for refusals in lifecycle.reviews(case).values() for refusal in refusals]
+    if not found or case.rules.mode is not Mode.ENFORCING:
+        return ""
+    lines = "".join(f"\n  - {refusal}" for refusal in found)
+    return f"; that start would be refused:{lines}"
 
 
 def enrolled(paths: Paths, policy: Policy, warn: Warn, untrusted_xml: bytes) -> bytes:

@@ -60,6 +60,7 @@ class Admitter:
     def admit_all(self, connection: libvirt.virConnect) -> None:
         """Admit what was attached while the service was away, or what the policy now allows."""
         if gate.is_up(self._paths):
+            self._admit_foreign()
             for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
                 self.admit(connection, domain.UUIDString())
 
@@ -71,6 +72,19 @@ class Admitter:
         self._interfaces = interfaces
         if self._looks_left:
             self._looks_left -= 1
-            with suppress(WardenError, OSError):  # they stay shut out until the next tick
-                for tap in gate.admit_foreign(self._paths):
-                    log.event(log.Level.NOTICE, "let-in", taps=tap)
+            self._admit_foreign()
+
+    def _admit_foreign(self) -> None:
+        with suppress(WardenError, OSError):  # they stay shut out until the next tick
+            for tap in gate.admit_foreign(self._paths, self._named()):
+                log.event(log.Level.NOTICE, "let-in", taps=tap)
+
+    def _named(self) -> tuple[str, ...]:
+        """The foreign taps that the policy names; none of them where it is broken."""
+        if not gate.is_up(self._paths):
+            return ()
+        try:
+            names: tuple[str, ...] = load(self._paths).host["foreign_taps"].value
+        except PolicyError:
+            return ()
+        return names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's taps, and the processes that hold them."""
+"""The host's taps, and who may add a queue to them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtwarden.errors import CommandError
-from virtwarden.system.bridges import IP
-from virtwarden.system.run import run
+from virtwarden.system import links
 
+DEVICE = "/dev/net/tun"
 _INTERFACES = Path("/sys/class/net")
-_DEVICE = "/dev/net/tun"
 # linux/if_tun.h; struct ifreq: char ifr_name[16], short ifr_flags, and the rest of a union
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
-_IFF_PERSIST = 0x0800
-_SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | 0x1000 | 0x4000  # IFF_NO_PI, IFF_VNET_HDR
+_IFF_NO_PI, _IFF_VNET_HDR = 0x1000, 0x4000
+_SETTABLE = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
+# libvirt gives several queues only to virtio, and these flags to virtio alone
+_OF_VIRTIO = _SETTABLE
 _TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
+_TUNSETTXFILTER, _TUNDETACHFILTER, _TUNSETCARRIER = 0x400454D1, 0x401054D6, 0x400454E2
 _IFREQ = struct.Struct("16sH22x")
-# proc_pid_exe(5): a program that was replaced, by an upgrade for example
-_REPLACED = " (deleted)"
+# linux/sockios.h, linux/if_arp.h; struct ifreq with a struct sockaddr
+_SIOCSIFHWADDR, _ARPHRD_ETHER = 0x8924, 1
+_IFREQ_ADDRESS = struct.Struct("16sH6s16x")
+# linux/if_link.h
+_IFLA_TUN_OWNER, _IFLA_TUN_MULTI_QUEUE = 1, 7
+_IFLA_TUN_NUM_QUEUES, _IFLA_TUN_NUM_DISABLED_QUEUES = 8, 9
+_NOBODY = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,11 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Holder:
-    """A process that has a tap open."""
+class Standing:
+    """A tap at one moment: its queues, those that are switched off too, and who may add one."""
 
-    pid: int
-    uid: int
-    program: str
+    queues: int
+    is_roots: bool
 
 
 def find(name: str) -> Tap | None:
@@ -55,6 +60,11 @@ def find(name: str) -> Tap | None:
     return None
 
 
+def every() -> tuple[Tap, ...]:
+    """All taps of this host."""
+    return tuple(filter(None, map(find, sorted(os.listdir(_INTERFACES)))))  # noqa: PTH208
+
+
 def _flags(name: str) -> int:
     """The flags of a tap (linux/if_tun.h); 0 where there is no tap of this name."""
     try:
@@ -63,74 +73,79 @@ def _flags(name: str) -> int:
         return 0
 
 
+def standing(tap: Tap) -> Standing | None:
+    """How many queues a tap has, and whether only root can add one; None where it is gone.
+
+    Both are of the same moment: the kernel answers under the lock under which it changes them. So
+    where the tap is root's and the number is right, nobody else has a queue or gets one. The number
+    also tells of a queue that is in no process, but on its way through a socket (unix(7)).
+    """
+    found = links.numbers(tap.index)
+    if found is None:
+        return None
+    # The kernel counts only where there can be several (drivers/net/tun.c).
+    queues = found.get(_IFLA_TUN_NUM_QUEUES, 1) + found.get(_IFLA_TUN_NUM_DISABLED_QUEUES, 0)
+    is_roots = not found.get(_IFLA_TUN_MULTI_QUEUE) or found.get(_IFLA_TUN_OWNER, _NOBODY) == 0
+    return Standing(queues, is_roots)
+
+
+def is_others(name: str) -> bool:
+    """Whether other users than root can add a queue to this tap."""
+    tap = find(name)
+    found = standing(tap) if tap else None
+    return found is not None and not found.is_roots
+
+
 def keep_for_root(name: str) -> None:
     """Let only root add a queue to a multi-queue tap; nobody can to a tap with one queue.
 
     Every user can open a tap without an owner (linux/Documentation/networking/tuntap.rst). This
     opens a queue with the flags of the tap, since the kernel uses the flags of the newest queue.
     While that queue is open, frames may go to it and be lost. So this does nothing where the tap
-    has an owner already. Raises OSError.
+    is root's already. Raises OSError.
     """
-    if not is_anybodys(name):
-        return
-    queue = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), _flags(name) & _SETTABLE))
+    if is_others(name):
+        with _one_more_queue(name, _flags(name) & _SETTABLE) as queue:
+            fcntl.ioctl(queue, _TUNSETOWNER, 0)
+
+
+def seize(tap: Tap, mac: str) -> Standing | None:
+    """Make a tap of several queues root's, and as libvirt made it; how it stands then.
+
+    Whoever had a queue may have let it go, and have left behind a filter, no carrier, other flags
+    or, if `mac` is given, another MAC address. Where nobody else had a queue meanwhile, by the
+    number that this gives, none of that is left. Does nothing to a tap of one queue. Raises
+    OSError.
+    """
+    if not _flags(tap.name) & _IFF_MULTI_QUEUE:
+        return standing(tap)
+    with _one_more_queue(tap.name, _OF_VIRTIO) as queue:
         fcntl.ioctl(queue, _TUNSETOWNER, 0)
+        found = standing(tap)
+        fcntl.ioctl(queue, _TUNDETACHFILTER, bytes(16))
+        fcntl.ioctl(queue, _TUNSETTXFILTER, bytes(4))
+        fcntl.ioctl(queue, _TUNSETCARRIER, struct.pack("i", 1))
+        if mac and (_INTERFACES / tap.name / "address").read_text().strip() != mac:
+            address = bytes.fromhex(mac.replace(":", ""))
+            wanted = _IFREQ_ADDRESS.pack(tap.name.encode(), _ARPHRD_ETHER, address)
+            fcntl.ioctl(queue, _SIOCSIFHWADDR, wanted)
+    return found and Standing(found.queues - 1, found.is_roots)
+
+
+@contextmanager
+def _one_more_queue(name: str, flags: int) -> Iterator[int]:
+    queue = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(queue, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+        yield queue
     finally:
         os.close(queue)
 
 
-def is_anybodys(name: str) -> bool:
-    """Whether every user of the host can add a queue to this tap."""
-    try:
-        owner = int((_INTERFACES / name / "owner").read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(_flags(name) & _IFF_MULTI_QUEUE) and owner == -1
-
-
 def remove(tap: Tap) -> None:
-    """Remove a tap that was made to outlive the process that has it open (TUNSETPERSIST).
+    """Remove a tap, whoever still has it open; what they send through it goes nowhere then.
 
     Harmless where it is gone, or where another tap has its name now.
     """
-    if find(tap.name) == tap and _flags(tap.name) & _IFF_PERSIST:
-        with suppress(CommandError):
-            run(IP, "link", "delete", "dev", tap.name)
-
-
-def every() -> tuple[Tap, ...]:
-    """All taps of this host."""
-    return tuple(filter(None, map(find, sorted(os.listdir(_INTERFACES)))))  # noqa: PTH208
-
-
-def holders() -> dict[str, list[Holder]]:
-    """The processes that have each tap open, by the tap's name (proc(5), /proc/PID/fdinfo)."""
-    found: dict[str, list[Holder]] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for name in _held_by(process):
-                found.setdefault(name, []).append(_holder(process))
-    return found
-
-
-def _held_by(process: Path) -> Iterator[str]:
-    try:
-        for descriptor in os.listdir(process / "fd"):  # noqa: PTH208 - there may be thousands
-            if os.readlink(f"{process}/fd/{descriptor}") != _DEVICE:  # noqa: PTH115
-                continue
-            for line in (process / "fdinfo" / descriptor).read_text().splitlines():
-                key, _, value = line.partition(":")
-                if key == "iff" and value.strip():
-                    yield value.strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return  # the process ended or closed it meanwhile
-
-
-def _holder(process: Path) -> Holder:
-    try:
-        program = (process / "exe").readlink().name.removesuffix(_REPLACED)
-        return Holder(int(process.name), process.stat().st_uid, program)
-    except OSError:
-        return Holder(int(process.name), -1, "")
+    if find(tap.name) == tap:
+        links.delete(tap.index)
