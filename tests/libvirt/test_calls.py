@@ -360,7 +360,7 @@ OF_MANY_KINDS = {
     "</channel><input type='tablet' bus='virtio'/><watchdog model='i6300esb' action='reset'/>",
     "TPM and random numbers": "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
-    "a shared directory": "<filesystem type='mount' accessmode='mapped'><source dir='{images}'/>"
+    "a shared directory": "<filesystem type='mount' accessmode='mapped'><source dir='{images}/share'/>"
     "<target dir='share'/></filesystem>",
     "a NIC without a tap": "<interface type='user'><model type='virtio'/></interface>",
     "serial ports": "<serial type='pty'/><serial type='file'><source path='{images}/serial.log'/>"
@@ -375,6 +375,7 @@ def test_devices_of_many_kinds_work_within_the_filters(
     allowed = 'exceptions = ["spice"]\n[domain.storage]\nshared_directories = "allow"\n'
     allowed += '[domain.network]\nuntapped = "allow"\n'
     set_policy(f'{ALONE}[[domain]]\nmatch = "web01"\n{allowed}')
+    (images / "share").mkdir(mode=0o755)
     devices = OF_MANY_KINDS[kind].format(images=images)
     warden.started("web01", machine="q35", extra_devices=devices)
     warden.libvirt.virsh("reset", "web01")
