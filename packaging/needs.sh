@@ -29,6 +29,7 @@ packages="
  python3-nftables
  python3-pampy
  python3-pylibacl
+ python3-seccomp
  python3-sh
  python3-systemd
  qemu-system-x86

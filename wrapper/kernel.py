@@ -6,6 +6,10 @@ from __future__ import annotations
 import _ctypes  # ctypes wraps it in a module that takes long to import
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # it takes none when it runs
     _type_ = "i"
@@ -16,6 +20,10 @@ class CapabilitySets(_ctypes.Array):  # type: ignore[type-arg]
 
     _type_ = Int
     _length_ = 6
+
+
+class Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "B"
 
 
 class LibC:
@@ -40,6 +48,12 @@ syscall, prctl, capget, setrlimit = (
 def failure(what: str) -> OSError:
     """Why the last call failed, as an error to raise."""
     return OSError(_ctypes.get_errno(), what)
+
+
+def in_memory(content: bytes) -> Any:
+    """The bytes at an address that stays theirs as long as this object is kept."""
+    kind: Any = type("Bytes", (_ctypes.Array,), {"_type_": Byte, "_length_": len(content)})
+    return kind.from_buffer_copy(content)
 
 
 def packed(size: int, *numbers: int) -> bytes:

@@ -37,6 +37,11 @@ def is_words(text: str, also: str = "_") -> bool:
     return bool(text) and all(char.isalnum() or char in also for char in text)
 
 
+def is_hex(text: str) -> bool:
+    """Whether it is one or more bytes in hexadecimal digits."""
+    return bool(text) and len(text) % 2 == 0 and HEX.issuperset(text)
+
+
 def is_user(text: str) -> bool:
     return is_words(text, "_.-")
 

@@ -7,7 +7,7 @@ import _stat as stat
 import posix as os
 
 from refusal import HOOK, Refusal
-from texts import is_mac, is_name, is_path, is_text, is_user, is_uuid, load_json
+from texts import is_hex, is_mac, is_name, is_path, is_text, is_user, is_uuid, load_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ FORM = {
         },
         type(None),
     ),
+    "system_calls": (
+        {"call": int, "filters": [{"code": is_hex, "log": bool, "incoming": bool}]},
+        type(None),
+    ),
 }
+# What former versions do not write, as it is without them: an upgrade may come amid a start.
+NEWER = {"system_calls": None}
 
 
 def fits(value: Any, form: Any) -> Any:
@@ -78,7 +84,7 @@ def fits(value: Any, form: Any) -> Any:
 def parse_ticket(text: str, uuid: str) -> Ticket:
     """The ticket of this UUID, in its one form."""
     ticket = load_json(text)
-    ticket = ticket if isinstance(ticket, dict) else {}
+    ticket = NEWER | ticket if isinstance(ticket, dict) else {}
     wrong = [key for key in {**FORM, **ticket} if not fits(ticket.get(key, ...), FORM.get(key))]
     if wrong or ticket["version"] != 1:
         raise Refusal(f"its ticket is malformed at {' '.join(wrong) or 'version'}", HOOK)

@@ -30,7 +30,7 @@ _ARCHIVE = """
     acl nftables ebtables cryptsetup-bin passwd
     python3-lxml python3-sh python3-libvirt python3-pampy python3-jsonschema
     python3-cryptography python3-pylibacl python3-augeas python3-systemd python3-apt
-    python3-cracklib python3-libnbd python3-nftables virtinst debsecan
+    python3-cracklib python3-libnbd python3-seccomp python3-nftables virtinst debsecan
 """
 
 

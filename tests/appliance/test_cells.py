@@ -139,6 +139,38 @@ def test_a_saved_vm_goes_on_under_guard(guarded: Host, cells: dict[str, str]) ->
     assert guarded.denials() == []
 
 
+# As QEMU would make a call that its filter does not allow: any process of the VM's user will do.
+_FORBIDDEN_CALL = """
+import os, seccomp
+narrow = seccomp.SyscallFilter(seccomp.ALLOW)
+narrow.add_rule(seccomp.KILL_PROCESS, "getppid")
+narrow.load()
+os.getppid()
+"""
+
+
+def test_what_the_kernel_denies_is_told_with_its_domain(boot: Boot) -> None:
+    host = boot("guarded")
+    for name in ("web01", "db01"):
+        defined(host, name)
+        started(host, name)
+    uuid = host.run("virsh -q domuuid web01").stdout.strip()
+    assert host.run("virt-warden log --event denied").stdout == ""
+    call = shlex.quote(_FORBIDDEN_CALL)
+    host.run(f"runuser -u vmw-web01 -- python3 -c {call}", check=False)
+    host.run(f"aa-exec -p libvirt-{uuid} -- cat /etc/shadow", check=False)
+    host.until("virt-warden log web01 --event denied | grep -q AppArmor", seconds=60)
+    told = host.run("virt-warden log web01 --event denied").stdout
+    assert "web01  denied  by=seccomp" in told
+    assert "system call getppid; QEMU was ended" in told
+    assert "by=AppArmor" in told
+    assert "/etc/shadow" in told
+    assert host.run("virt-warden log db01 --event denied").stdout == ""
+    items = json.loads(host.run("virt-warden audit --json", check=False).stdout)["items"]
+    found = {i["subject"]: i["state"] for i in items if i["id"] == "vm.ended"}
+    assert found == {"web01": "bad", "db01": "good"}
+
+
 def test_a_reboot_brings_vms_back_guarded(boot: Boot) -> None:
     host = boot("guarded")
     defined(host, "web01")

@@ -51,7 +51,7 @@ class TestStatus:
         assert process["uids and gids"] == str(account.uid)
         assert (process["capabilities"], process["privileges"]) == ("none", "none to gain")
         assert (process["core dumps"], process["umask"]) == ("none", "077")
-        assert process["system calls"] == "filtered by seccomp"
+        assert process["system calls"] == "filtered by seccomp (4 filters)"
         assert running == {
             "name": "running",
             "uuid": warden.libvirt.virsh("domuuid", "running").stdout.strip(),
@@ -90,7 +90,7 @@ class TestStatus:
         told = warden.command("status", "running").stdout
         assert f"running, process {qemu.pid}:" in told
         lines = [line.split("  ", 2)[1:] for line in told.splitlines() if line.startswith("  ")]
-        assert ["system calls", "    filtered by seccomp"] in lines
+        assert ["system calls", "    filtered by seccomp (5 filters)"] in lines
         assert "process" not in warden.command("status").stdout
 
     def test_a_domain_that_ran_before_it_was_enrolled_is_a_breach_until_it_starts_anew(

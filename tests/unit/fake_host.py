@@ -66,6 +66,7 @@ class FakeHost:
     mac: str = ""
     permissive: bool = False
     cgroups: bool = False
+    libseccomp: bool = True
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
     lost_port_rules: dict[str, str] = field(default_factory=dict)
@@ -229,6 +230,9 @@ class FakeHost:
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         return (host, port) in self.plain_websockets
 
+    def compiles_calls(self) -> bool:
+        return self.libseccomp
+
     def has_cgroups(self) -> bool:
         return self.cgroups
 
@@ -280,6 +284,7 @@ def process_of(account: Account, **more: Any) -> Process:
         capabilities=0,
         no_new_privileges=True,
         seccomp=True,
+        seccomp_filters=4,
         cgroup="/machine.slice",
         core_limit="0",
         umask=0o077,

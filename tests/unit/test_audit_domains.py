@@ -241,3 +241,35 @@ def test_a_label_that_a_permissive_selinux_only_logs_confines_nobody(
 def test_a_running_domain_is_not_asked_for_what_it_is_while_off() -> None:
     running = replace(case(), op=Op.STARTED)
     assert domains.FILES.id not in {each.id for each in domains.checks(running, managed=True)}
+
+
+# System calls
+
+
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ({}, State.GOOD),
+        ({"system_calls": "log"}, State.BAD),
+        ({"system_calls": "off"}, State.BAD),
+        ({"mode": Mode.PERMISSIVE}, State.BAD),
+        ({"exceptions": frozenset({"emulator"})}, State.BAD),
+    ],
+)
+def test_system_calls_are_filtered_as_the_policy_says(more: dict[str, Any], state: State) -> None:
+    assert item(case(**more), domains.CALLS).state is state
+
+
+@pytest.mark.parametrize(
+    ("ticket", "state"),
+    [({"system_calls": {"filters": []}}, State.GOOD), ({}, State.BAD), (None, State.BAD)],
+)
+def test_a_running_domain_has_the_filters_that_its_ticket_gave(
+    tmp_path: Path, ticket: Any, state: State
+) -> None:
+    running = replace(case(), op=Op.STARTED, paths=Paths(run=tmp_path))
+    Path(running.cell).mkdir()
+    if ticket is not None:
+        (Path(running.cell) / "ticket.json").write_text(json.dumps(ticket))
+    found = [i for i in domains._allowed(running) if i.id == domains.CALLS.id]
+    assert [each.state for each in found] == [state]

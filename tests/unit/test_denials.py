@@ -129,7 +129,8 @@ def test_what_a_process_calls_itself_forges_nothing() -> None:
 
 
 def test_a_call_that_is_only_logged_did_not_end_qemu() -> None:
-    (denial,) = found(kernel(SECCOMP.replace("sig=31", "sig=0")))
+    logged = SECCOMP.replace("sig=31", "sig=0").replace("code=0x0", "code=0x7ffc0000")
+    (denial,) = found(kernel(logged))
     assert denial.what.endswith("it was only logged")
 
 
@@ -179,3 +180,15 @@ def test_the_log_has_them_between_the_other_events(monkeypatch: pytest.MonkeyPat
     assert told == ["verified", "denied", "verified"]
     assert [e["VIRT_WARDEN_EVENT"] for e in events.entries("web01", ["denied"])] == ["denied"]
     assert list(events.entries("db01", ["denied"])) == []
+
+
+def test_a_call_that_is_refused_is_told_and_ended_nothing() -> None:
+    refused = kernel(SECCOMP.replace("sig=31", "sig=0").replace("code=0x0", "code=0x50026"))
+    (denial,) = found(refused)
+    assert denial.what.endswith("it was refused")
+    assert states(refused) == {"vm.ended": State.GOOD, "vm.denied": State.BAD}
+
+
+def test_a_call_of_another_architecture_is_told_by_its_number() -> None:
+    (denial,) = found(kernel(SECCOMP.replace("arch=c000003e", "arch=40000003")))
+    assert denial.what == "system call number 101; QEMU was ended"

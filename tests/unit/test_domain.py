@@ -272,6 +272,35 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
             "<interface type='client'/>",
         )
     ],
+    *[
+        (Domain, "speaks_udp", devices(words), True)
+        for words in (
+            "<disk><source protocol='rbd'/></disk>",
+            "<serial type='udp'/>",
+            "<interface type='user'/>",
+            "<interface type='mcast'/>",
+        )
+    ],
+    *[
+        (Domain, "connects", devices(words), True)
+        for words in (
+            "<serial><source mode='connect'/></serial>",
+            "<interface><source mode='client'/></interface>",
+            "<disk type='vhostuser'/>",
+            "<filesystem><driver type='virtiofs'/></filesystem>",
+            "<tpm><backend type='emulator'/></tpm>",
+            "<disk><source><reservations managed='yes'/></source></disk>",
+            "<graphics type='dbus'/>",
+            "<shmem><server path='/run/a'/></shmem>",
+            "<rng><backend model='egd'/></rng>",
+            "<hostdev><source protocol='iscsi'/></hostdev>",
+            "<interface type='user'/>",
+            "<audio type='pulseaudio'/>",
+        )
+    ],
+    (Domain, "shares_by_9p", devices("<filesystem/>"), True),
+    (Domain, "uses_io_uring", devices("<disk><driver io='io_uring'/></disk>"), True),
+    (Domain, "hashes_frames", devices("<interface><driver rss='on'/></interface>"), True),
     (
         Domain,
         "has_emulated_tpm",

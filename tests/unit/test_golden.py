@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,11 @@ from fake_host import IMAGES, FakeHost, account_of, case_of, policy
 from virtwarden import lifecycle
 from virtwarden.changes import Change, IssueCertificate, WriteFile
 from virtwarden.errors import WardenError
-from virtwarden.guards import confinement
+from virtwarden.guards import calls, confinement
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode, Policy
+from virtwarden.system import seccomp
 
 _OVMF = "/usr/share/OVMF"
 EBTABLES = '[network]\nbackend = "ebtables"\n'
@@ -215,6 +216,9 @@ def done_by(guard: Guard, case: Case) -> list[str]:
     for change in changes:
         lines.append(f"{guard.NAME}: {change.describe()}")
         lines += [f"  {line}" for line in content_of(change)]
+        if isinstance(change, WriteFile):
+            needs = [name for name, needed in asdict(calls.needs_of(case)).items() if needed]
+            lines.append(f"  # beyond what every QEMU needs: {' '.join(needs) or 'nothing'}")
     return lines
 
 
@@ -231,8 +235,14 @@ def test_the_plan_is_the_golden_one(
     golden: Callable[[str, str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(confinement, "_loaders", lambda: ["/lib64/ld-linux-x86-64.so.2"])
+    # What a filter's code is depends on libseccomp's version.
+    monkeypatch.setattr(seccomp, "compiled", lambda *_: b"\0")
+    monkeypatch.setattr(seccomp, "call_number", lambda: 317)
+    calls._filters.cache_clear()
+    request.addfinalizer(calls._filters.cache_clear)
     scenario = SCENARIOS[name]
     rules = policy(scenario.policy, tmp_path)
     lines = [f"domain: {scenario.domain}", "policy:"]

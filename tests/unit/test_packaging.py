@@ -39,6 +39,7 @@ PACKAGE_OF = {
     "nftables": "python3-nftables",
     "pam": "python3-pampy",
     "posix1e": "python3-pylibacl",
+    "seccomp": "python3-seccomp",
     "sh": "python3-sh",
     "nbd": "python3-libnbd",
     "systemd": "python3-systemd",

@@ -47,6 +47,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "passthrough": False,
         "spice": False,
         "landlock": None,
+        "system_calls": None,
         "display": True,
         "sasl": None,
         "client_certificates": False,

@@ -151,6 +151,11 @@ MALFORMED: list[tuple[str, object]] = [
     ("display", "off"),
     ("client_certificates", None),
     ("static_passwords", 0),
+    ("system_calls", {"call": 317, "filters": [{"code": "0", "log": True, "incoming": True}]}),
+    ("system_calls", {"call": 317, "filters": [{"code": "zz", "log": True, "incoming": True}]}),
+    ("system_calls", {"call": 317, "filters": [{"code": "00", "log": 1, "incoming": True}]}),
+    ("system_calls", {"call": 0, "filters": []}),
+    ("system_calls", {"filters": []}),
     ("more", 1),
     ("more", "text"),
 ]
@@ -162,7 +167,13 @@ def test_a_malformed_field_is_named(key: str, value: object) -> None:
         wrapped.ticket.parse_ticket(json.dumps({**ticket_of(), key: value}), UUID)
 
 
-@pytest.mark.parametrize("key", sorted(ticket_of()))
+def test_a_ticket_of_version_0_1_0_sets_no_filter() -> None:
+    ticket = ticket_of()
+    del ticket["system_calls"]
+    assert wrapped.ticket.parse_ticket(json.dumps(ticket), UUID)["system_calls"] is None
+
+
+@pytest.mark.parametrize("key", sorted(ticket_of().keys() - wrapped.ticket.NEWER.keys()))
 def test_a_missing_field_is_named(key: str) -> None:
     ticket = ticket_of()
     del ticket[key]

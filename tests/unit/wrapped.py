@@ -13,6 +13,7 @@ WRAPPER = Path(__file__).parents[2] / "wrapper"
 sys.path.insert(0, str(WRAPPER))
 try:
     argv: Any = importlib.import_module("argv")
+    calls: Any = importlib.import_module("calls")
     consoles: Any = importlib.import_module("consoles")
     kernel: Any = importlib.import_module("kernel")
     landlock: Any = importlib.import_module("landlock")

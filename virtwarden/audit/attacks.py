@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from virtwarden.audit import denials
 from virtwarden.audit.denials import Denial
 from virtwarden.audit.events import denied
 from virtwarden.audit.item import Check, Item, Severity
@@ -50,14 +51,16 @@ def checks(domains: Sequence[Domain]) -> Iterator[Item]:
 def judge(domain: Domain, found: Sequence[Denial]) -> Iterator[Item]:
     """The items of one domain, from the denials of all."""
     own = [denial for denial in found if denial.domain.uuid == domain.uuid]
-    ended = [denial for denial in own if denial.by == "seccomp"]
-    others = [denial for denial in own if denial.by != "seccomp"]
-    for check, denials in ((ENDED, ended), (DENIED, others)):
-        yield check.judged(not denials, _seen(denials), domain.name)
+    ended = [
+        denial for denial in own if denial.by == "seccomp" and denial.what.endswith(denials.ENDED)
+    ]
+    others = [denial for denial in own if denial not in ended]
+    for check, lately in ((ENDED, ended), (DENIED, others)):
+        yield check.judged(not lately, _seen(lately), domain.name)
 
 
-def _seen(denials: Sequence[Denial]) -> str:
-    if not denials:
+def _seen(lately: Sequence[Denial]) -> str:
+    if not lately:
         return "no audit record of it in the systemd journal"
-    last = [f"{each.when:%Y-%m-%d %H:%M} {each.by}: {each.what}" for each in denials[-_SHOWN:]]
-    return f"{len(denials)}, the last: {'; '.join(last)}"
+    last = [f"{each.when:%Y-%m-%d %H:%M} {each.by}: {each.what}" for each in lately[-_SHOWN:]]
+    return f"{len(lately)}, the last: {'; '.join(last)}"

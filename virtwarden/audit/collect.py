@@ -39,6 +39,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *certificates.authority(paths),
         *attacks.checks(managed),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
+        *attacks.checks(managed),
     ]
 
 

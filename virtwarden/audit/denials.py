@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from virtwarden.system import seccomp
+
 # linux/audit.h: AUDIT_SECCOMP, AUDIT_AVC, AUDIT_LANDLOCK_ACCESS and AUDIT_LANDLOCK_DOMAIN.
 SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN = 1326, 1400, 1423, 1424
+# linux/seccomp.h: SECCOMP_RET_LOG
+_LOGGED = "0x7ffc0000"
+ENDED = "QEMU was ended"
 TYPES = (SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN)
 # As the kernel's own log has it: `audit: type=1326 audit(1700000000.123:45): auid=…`.
 _IN_KERNEL_LOG = re.compile(r"audit: type=(\d+) audit\(([\d.]+:\d+)\): (.*)", re.DOTALL)
@@ -138,8 +143,7 @@ def _domain(each: Record, words: Mapping[str, str], known: Ran) -> Domain | None
 
 def _told(each: Record, words: Mapping[str, str]) -> tuple[str, str] | None:
     if each.type == SECCOMP:
-        ended = "QEMU was ended" if words.get("sig") == "31" else "it was only logged"
-        return "seccomp", f"system call number {words.get('syscall', '?')}; {ended}"
+        return "seccomp", f"{_call(words)}; {_verdict(words)}"
     if each.type == LANDLOCK_ACCESS:
         return "Landlock", _pieces(words, "blockers", "path", "dev", "dest", "opid", "ocomm")
     if words.get("apparmor") == "DENIED":
@@ -149,6 +153,18 @@ def _told(each: Record, words: Mapping[str, str]) -> tuple[str, str] | None:
     if selinux is not None and words.get("permissive") != "1":
         return "SELinux", f"{selinux[1]} {_pieces(words, 'tclass', 'path', 'name', 'tcontext')}"
     return None
+
+
+def _call(words: Mapping[str, str]) -> str:
+    number = words.get("syscall", "?")
+    name = seccomp.call_name(int(number), words.get("arch", "")) if number.isdecimal() else ""
+    return f"system call {name}" if name else f"system call number {number}"
+
+
+def _verdict(words: Mapping[str, str]) -> str:
+    if words.get("sig", "0") != "0":
+        return ENDED
+    return "it was only logged" if words.get("code") == _LOGGED else "it was refused"
 
 
 def _pieces(words: Mapping[str, str], *names: str) -> str:

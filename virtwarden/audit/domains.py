@@ -14,7 +14,7 @@ from virtwarden.audit import certificates
 from virtwarden.audit.item import Check, Item, Severity
 from virtwarden.domain.uses import uses
 from virtwarden.errors import WardenError
-from virtwarden.guards import mac
+from virtwarden.guards import calls, mac
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
 from virtwarden.guards.encryption import in_the_clear
@@ -112,6 +112,15 @@ CONFINED = Check(
     "Neither sVirt nor the sandbox confines its QEMU",
     "Only its user confines it: it can read, run and connect to what every user of the host can.",
     'sandbox = "auto" for it, then a stop and a start; or AppArmor: see host.kernel.mac',
+)
+CALLS = Check(
+    "vm.calls",
+    Severity.MEDIUM,
+    "Its QEMU makes only the system calls that it needs",
+    "Its QEMU can make system calls that it does not need",
+    "Most flaws of the kernel are in calls that QEMU never makes. Code of a guest that took QEMU"
+    " over can use them.",
+    'system_calls = "enforce" for it, then a stop and a start',
 )
 SPOOFING = Check(
     "vm.spoofing",
@@ -236,6 +245,7 @@ def _allowed(case: Case) -> Iterator[Item]:
         yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)
         yield _workstations(case)
     yield CONFINED.judged(*_confined(case), name)
+    yield CALLS.judged(*_filtered(case), name)
 
 
 def _workstations(case: Case) -> Item:
@@ -268,6 +278,16 @@ def _confined(case: Case) -> tuple[bool, str]:
         return bool(said), " and ".join(said) or "neither does"
     asked = rules.sandbox != "off" or rules.svirt == "required"
     return asked, f"sandbox = {rules.sandbox}, svirt = {rules.svirt}, at its next start"
+
+
+def _filtered(case: Case) -> tuple[bool, str]:
+    """Whether its system calls are filtered: as it runs, or as the policy will have it."""
+    wanted = case.rules.system_calls
+    if wanted == "enforce" and case.op is Op.STARTED and not calls.has_filters(case):
+        return False, "it was started without a filter of virt-warden's"
+    if "emulator" in case.rules.exceptions:
+        return False, "it has another emulator than the wrapper"
+    return wanted == "enforce" and case.rules.mode is Mode.ENFORCING, f"system_calls = {wanted}"
 
 
 def _is_held_by_its_label(case: Case) -> bool:

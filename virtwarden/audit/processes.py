@@ -28,7 +28,7 @@ def _told(found: Process, *, sandboxed: bool) -> dict[str, str]:
         "privileges": "none to gain"
         if found.no_new_privileges
         else "may be gained by setuid files",
-        "system calls": "filtered by seccomp" if found.seccomp else "all",
+        "system calls": _calls(found),
         "mandatory access": found.label or "no label",
         "sandbox": "Landlock" if sandboxed else "none",
         "cgroup": found.cgroup or "none",
@@ -40,6 +40,13 @@ def _told(found: Process, *, sandboxed: bool) -> dict[str, str]:
         if process.are_hidden(process.mount_options())
         else "seen, with their command lines (hidepid)",
     }
+
+
+def _calls(found: Process) -> str:
+    if not found.seccomp:
+        return "all"
+    count = found.seccomp_filters
+    return "filtered by seccomp" + ("" if count is None else f" ({count} filters)")
 
 
 def _opened(descriptors: tuple[str, ...]) -> str:

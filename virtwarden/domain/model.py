@@ -243,6 +243,21 @@ class Domain:
         "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
         " | devices/interface[@type='user' or @type='server' or @type='client']"
     )
+    speaks_udp: bool = present(
+        "devices/disk//source[@protocol] | devices/*[@type='udp']"
+        " | devices/interface[@type='user' or @type='mcast']"
+    )
+    connects: bool = present(
+        "devices//*[@mode='connect'] | devices//*[@mode='client'] | devices/disk[@type='vhostuser']"
+        " | devices/filesystem[driver/@type='virtiofs'] | devices/tpm/backend[@type='emulator']"
+        " | devices/disk//reservations | devices/graphics[@type='dbus'] | devices/shmem/server"
+        " | devices/rng/backend[@model='egd'] | devices/hostdev//source[@protocol]"
+        " | devices/interface[@type='user' or @type='udp']"
+        " | devices/audio[@type='pulseaudio' or @type='jack' or @type='pipewire']"
+    )
+    shares_by_9p: bool = present("devices/filesystem[not(driver/@type='virtiofs')]")
+    uses_io_uring: bool = present("devices/disk//driver[@io='io_uring']")
+    hashes_frames: bool = present("devices/interface/driver[@rss='on']")
     common_files: tuple[str, ...] = texts(
         "os/loader | os/nvram/@template | devices/*/rom/@file | devices/disk//config/@file"
     )

@@ -26,6 +26,7 @@ from virtwarden.system import (
     netfilter,
     portfilter,
     sasl,
+    seccomp,
     taps,
     users,
     vnc,
@@ -101,6 +102,9 @@ class Facts(Protocol):
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         """What is missing of a port filter in the kernel; empty if it is complete."""
+
+    def compiles_calls(self) -> bool:
+        """Whether libseccomp is there, which compiles filters of system calls."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -226,6 +230,9 @@ class HostFacts(Facts):
 
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         return portfilter.BACKENDS[backend].missing(promise)
+
+    def compiles_calls(self) -> bool:
+        return seccomp.is_there()
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()

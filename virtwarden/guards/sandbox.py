@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from virtwarden.changes import Change, EndProcesses, WriteFile
 from virtwarden.errors import Refusal
-from virtwarden.guards import ticket
+from virtwarden.guards import calls, ticket
 from virtwarden.guards.base import Case, Op
 from virtwarden.system.process import Process
 from virtwarden.words import shown
@@ -42,7 +42,7 @@ def review(case: Case) -> list[Refusal]:
                 ' ["qemu-commandline"] for this domain',
             )
         )
-    return refusals
+    return refusals + calls.review(case)
 
 
 def plan(case: Case) -> list[Change]:
@@ -71,6 +71,7 @@ def verify(case: Case, process: Process) -> list[str]:
             "QEMU can make every system call (no seccomp filter: seccomp_sandbox in"
             " /etc/libvirt/qemu.conf)"
         )
+    breaches += calls.verify(case, process)
     if process.core_limit != "0":
         breaches.append(
             f"QEMU can write its guest's memory to a core dump (core limit {process.core_limit})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtwarden.domain.model import Display
 from virtwarden.domain.uses import granted_paths
-from virtwarden.guards import confinement
+from virtwarden.guards import calls, confinement
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode
@@ -65,6 +65,7 @@ def render(case: Case, account: Account) -> str:
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": "spice" in rules.exceptions,
             "landlock": confinement.landlock_rules(case, emulator_path(domain.arch)),
+            "system_calls": calls.entry(case),
         }
     )
 

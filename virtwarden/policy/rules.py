@@ -15,6 +15,7 @@ Switch = Literal["on", "off"]
 Need = Literal["required", "off"]
 Encryption = Literal["optional", "required"]
 Sandbox = Literal["auto", "required", "off"]
+SystemCalls = Literal["enforce", "log", "off"]
 Svirt = Literal["required", "preferred", "off"]
 Sasl = Literal["off", "tickets", "kerberos"]
 Exemption = Literal["emulator", "host-devices", "qemu-commandline", "spice"]
@@ -115,6 +116,7 @@ class Rules:
 
     mode: Mode
     sandbox: Sandbox
+    system_calls: SystemCalls
     svirt: Svirt
     directories: tuple[str, ...]
     tcp_bind: tuple[int, ...]

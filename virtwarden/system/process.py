@@ -14,7 +14,8 @@ from virtwarden.errors import HostError
 class Process:
     """What /proc says of one process; `uids` and `gids` are real, effective, saved, file system.
 
-    `environment` has only the names of its variables: a value may be a secret.
+    `seccomp_filters` is None where the kernel does not count them (before 5.9). `environment` has
+    only the names of its variables: a value may be a secret.
     """
 
     pid: int
@@ -26,6 +27,7 @@ class Process:
     capabilities: int
     no_new_privileges: bool
     seccomp: bool
+    seccomp_filters: int | None
     cgroup: str
     core_limit: str
     umask: int
@@ -56,6 +58,7 @@ def read(pid: int) -> Process:
             capabilities=capabilities,
             no_new_privileges=status["NoNewPrivs"].strip() == "1",
             seccomp=status["Seccomp"].strip() == _SECCOMP_FILTER,
+            seccomp_filters=int(counted) if (counted := status.get("Seccomp_filters")) else None,
             cgroup=(directory / "cgroup").read_text().strip().rpartition("::")[2],
             core_limit=_core_limit((directory / "limits").read_text()),
             umask=int(status["Umask"], 8),
