@@ -360,8 +360,8 @@ OF_MANY_KINDS = {
     "</channel><input type='tablet' bus='virtio'/><watchdog model='i6300esb' action='reset'/>",
     "TPM and random numbers": "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
-    "a shared directory": "<filesystem type='mount' accessmode='mapped'><source dir='{images}/share'/>"
-    "<target dir='share'/></filesystem>",
+    "a shared directory": "<filesystem type='mount' accessmode='mapped'>"
+    "<source dir='{images}/share'/><target dir='share'/></filesystem>",
     "a NIC without a tap": "<interface type='user'><model type='virtio'/></interface>",
     "serial ports": "<serial type='pty'/><serial type='file'><source path='{images}/serial.log'/>"
     "</serial>",
