@@ -11,7 +11,7 @@ RUNS = 30
 RELEASE =
 
 .PHONY: help deb install uninstall demo test test-release test-unit test-libvirt test-package
-.PHONY: deb-source piuparts test-appliance chaos appliance fuzz lint bench picture needs needs-tests tools clean
+.PHONY: deb-source piuparts test-appliance corpus chaos appliance fuzz lint bench picture needs needs-tests tools clean
 
 help:
 	@awk -F ':.*## ' '/^##@ /{print (n++ ? "\n" : "") substr($$0, 5)} \
@@ -27,7 +27,7 @@ uninstall: ## unenrol every domain and remove virt-warden from this host
 
 ifneq ($(RELEASE),)
 
-demo test test-release test-unit test-libvirt test-package chaos bench:
+demo test test-release test-unit test-libvirt test-package chaos bench corpus:
 	packaging/needs.sh release
 	$(PYTHON) -B -m tests.debian $(RELEASE) make $@ $(filter-out RELEASE=%,$(MAKEOVERRIDES))
 
@@ -59,6 +59,10 @@ bench: needs-tests ## measure what a start and a frame cost; RUNS=5 is quick
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
 
+corpus: needs-tests ## libvirt's own domains and command lines, fetched by apt, through all that reads them
+	mkdir -p build/corpus
+	$(PYTHON) -B -m tests.corpus
+
 endif
 
 fuzz: build/fuzz/.done ## fuzz the parsers of untrusted input; FUZZ_SECONDS=60 each
@@ -83,6 +87,7 @@ lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/mypy virtwarden hooks/qemu.py wrapper/*.py packaging/man/keys.py
 	$(TOOLS)/mypy hooks/farewell.py
 	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
+	MYPYPATH=tests/unit $(TOOLS)/mypy -p tests.corpus
 	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/* tests/debian/enter
 	shellcheck packaging/debian/virt-warden.p* packaging/debian/tests/demo

@@ -50,7 +50,7 @@ _virt_warden()
         *)
             case "${words[1]}" in
                 enrol) words_of="--all --xml --help" ;;
-                unenrol) words_of="--all --help" ;;
+                unenrol) words_of="--all --xml --help" ;;
                 status) words_of="--json --help" ;;
                 audit) words_of="--json --html --prometheus --help" ;;
                 console) words_of="--out --serve --help" ;;

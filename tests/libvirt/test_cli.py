@@ -395,6 +395,21 @@ class TestEnrolment:
         warden.libvirt.virsh("create", "/dev/stdin", stdin=enrolled)
         assert warden.status("WEB01")["breaches"] == []
 
+    def test_xml_for_a_host_without_virt_warden_is_what_it_was(
+        self, warden: Warden, images: Path, tmp_path: Path
+    ) -> None:
+        warden.libvirt.define(domain_xml("web01", disks=[Disk(qcow2(images / "web01.qcow2"))]))
+        before = warden.libvirt.xml("web01", "--inactive")
+        warden.command("enrol", "web01")
+        file = tmp_path / "web01.xml"
+        file.write_text(warden.libvirt.xml("web01", "--inactive"))
+        made = warden.command("unenrol", "--xml", str(file)).stdout
+        assert canonical(made) == canonical(before)
+        assert WRAPPER in warden.libvirt.xml("web01", "--inactive")
+        done = warden.command("unenrol", "--xml", str(tmp_path / "none"), check=False)
+        assert done.returncode == 1
+        assert "No such file" in done.stderr
+
     def test_xml_that_is_not_one_is_refused_in_one_line(self, warden: Warden) -> None:
         done = run("/usr/sbin/virt-warden", "enrol", "--xml", "-", stdin="<domain>", check=False)
         assert (done.returncode, done.stdout) == (1, "")

@@ -33,6 +33,11 @@ def test_the_wrapper_reads_what_the_hook_writes() -> None:
     assert found["tls_dir"] == f"/run/virt-warden/{xmls.UUID}/tls"
 
 
+def test_a_pci_device_that_is_a_nic_has_no_mac_on_the_command_line() -> None:
+    passed = xmls.nic("52:54:00:00:00:02", kind="hostdev")
+    assert ticket_of(xmls.nic("52:54:00:00:00:01") + passed)["macs"] == ["52:54:00:00:00:01"]
+
+
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("xml/*.start.xml")), ids=lambda f: f.name)
 @pytest.mark.parametrize("mode", [*Mode])
 def test_the_wrapper_reads_the_ticket_of_whatever_libvirt_starts(file: Any, mode: Mode) -> None:

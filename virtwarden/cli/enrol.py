@@ -11,7 +11,7 @@ from pathlib import Path
 import libvirt
 
 from virtwarden.cli.terminal.for_each import for_each
-from virtwarden.errors import HostError
+from virtwarden.cli.terminal.xmlfile import read_xml
 from virtwarden.libvirtd import enrolling
 from virtwarden.libvirtd.connection import find, persistent
 from virtwarden.paths import Paths
@@ -48,11 +48,7 @@ def enrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:
 def enrol_file(paths: Paths, file: Path) -> int:
     """Print the XML of a file, enrolled, for `virsh define` or `virsh create`."""
     policy = load(paths)
-    try:
-        xml = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise HostError(f"{file}: {error.strerror}") from None
-    enrolled = enrolling.enrolled(paths, policy, _warn, xml)
+    enrolled = enrolling.enrolled(paths, policy, _warn, read_xml(file))
     sys.stdout.write(enrolled.decode() + "\n")
     return 0
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import libvirt
 
 from virtwarden.cli.terminal.for_each import for_each
+from virtwarden.cli.terminal.xmlfile import read_xml
+from virtwarden.enrolment.enrol import unenrol_xml
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd import unenrolling
 from virtwarden.libvirtd.connection import connected, find
@@ -23,11 +26,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="all enrolled domains, also those that were undefined since",
     )
+    whom.add_argument(
+        "--xml",
+        type=Path,
+        metavar="FILE",
+        help="print FILE's XML as it was before it was enrolled, for a host without virt-warden",
+    )
     whom.add_argument("domains", nargs="*", default=[], metavar="DOMAIN", help="by name or UUID")
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
+    if options.xml is not None:
+        return unenrol_file(paths, options.xml)
     return unenrol(paths, options.domains, all_domains=options.all)
+
+
+def unenrol_file(paths: Paths, file: Path) -> int:
+    """Print the XML of a file as it was before; libvirt need not know the domain."""
+    sys.stdout.write(unenrol_xml(read_xml(file), paths).decode() + "\n")
+    return 0
 
 
 def unenrol(paths: Paths, names: list[str], *, all_domains: bool) -> int:

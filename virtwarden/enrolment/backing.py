@@ -123,8 +123,10 @@ def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
 
 def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element) -> None:
     source = layer.find("source")
-    # libvirt's schema has no label for a network disk, and libvirt drops one.
-    if source is None or layer.get("type") == "network" or source.find(_RELABEL_OFF) is not None:
+    # libvirt's schema has labels for these alone; libvirt drops one of a network disk.
+    if source is None or layer.get("type", "") not in _LOCAL:
+        return
+    if source.find(_RELABEL_OFF) is not None:
         return
     ours = etree.Element("seclabel", model="dac", relabel="no")
     mark = etree.SubElement(note, _RELABEL, {"depth": str(depth), "of": stamp(_path(layer))})

@@ -145,6 +145,7 @@ def _set_emulator(
     devices = root.find("devices")
     if devices is None:
         devices = etree.SubElement(root, "devices")
+        notes.set("devices", "made")
     emulator = devices.find("emulator")
     if emulator is None:
         emulator = etree.Element("emulator")
@@ -216,6 +217,9 @@ def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
     if emulator is None:
         return
     if former is None:
+        devices = root.find("devices")
         tree.remove(emulator)
+        if notes.get("devices") == "made" and devices is not None and not len(devices):
+            tree.remove(devices)
     else:
         emulator.text = former.text

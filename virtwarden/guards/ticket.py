@@ -54,7 +54,8 @@ def render(case: Case, account: Account) -> str:
             "groups": list(case.facts.groups_of(account)),
             "emulator": emulator_path(domain.arch),
             "files": sorted(granted_paths(domain, rules)),
-            "macs": [nic.mac.lower() for nic in domain.nics],
+            # A PCI device that is a NIC has its address without QEMU.
+            "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
             "tls_dir": _tls_directory(case),
             "password": rules.password == "required",
