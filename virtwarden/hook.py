@@ -94,11 +94,12 @@ def _unexpected(error: Exception) -> str:
 def _release(call: _Call) -> None:
     """Undo the domain's changes. Needs no policy, which may have changed since the start."""
     from virtwarden import gate
-    from virtwarden.changes import journal
+    from virtwarden.changes import arrivals, journal
     from virtwarden.domain.model import read
     from virtwarden.system.taps import Tap
 
     domain = read(_untrusted_xml(call))
+    arrivals.forget(call.paths, domain.uuid)
     if not call.paths.domain_state(domain.uuid).exists():
         # An index would be safer than a name, but libvirt has already removed the taps.
         gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
@@ -212,9 +213,14 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
 
     libvirt reads XML from the hook's stdout only at these two steps.
     """
+    from virtwarden.changes import arrivals
+    from virtwarden.domain.model import read
     from virtwarden.enrolment.enrol import enrol_xml
 
-    call.stdout.write(enrol_xml(_untrusted_xml(call), rules.user_prefix, call.paths))
+    untrusted_xml = _untrusted_xml(call)
+    if call.op == "migrate":
+        arrivals.note(call.paths, read(untrusted_xml).uuid)
+    call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths))
 
 
 def _untrusted_xml(call: _Call) -> bytes:

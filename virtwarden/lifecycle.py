@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from virtwarden import gate, log
-from virtwarden.changes import Change, Checkable, CreateUser, Scope, journal
+from virtwarden.changes import Change, Checkable, CreateUser, Scope, arrivals, journal
 from virtwarden.domain import writing
 from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal, WardenError
@@ -25,6 +25,7 @@ from virtwarden.guards import (
     luks,
     mac,
     network,
+    reach,
     sandbox,
     storage,
     zones,
@@ -46,6 +47,7 @@ GUARDS: tuple[Guard, ...] = (
     boot,
     zones,
     network,
+    reach,
     console,
     host,
     mac,
@@ -156,6 +158,15 @@ def admit_attached(case: Case) -> list[str]:
     journal.perform(case.paths, case.domain.uuid, plan(case, _willing_of_nics(case, refusals)))
     _log(case, log.Level.NOTICE, "let-in", taps=",".join(waiting))
     return waiting
+
+
+def settle(case: Case) -> None:
+    """The domain has arrived by a migration: its QEMU no longer answers at the ports for that."""
+    arrivals.forget(case.paths, case.domain.uuid)
+    # Where nothing was limited at the start, nothing is limited while it runs.
+    if _runs(case) and case.facts.limit_of(case.domain.uuid) is not None:
+        changes = plan(replace(case, op=Op.START), [reach])
+        journal.perform(case.paths, case.domain.uuid, changes)
 
 
 def _runs(case: Case) -> bool:

@@ -85,6 +85,16 @@ class Paths:
         return self.run / "gate"
 
     @property
+    def reach(self) -> Path:
+        """What each running domain's user may send from this host."""
+        return self.run / "reach"
+
+    @property
+    def arriving(self) -> Path:
+        """Which domains arrive by a migration."""
+        return self.run / "arriving"
+
+    @property
     def turns(self) -> Path:
         """Which domains start just now."""
         return self.run / "turns"

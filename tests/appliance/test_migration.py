@@ -21,6 +21,9 @@ def test_a_vm_moves_to_another_host_and_is_guarded_there(
     _connect(here, "here")
     _connect(there, "there")
     _listen(there)
+    # The disk's copy is QEMU's own connection; that of the memory is libvirt's.
+    reach = f'[reach]\nhosts = ["{_ADDRESSES["there"]}:49152-49215"]\n'
+    here.put("/etc/virt-warden/policy.d/migration.toml", reach)
     leaving = defined(here, "web01").start()
     there.run(f"qemu-img create -q -f qcow2 {leaving.disk} 64M")
 
@@ -30,6 +33,8 @@ def test_a_vm_moves_to_another_host_and_is_guarded_there(
 
     arrived = Vm(there, "web01")
     assert arrived.is_well()
+    # It answered there while it arrived, and the service has seen that it is here.
+    there.until("nft list table inet vmw-reach | grep -q reject && ! nft list ruleset | grep 49152")
     assert here.run("virsh -q list --all").stdout.strip() == ""
     assert leaving.owner() == "root"
     arrived.virsh("destroy")

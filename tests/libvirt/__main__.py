@@ -14,6 +14,7 @@ from pathlib import Path
 from tests import files
 
 _BY_RELEASE = {
+    "calls": "QEMU and its libraries make other system calls",
     "console": "SPICE is a module of QEMU's or a part of it",
     "encryption": "libvirt deletes saved memory, or keeps it",
     "explain": "what libvirt writes of a domain",
@@ -26,6 +27,7 @@ _BY_RELEASE = {
     "nft": "likewise, and kernels keep a chain whose tap is gone",
     "pki": "virt-pki-validate asks for other modes",
     "process": "QEMU answers EPERM, or ends",
+    "reach": "nftables and ebtables list rules in other words",
     "remote": "libvirt has daemons of other names",
     "run": "python3-sh waits for a command in other words",
     "sandbox": "QEMU opens other files",

@@ -24,6 +24,7 @@ LASTING = (
     "/run/virt-warden/iptables-limits-ports",
     "/run/virt-warden/keys",
     "/run/virt-warden/nftables-limits-ports",
+    "/run/virt-warden/nftables-limits-reach",
     "/run/virt-warden/nftables-works",
     "/run/virt-warden/policy.json",
 )

@@ -31,6 +31,7 @@ from virtwarden.changes import (
     GrantAccess,
     InstallFilters,
     IssueCertificate,
+    LimitReach,
     LockShared,
     MakeDirectory,
     NodeRule,
@@ -45,12 +46,14 @@ from virtwarden.changes import (
     journal,
 )
 from virtwarden.changes.accounts import ledger
+from virtwarden.changes.reach import noted
 from virtwarden.errors import HostError, Refusal
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
-from virtwarden.system import files, mapper, portfilter, users
+from virtwarden.system import files, mapper, portfilter, reach, users
 from virtwarden.system.mapper import NODES
 from virtwarden.system.netfilter import TapFilter
+from virtwarden.system.reach import Way
 from virtwarden.system.run import run
 
 PATHS = Paths()
@@ -92,6 +95,7 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
     files.private_directory(PATHS.shared)
     files.private_directory(PATHS.boot_files.parent)
     files.passable_directory(PATHS.boot_files)
+    files.private_directory(PATHS.reach)
     make_base_chains()
     files.private_directory(PATHS.run / "luks")
     PATHS.udev_rules.mkdir(parents=True, exist_ok=True)
@@ -169,9 +173,35 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
     ),
+    LimitReach: lambda _: LimitReach(
+        DOMAIN,
+        USER.name,
+        (Way(first=5900, last=5900), Way("any", "a", ("192.0.2.0/24", "2001:db8::7"), 1, 9)),
+    ),
     AdmitTaps: lambda g: AdmitTaps((g.tap,), (1,)),
     SetBridgePort: lambda g: SetBridgePort(g.tap, vlan=0, isolated=True),
 }
+
+
+def test_one_users_limit_comes_and_goes_beside_anothers(ground: Ground) -> None:
+    change = EXAMPLES[LimitReach](ground)
+    assert isinstance(change, LimitReach)
+    other = replace(change, domain=OTHER, user=OTHER_USER.name, ways=())
+    state = ground.state()
+    _done(change)
+    with_one = ground.state()
+    before = _done(other)
+    for each in (change, other):
+        limit = noted(PATHS, each.domain)
+        assert limit is not None
+        assert limit.ways == each.ways
+        assert reach.missing(limit) == ""
+        assert reach.missing(replace(limit, ways=limit.ways[1:] or change.ways))
+    _done(replace(other, ways=change.ways))
+    other.undo(PATHS, before)
+    assert ground.state() == with_one
+    change.undo(PATHS, {})
+    assert ground.state() == state
 
 
 def _filter(tap: str) -> TapFilter:

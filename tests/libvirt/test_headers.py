@@ -224,9 +224,7 @@ def test_an_overlay_of_a_snapshot_is_remembered_with_the_disk_below_it(
     set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
     disk, overlay = qcow2(images / "web01.qcow2"), images / "overlay.qcow2"
     warden.started("web01", disks=[Disk(disk)])
-    spec = f"vda,snapshot=external,file={overlay}"
-    options = ("--disk-only", "--no-metadata", "--diskspec", spec)
-    warden.libvirt.virsh("snapshot-create-as", "web01", "s1", *options)
+    warden.overlay("web01", overlay)
     warden.libvirt.destroy("web01")
     assert f"is based on {disk}" in enrol(warden)
     warden.libvirt.start("web01")

@@ -14,7 +14,7 @@ import pytest
 from tests.host.command import run
 from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
-from tests.libvirt.warden import Warden, as_user, set_policy
+from tests.libvirt.warden import PATHS, Warden, as_user, set_policy
 
 OVMF = Path("/usr/share/OVMF")
 EXCEPTED = 'managed = ["*"]\n[[domain]]\nmatch = "web01"\nexceptions = ["host-devices"]\n'
@@ -111,11 +111,14 @@ def test_a_provisioning_file_is_read_by_its_vms_alone(warden: Warden, images: Pa
     entry = f"<entry name='opt/com.coreos/config' file='{ignition}'/>"
     for name in ("web01", "web02"):
         warden.started(name, extra=f"<sysinfo type='fwcfg'>{entry}</sysinfo>")
-        assert as_user(f"vmw-{name}", lambda: os.open(ignition, os.O_RDONLY)) == ""
-        assert as_user(f"vmw-{name}", lambda: os.open(ignition, os.O_RDWR)) == "PermissionError"
+        (copy,) = PATHS.boot_files.glob(f"{warden.status(name)['uuid']}/*")
+        assert as_user(f"vmw-{name}", lambda copy=copy: os.open(copy, os.O_RDONLY)) == ""
+        assert as_user(f"vmw-{name}", lambda: os.open(ignition, os.O_RDONLY)) == "PermissionError"
         assert warden.status(name)["breaches"] == []
     warden.started("db01")
-    assert as_user("vmw-db01", lambda: os.open(ignition, os.O_RDONLY)) == "PermissionError"
+    for file in (ignition, *PATHS.boot_files.glob("*/*")):
+        opened = as_user("vmw-db01", lambda file=file: os.open(file, os.O_RDONLY))
+        assert opened == "PermissionError"
     for name in ("web01", "web02"):
         warden.libvirt.destroy(name)
     assert owner(ignition) == before

@@ -130,11 +130,6 @@ def plugging(warden: Warden, images: Path) -> None:
 
 @pytest.mark.usefixtures("plugging")
 class TestSnapshots:
-    def snapshot(self, warden: Warden, overlay: Path) -> None:
-        disk = f"vda,snapshot=external,file={overlay}"
-        options = ("--disk-only", "--no-metadata", "--diskspec", disk)
-        warden.libvirt.virsh("snapshot-create-as", "web01", "s1", *options)
-
     def test_an_overlay_is_the_vms_own_and_the_disk_is_given_back(
         self, warden: Warden, images: Path
     ) -> None:
@@ -143,7 +138,7 @@ class TestSnapshots:
         before = owner(disk)
         warden.started("web01", disks=[Disk(disk)])
         warden.started("other")
-        self.snapshot(warden, overlay)
+        warden.overlay("web01", overlay)
         for file in (disk, overlay):
             assert as_user("vmw-other", lambda f=file: os.open(f, os.O_RDONLY)) == "PermissionError"  # type: ignore[misc]
         assert is_guarded(warden, "web01")
@@ -158,7 +153,7 @@ class TestSnapshots:
     ) -> None:
         disk, overlay = qcow2(images / "web01.qcow2"), images / "overlay.qcow2"
         warden.started("web01", disks=[Disk(disk)])
-        self.snapshot(warden, overlay)
+        warden.overlay("web01", overlay)
         warden.libvirt.destroy("web01")
         warden.libvirt.start("web01")
         assert is_guarded(warden, "web01")
@@ -173,7 +168,7 @@ class TestSnapshots:
         disk, overlay = qcow2(images / "web01.qcow2", mode=0o644), images / "overlay.qcow2"
         before = owner(disk)
         warden.started("web01", disks=[Disk(disk)])
-        self.snapshot(warden, overlay)
+        warden.overlay("web01", overlay)
         warden.libvirt.virsh("blockcommit", "web01", "vda", "--active", "--pivot", "--wait")
         assert is_guarded(warden, "web01")
         assert warden.libvirt.xml("web01").count(str(overlay)) == 0

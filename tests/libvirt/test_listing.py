@@ -20,7 +20,7 @@ import pytest
 from tests.host.command import run
 from tests.host.tap import open_tap
 from virtwarden.errors import CommandError
-from virtwarden.system import portfilter, taps
+from virtwarden.system import portfilter, reach, taps
 from virtwarden.system.netfilter import BACKENDS, GATES, TapFilter, ebtables
 from virtwarden.system.nft import nft
 from virtwarden.system.scratchnet import in_scratch_network
@@ -43,6 +43,15 @@ PROMISE = TapFilter(
 WITH_NEIGHBOURS = replace(PROMISE, deny_neighbour_spoofing=True)
 PORTS = portfilter.PortFilter(
     "11111111-2222-3333-4444-555555555500", (5900, 5901), ("192.0.2.0/24", "2001:db8::/64")
+)
+REACH = reach.Limit(
+    "11111111-2222-3333-4444-555555555501",
+    70000,
+    (
+        reach.Way(first=5900, last=5900),
+        reach.Way("tcp", "a", ("192.0.2.7", "2001:db8::7"), 10809, 10809),
+        reach.Way("any", "b", ("192.0.2.0/24", "198.51.100.0/24"), 1, 9),
+    ),
 )
 OTHER_WORDS = {
     "ether": "eth",
@@ -104,6 +113,15 @@ def of_the_tap(backend: str, promise: TapFilter, *meddle: str) -> Rules:
     )
 
 
+def of_the_users(*meddle: str) -> Rules:
+    return Rules(
+        lambda: reach.set_all([REACH]),
+        lambda: reach.set_all([]),
+        lambda: reach.missing(REACH),
+        meddle,
+    )
+
+
 def of_the_ports(backend: str, *meddle: str) -> Rules:
     each = portfilter.BACKENDS[backend]
     return Rules(
@@ -130,6 +148,9 @@ ALL = {
     "ports, nftables": of_the_ports(
         *("nftables", "nft", "add", "element", "inet"),
         *(f"vmw-console-{PORTS.domain}", "sources4", "{ 203.0.113.1 }"),
+    ),
+    "users": of_the_users(
+        *("nft", "insert", "rule", "inet", "vmw-reach", REACH.chain, "accept"),
     ),
     "ports, iptables": of_the_ports("iptables", "iptables", "-F", "INPUT"),
 }

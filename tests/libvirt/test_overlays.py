@@ -18,9 +18,7 @@ def _overlaid(warden: Warden, images: Path) -> tuple[Path, Path]:
     set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
     disk, overlay = qcow2(images / "web01.qcow2"), images / "overlay.qcow2"
     warden.started("web01", disks=[Disk(disk)])
-    spec = f"vda,snapshot=external,file={overlay}"
-    options = ("--disk-only", "--no-metadata", "--diskspec", spec)
-    warden.libvirt.virsh("snapshot-create-as", "web01", "s1", *options)
+    warden.overlay("web01", overlay)
     return disk, overlay
 
 

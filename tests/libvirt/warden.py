@@ -92,6 +92,12 @@ class Warden:
         """The TCP port of a running domain's console."""
         return 5900 + int(self.libvirt.virsh("vncdisplay", name).stdout.strip().split(":")[-1])
 
+    def overlay(self, name: str, file: Path) -> None:
+        """Give the disk vda of a running domain an overlay, as a backup by snapshot does."""
+        disk = f"vda,snapshot=external,file={file}"
+        options = ("--disk-only", "--no-metadata", "--diskspec", disk)
+        self.libvirt.virsh("snapshot-create-as", name, "s1", *options)
+
     def set_password(self, name: str, password: str) -> None:
         """Give a running console a password, as an admin would."""
         command = json.dumps(

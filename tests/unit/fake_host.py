@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from virtwarden.system.bridges import Port
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.mapper import Map
 from virtwarden.system.process import Process
+from virtwarden.system.reach import Limit
+from virtwarden.system.resolver import Addresses
 from virtwarden.system.users import Account
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,6 +83,11 @@ class FakeHost:
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
     strangers: dict[str, str] = field(default_factory=dict)
+    limits_reach: bool = True
+    limits: dict[str, Limit] = field(default_factory=dict)
+    lost_limits: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Addresses] = field(default_factory=dict)
+    arriving: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -219,6 +227,27 @@ class FakeHost:
     def missing_port_rules(self, backend: str, promise: portfilter.PortFilter) -> str:
         lost = self.lost_port_rules
         return lost.get(f"{backend} {promise.domain}", lost.get(promise.domain, ""))
+
+    def reach_works(self) -> bool:
+        return self.limits_reach
+
+    def limit_of(self, domain: str) -> Limit | None:
+        return self.limits.get(domain)
+
+    def missing_limit(self, limit: Limit) -> str:
+        return self.lost_limits.get(limit.domain, "")
+
+    def addresses_of(self, host: str) -> Addresses:
+        try:
+            return Addresses((str(ipaddress.ip_address(host)),))
+        except ValueError:
+            pass
+        if host not in self.names:
+            raise HostError(f"no address is known for {host!r}", fix=f"getent ahosts {host}")
+        return self.names[host]
+
+    def migration_ports(self, domain: str) -> tuple[int, int] | None:
+        return self.arriving.get(domain)
 
     def host_names(self) -> tuple[str, ...]:
         return ("kvm1", "localhost")

@@ -27,10 +27,13 @@ from virtwarden.domain.model import (
     Domain,
     Filesystem,
     Label,
+    Line,
     Listen,
     Memory,
     Nic,
     Spelled,
+    Volume,
+    VolumeHost,
     from_tree,
     parse,
     read,
@@ -133,6 +136,16 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         "<interface><source dev='/dev/vhost-vdpa-0'/></interface>",
         "/dev/vhost-vdpa-0",
     ),
+    (Nic, "address", "<interface><source address='192.0.2.7'/></interface>", "192.0.2.7"),
+    (Nic, "port", "<interface><source port='5558'/></interface>", "5558"),
+    (VolumeHost, "name", "<host name='a.example'/>", "a.example"),
+    (VolumeHost, "port", "<host port='10809'/>", "10809"),
+    (VolumeHost, "transport", "<host transport='unix'/>", "unix"),
+    (Volume, "protocol", "<source protocol='nbd'/>", "nbd"),
+    (Volume, "hosts", "<source><host name='a'/></source>", (VolumeHost(name="a"),)),
+    (Line, "mode", "<source mode='bind'/>", "bind"),
+    (Line, "host", "<source host='::1'/>", "::1"),
+    (Line, "service", "<source service='4555'/>", "4555"),
     (Listen, "kind", "<listen type='socket'/>", "socket"),
     (Listen, "address", "<listen address='::1'/>", "::1"),
     (Listen, "socket", "<listen socket='/run/a'/>", "/run/a"),
@@ -201,6 +214,18 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         "devices",
         devices("<emulator>/q</emulator><tpm/>"),
         (Device(tag="tpm"),),
+    ),
+    (
+        Domain,
+        "volumes",
+        devices("<disk><backingStore><source protocol='rbd'/></backingStore></disk>"),
+        (Volume(protocol="rbd"),),
+    ),
+    (
+        Domain,
+        "lines",
+        devices("<rng><backend type='tcp'><source service='1'/></backend></rng>"),
+        (Line(kind="tcp", service="1"),),
     ),
     (Domain, "nvram", os("<nvram template='/t'>/n</nvram>"), "/n"),
     (
@@ -363,7 +388,8 @@ def test_a_field_is_read_from_where_it_stands(kind: type, name: str, xml: str, v
 def test_no_field_is_without_an_example_that_shows_it() -> None:
     every = {(kind, item.name) for kind in declared() for item in fields(kind)}  # type: ignore[arg-type]
     shown = {(kind, name) for kind, name, _, value in EXAMPLES if value}
-    shown.add((Spelled, "target"))  # by the example of Domain.spelled: it stands in the parent
+    # By the examples of Domain.spelled and Domain.lines: they stand in the parent.
+    shown |= {(Spelled, "target"), (Line, "kind")}
     assert every - shown == set()
 
 

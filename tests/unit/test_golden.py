@@ -25,9 +25,11 @@ from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode, Policy
 from virtwarden.system import seccomp
+from virtwarden.system.resolver import Addresses
 
 _OVMF = "/usr/share/OVMF"
 EBTABLES = '[network]\nbackend = "ebtables"\n'
+CEPH = '[domain.reach]\nhosts = ["192.0.2.0/24", "[2001:db8::7]:6800-7300"]'
 WORKSTATIONS = '[console]\nadmin_workstations = ["192.0.2.0/24", "2001:db8::7"]\n'
 
 
@@ -127,9 +129,11 @@ SCENARIOS = {
     "qemu-arguments-excepted": Scenario(
         "args01", for_the_domain("args01", 'exceptions = ["qemu-commandline"]')
     ),
-    "network-volumes-behind-a-socket": Scenario("net01"),
+    "network-volumes-behind-a-socket": Scenario("net01", for_the_domain("net01", CEPH)),
+    "network-volumes-without-hosts": Scenario("net01"),
+    "network-volumes-without-a-limit": Scenario("net01", '[reach]\nhost_network = "allow"\n'),
     "network-volumes-excepted": Scenario(
-        "net01", for_the_domain("net01", 'exceptions = ["host-devices"]')
+        "net01", for_the_domain("net01", f'exceptions = ["host-devices"]\n{CEPH}')
     ),
     "shared-directories-refused": Scenario("mem01"),
     "shared-directories-allowed": Scenario("mem01", '[storage]\nshared_directories = "allow"\n'),
@@ -167,6 +171,7 @@ def furnished() -> FakeHost:
         "/etc/ceph/ceph.conf",
     ):
         host.file(path, 0o644)
+    host.names["example.org"] = Addresses(("198.51.100.9", "2001:db8::9"), ("192.0.2.53",))
     host.directory("/var/lib/libvirt/qemu/nvram", uid=0)
     host.directory("/var/log")
     host.file("/dev/ttyS0", kind=stat.S_IFCHR)

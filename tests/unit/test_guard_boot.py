@@ -9,7 +9,7 @@ import pytest
 import xmls
 from fake_host import IMAGES, UID, FakeHost, account_of, case_of, process_of, refusal, rules
 
-from virtwarden.changes import CopyFile, GrantAccess
+from virtwarden.changes import CopyFile, GrantAccess, LockShared
 from virtwarden.domain.bootfiles import copy_of
 from virtwarden.guards import boot, storage
 from virtwarden.guards.base import Case, Op
@@ -121,3 +121,15 @@ def test_a_copy_that_others_can_read_is_a_breach(
     host.file(COPY, mode, uid=uid)
     found = boot.verify(case(host, Op.STARTED), process_of(host.accounts["vmw-web01"]))
     assert [breach in line for line in found] == [True] * bool(breach)
+
+
+def test_a_file_for_fw_cfg_is_locked_too_since_it_may_have_a_password(host: FakeHost) -> None:
+    notes = (
+        f"<metadata><warden:enrolment><warden:copy path='{COPY}' of='{KERNEL}'/>"
+        "</warden:enrolment></metadata>"
+        f"<sysinfo type='fwcfg'><entry name='opt/a' file='{COPY}'/></sysinfo>"
+    )
+    found = case_of(xmls.domain(extra=notes), rules(), host)
+    assert any(isinstance(change, LockShared) for change in boot.plan(found))
+    (breach,) = boot.verify(found, process_of(host.accounts["vmw-web01"]))
+    assert f"{KERNEL} is open to everyone" in breach

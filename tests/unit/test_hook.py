@@ -16,6 +16,7 @@ import xmls
 from fake_host import FakeHost, account_of
 
 from virtwarden import hook, lifecycle, policy
+from virtwarden.changes import arrivals
 from virtwarden.domain.model import XML_LIMIT_BYTES, read
 from virtwarden.enrolment import enrol
 from virtwarden.errors import HostError, Refusal
@@ -161,6 +162,20 @@ def test_a_saved_or_migrated_domain_is_enrolled_on_its_way(
     found = read(called.out)
     assert found.enrolment
     assert found.labels[0].label == "vmw-web01:vmw-web01"
+
+
+def test_a_migrated_domain_is_noted_until_its_release(
+    called: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol.users, "account_of", lambda uuid: None)
+    monkeypatch.setattr(enrol.users, "account", lambda name: None)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)  # to root, who a developer need not be
+    xml = xmls.domain(labels="", emulator="/usr/bin/qemu-system-x86_64")
+    for op, is_noted in (("restore", False), ("migrate", True), ("prepare", True)):
+        assert called.call(op, xml) == 0
+        assert arrivals.is_noted(called.paths, xmls.UUID) is is_noted
+    called.call("release")
+    assert not arrivals.is_noted(called.paths, xmls.UUID)
 
 
 @pytest.mark.parametrize("op", [*STARTING, *AFTERWARDS, "stopped", "release"])

@@ -26,8 +26,8 @@ from virtwarden.policy import Mode
 from virtwarden.system import users
 
 ORDER = [
-    *("identity", "luks", "encryption", "storage", "boot", "zones", "network", "console", "host"),
-    *("mac", "sandbox"),
+    *("identity", "luks", "encryption", "storage", "boot", "zones", "network", "reach", "console"),
+    *("host", "mac", "sandbox"),
 ]
 MODES = [Mode.ENFORCING, Mode.PERMISSIVE, Mode.DISABLED]
 

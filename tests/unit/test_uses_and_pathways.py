@@ -62,7 +62,13 @@ def test_each_file_is_used_as_its_kind_is() -> None:
         "/dev/vg0/b": Use("disk vdc", "/dev/vg0/b", write=True),
         "/vars": Use("the NVRAM file", "/vars", write=True, must_exist=False),
         "/k": Use("the boot file", "/k", write=False, shared=True, taken_by_libvirt=True),
-        "/ign": Use("the fw_cfg file", "/ign", write=False, shared=True, taken_by_libvirt=True),
+        "/ign": Use(
+            *("the fw_cfg file", "/ign"),
+            write=False,
+            shared=True,
+            taken_by_libvirt=True,
+            secret=True,
+        ),
         "/pmem": Use("the memory's file", "/pmem", write=True),
         "/rom": Use("the memory's file", "/rom", write=False),
         "/log": Use(

@@ -14,6 +14,7 @@ from virtwarden.changes.directories import TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.ports import RestrictPorts
+from virtwarden.changes.reach import LimitReach
 from virtwarden.changes.shared import LockShared, TakeBack
 
 KINDS: dict[str, type[Change]] = {
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Change]] = {
         GrantAccess,
         InstallFilters,
         IssueCertificate,
+        LimitReach,
         LockShared,
         MakeDirectory,
         RestrictPorts,
@@ -53,6 +55,7 @@ __all__ = [
     "GrantAccess",
     "InstallFilters",
     "IssueCertificate",
+    "LimitReach",
     "LockShared",
     "MakeDirectory",
     "NodeRule",

@@ -36,6 +36,16 @@ def note_limited_ports(paths: Paths, backend: str) -> None:
     _note(paths.run / f"{backend}-limits-ports", _PORT_TOOLS[backend])
 
 
+def has_limited_reach(paths: Paths) -> bool:
+    """Whether nftables, as it is installed now, has limited what a user sends since the boot."""
+    return _is_noted(paths.run / "nftables-limits-reach", Path(nft.NFT))
+
+
+def note_limited_reach(paths: Paths) -> None:
+    """Note that it has; a note that cannot be written costs time and nothing else."""
+    _note(paths.run / "nftables-limits-reach", Path(nft.NFT))
+
+
 def _is_noted(note: Path, program: Path) -> bool:
     version = files.version_of(program)
     return bool(version) and files.read_if_there(note) == version

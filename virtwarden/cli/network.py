@@ -11,6 +11,7 @@ from dataclasses import asdict
 import libvirt
 
 from virtwarden import gate
+from virtwarden.changes import reach
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd import admission
 from virtwarden.libvirtd.connection import connected, find
@@ -24,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "admit", help="filter and admit NICs that were attached to running domains"
     )
     admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
-    actions.add_parser("restore", help="restore gate and filters after a flush")
+    actions.add_parser("restore", help="restore all rules on what VMs send, after a flush")
     check = actions.add_parser("check", help="compare the host's own network with the policy's")
     check.add_argument("--json", action="store_true", help="for programs")
     render = actions.add_parser(
@@ -36,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, paths: Paths) -> int:
     if options.action == "restore":
         print(f"gate and filters are up; {gate.restore(paths)} taps are admitted")
+        print(f"{reach.restore(paths)} VMs are kept from the host's own network")
         return 0
     if options.action == "check":
         return _check(paths, as_json=options.json)

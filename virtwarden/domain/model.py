@@ -137,6 +137,8 @@ class Nic:
     managed: str = text("target/@managed")
     queues: str = text("driver/@queues")
     endpoint: str = text("source/@path | source/@dev")
+    address: str = text("source/@address")
+    port: str = text("source/@port")
 
     @property
     def queue_count(self) -> int:
@@ -147,6 +149,33 @@ class Nic:
     def is_kept(self) -> bool:
         """Whether its tap is somebody else's than libvirt's, and stays when the domain stops."""
         return self.managed == "no"
+
+
+@dataclass(frozen=True)
+class VolumeHost:
+    """`<host>`: a server of a volume on the network."""
+
+    name: str = text("@name")
+    port: str = text("@port")
+    transport: str = text("@transport")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """`<source protocol='…'>`: a volume on the network, of a disk, a base or a SCSI device."""
+
+    protocol: str = text("@protocol")
+    hosts: tuple[VolumeHost, ...] = children("host")
+
+
+@dataclass(frozen=True)
+class Line:
+    """`<source service='…'>`: a serial port, or another line of characters, over TCP or UDP."""
+
+    kind: str = text("../@type")
+    mode: str = text("@mode")
+    host: str = text("@host")
+    service: str = text("@service")
 
 
 @dataclass(frozen=True)
@@ -231,6 +260,8 @@ class Domain:
     filesystems: tuple[Filesystem, ...] = children("devices/filesystem")
     memory_files: tuple[Memory, ...] = children("devices/memory[source/path]")
     devices: tuple[Device, ...] = children("devices/*[not(self::emulator)]")
+    volumes: tuple[Volume, ...] = children("devices//source[@protocol]")
+    lines: tuple[Line, ...] = children("devices//source[@service]")
     nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
     boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/dtb | os/acpi/table")
     fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")

@@ -23,6 +23,7 @@ class Use:
     `made_by_root`: libvirt makes it where it is missing, and QEMU gets it open: root may own it.
     `overlaid`: another image lies on it, and QEMU writes it only in a block job.
     `original`: it is this domain's own copy of that file, made at each start.
+    `secret`: what is in it may be a secret of the domains that name it, such as a password.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Use:
     made_by_root: bool = False
     overlaid: bool = False
     original: str = ""
+    secret: bool = False
 
 
 def uses(domain: Domain) -> tuple[Use, ...]:
@@ -50,7 +52,8 @@ def uses(domain: Domain) -> tuple[Use, ...]:
     if domain.nvram:
         found.append(Use("the NVRAM file", domain.nvram, write=True, must_exist=False))
     found += [_of_boot(domain, "the boot file", path) for path in domain.boot_files]
-    found += [_of_boot(domain, "the fw_cfg file", path) for path in domain.fw_cfg_files]
+    for path in domain.fw_cfg_files:
+        found.append(replace(_of_boot(domain, "the fw_cfg file", path), secret=True))
     for memory in domain.memory_files:
         found.append(Use("the memory's file", memory.path, write=not memory.readonly))
     for path in domain.character_files:

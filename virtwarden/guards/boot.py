@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guard `boot`: a VM gets a kernel, and what belongs to it, as copies of its own.
 
+What may be secret, a file for fw_cfg, nobody but root reads while a domain that names it runs.
+
 libvirt gives these files to the domain's user at each start, whatever their labels. A process of
 that user could keep such a file open and write what the next domain boots.
 """
@@ -11,13 +13,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from virtwarden.changes import Change, CopyFile
+from virtwarden.changes import Change, CopyFile, LockShared
 from virtwarden.domain.bootfiles import copy_of
 from virtwarden.domain.uses import Use, uses
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.pathways import search_grants
+from virtwarden.policy import Mode
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
 from virtwarden.words import shown
@@ -92,17 +95,20 @@ def _prepare(case: Case, use: Use) -> Iterator[Change]:
     if leaf is not None:
         yield from search_grants(case.facts.look(use.path).directories, case.user)
         yield CopyFile(use.original, leaf.device, leaf.number, use.path, case.user)
+        if use.secret and leaf.takes_acls and case.rules.mode is not Mode.DISABLED:
+            yield LockShared(use.original, leaf.device, leaf.number, case.domain.uuid)
 
 
 def verify(case: Case, process: Process) -> list[str]:
+    return [breach for use in _copies(case) for breach in _breaches(case, use)]
+
+
+def _breaches(case: Case, use: Use) -> Iterator[str]:
     own = case.account.uid if case.account else -1
-    breaches = []
-    for use in _copies(case):
-        leaf = _leaf(case, use.path)
-        if leaf is None:
-            continue
-        if leaf.uid not in (0, own):
-            breaches.append(f"{use.path} belongs to uid {leaf.uid}, not to {case.user}")
-        if leaf.mode & (stat.S_IRWXG | stat.S_IRWXO):
-            breaches.append(f"{use.path} is open to others (mode {leaf.permissions:04o})")
-    return breaches
+    copy, original = _leaf(case, use.path), _leaf(case, use.original)
+    if copy is not None and copy.uid not in (0, own):
+        yield f"{use.path} belongs to uid {copy.uid}, not to {case.user}"
+    if copy is not None and copy.mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield f"{use.path} is open to others (mode {copy.permissions:04o})"
+    if use.secret and original and original.takes_acls and original.mode & stat.S_IRWXO:
+        yield f"{use.original} is open to everyone (mode {original.permissions:04o})"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from virtwarden import gate
-from virtwarden.changes import worked
+from virtwarden.changes import arrivals, worked
 from virtwarden.changes.claims import Claim, claims_on
+from virtwarden.changes.reach import noted
 from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
@@ -26,6 +27,8 @@ from virtwarden.system import (
     mapper,
     netfilter,
     portfilter,
+    reach,
+    resolver,
     sasl,
     seccomp,
     taps,
@@ -39,6 +42,9 @@ from virtwarden.system.users import Account
 
 # cgroups(7): there wherever the unified hierarchy is mounted.
 _CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
+_QEMU_CONF = Path("/etc/libvirt/qemu.conf")
+# What libvirt takes where qemu.conf names no others (migration_port_min, migration_port_max).
+_MIGRATION_PORTS = (49152, 49215)
 
 
 class Facts(Protocol):
@@ -109,6 +115,21 @@ class Facts(Protocol):
 
     def compiles_calls(self) -> bool:
         """Whether libseccomp is there, which compiles filters of system calls."""
+
+    def reach_works(self) -> bool:
+        """Whether nftables can limit what a user sends from this host."""
+
+    def limit_of(self, domain: str) -> reach.Limit | None:
+        """What a running domain's user may send; None where nothing limits it."""
+
+    def missing_limit(self, limit: reach.Limit) -> str:
+        """What is missing of a limit in the kernel; empty if it is complete."""
+
+    def addresses_of(self, host: str) -> resolver.Addresses:
+        """The addresses of a host's name, and who else was asked for them. Raises HostError."""
+
+    def migration_ports(self, domain: str) -> tuple[int, int] | None:
+        """The TCP ports at which QEMU waits for a migration; None for a domain that starts anew."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -245,6 +266,31 @@ class HostFacts(Facts):
 
     def compiles_calls(self) -> bool:
         return seccomp.is_there()
+
+    def reach_works(self) -> bool:
+        return worked.has_limited_reach(self.paths) or reach.works()
+
+    def limit_of(self, domain: str) -> reach.Limit | None:
+        return noted(self.paths, domain)
+
+    def missing_limit(self, limit: reach.Limit) -> str:
+        return reach.missing(limit)
+
+    def addresses_of(self, host: str) -> resolver.Addresses:
+        return resolver.addresses_of(host)
+
+    def migration_ports(self, domain: str) -> tuple[int, int] | None:
+        if not arrivals.is_noted(self.paths, domain):
+            return None
+        # Imported here: hardly any start needs it.
+        from virtwarden.system import conf
+
+        settings = conf.settings(_QEMU_CONF, conf.QEMU)
+        lowest, highest = (
+            int(str(settings.get(f"migration_port_{end}", default)))
+            for end, default in zip(("min", "max"), _MIGRATION_PORTS, strict=True)
+        )
+        return lowest, highest
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()

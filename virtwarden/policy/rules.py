@@ -144,6 +144,8 @@ class Rules:
     broadcast_limit: int
     multicast_limit: int
     untapped: Choice
+    host_network: Choice
+    hosts: tuple[str, ...]
     display: Switch
     listen: tuple[str, ...]
     admin_workstations: tuple[str, ...]

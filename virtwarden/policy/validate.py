@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 
+from virtwarden.policy.destinations import destination
 from virtwarden.policy.origins import KeyPath
 from virtwarden.policy.schema import Schema, defaults, entry, named
 from virtwarden.words import printable
@@ -166,6 +167,15 @@ def _check_hosts(values: list[Any]) -> list[str]:
     ]
 
 
+def _check_destinations(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed; it must be an IP address or a network, and perhaps a port:"
+        ' "192.0.2.0/24:3260", "[2001:db8::5]:10809"'
+        for value in values
+        if not _parses(destination, value)
+    ]
+
+
 def _check_addresses(values: list[Any]) -> list[str]:
     return [
         f"{shown(value)} is not allowed; it must be an IP address or a network such as 192.0.2.0/24"
@@ -211,6 +221,7 @@ _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "listen": _check_listen,
     "admin_workstations": _check_workstations,
     "addresses": _check_addresses,
+    "hosts": _check_destinations,
     "management_addresses": _check_interfaces,
     "management_gateway": _check_hosts,
     "management_dns": _check_hosts,

@@ -2,7 +2,7 @@
 """Admits the taps of NICs that were attached to running domains, and foreign taps.
 
 The gate shuts them out whether or not this runs. This only saves an admin from admitting them by
-hand.
+hand. It also ends what a migration needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import libvirt
 
 from virtwarden import gate, log
 from virtwarden.errors import PolicyError, WardenError
-from virtwarden.libvirtd import admission
+from virtwarden.libvirtd import admission, arrival
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 
@@ -44,6 +44,7 @@ class Admitter:
                 policy = load(self._paths, store=True)
                 domain = connection.lookupByUUIDString(uuid)
                 name = domain.name()
+                arrival.settle(self._paths, policy, domain)
                 admission.admit(self._paths, policy, domain)
                 self._refused.pop(uuid, None)
         except (WardenError, OSError, libvirt.libvirtError) as error:

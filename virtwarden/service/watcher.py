@@ -30,6 +30,9 @@ _KEEPALIVE_COUNT = 6
 # During these events libvirt would answer a call only after the start is over.
 _WHILE_IT_STARTS = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
 
+# A migration has ended, and libvirt answers again.
+_ARRIVED = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
+
 
 def watch(paths: Paths) -> None:
     """Listen until the parent process, the service, is gone."""
@@ -164,11 +167,13 @@ class _Watcher:
         _connection: libvirt.virConnect,
         domain: libvirt.virDomain,
         event: int,
-        _detail: int,
+        detail: int,
         _opaque: object,
     ) -> None:
         if self._definitions is not None:
             self._definitions.note(domain.UUIDString(), event)
+        if (event, detail) == _ARRIVED:
+            self._attached[domain.UUIDString()] = None
         if event not in _WHILE_IT_STARTS:
             self._due[domain.UUIDString()] = None
 
