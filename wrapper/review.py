@@ -111,6 +111,12 @@ def is_opened_by_qemu(netdev: Option) -> bool:
     return "tap" in netdev.under("type") and not keys & DESCRIPTOR_KEYS
 
 
+def is_forwarded_to_a_chardev(text: str) -> bool:
+    """`tcp:10.0.2.1:4600-chardev:charchannel0`; 'cmd:' would run a program, 'tcp:' connect."""
+    target = text.partition("-")[2]
+    return target.startswith("chardev:") and is_words(target.removeprefix("chardev:"), "_-")
+
+
 PHRASES: Mapping[str, Callable[[str], bool]] = {
     "display": is_display,
     "global": is_global,
@@ -139,5 +145,8 @@ def check_vocabulary(options: list[Option]) -> Iterator[Refusal]:
             yield Refusal(f"libvirt does not write {' '.join(option.words)!r} by itself", XML)
         if option.name == "netdev" and is_opened_by_qemu(option):
             yield Refusal(f"the tap of -netdev {option.value!r} has no descriptor", XML)
+        for at, text in option.texts:
+            if at.startswith("guestfwd") and not is_forwarded_to_a_chardev(text):
+                yield Refusal(f"libvirt does not write guestfwd={text!r} by itself", XML)
         for word in foreign_words(option):
             yield Refusal(f"libvirt does not write {word!r} in -{option.name} by itself", XML)

@@ -194,3 +194,18 @@ def test_unenrolment_names_the_kernel_again(warden: Warden, kernel: Path) -> Non
     assert read(warden.libvirt.xml("web01").encode()).boot_files != (str(kernel),)
     run("virt-warden", "unenrol", "web01")
     assert read(warden.libvirt.xml("web01").encode()).boot_files == (str(kernel),)
+
+
+def test_a_kernel_that_an_edit_named_is_never_the_vms_users(warden: Warden, kernel: Path) -> None:
+    """As the admin edits it while the service does not run."""
+    two = shutil.copy(kernel, kernel.with_name("vmlinuz-2"))
+    warden.enrolled("web01", kernel=kernel)
+    xml = warden.libvirt.xml("web01", "--inactive")
+    begin, end = xml.index("<kernel>") + 8, xml.index("</kernel>")
+    warden.libvirt.define(xml[:begin] + str(two) + xml[end:])
+    changed = two.stat().st_ctime_ns
+    assert "virt-warden enrol web01" in warden.refusal("web01")
+    assert two.stat().st_ctime_ns == changed
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert two.stat().st_ctime_ns == changed

@@ -138,3 +138,39 @@ def test_one_file_under_two_mounts_is_one_disk(warden: Warden, image: Path, imag
         warden.libvirt.destroy("web01")
     finally:
         run("umount", str(other))
+
+
+def test_a_file_whose_loop_device_the_host_uses_is_refused(warden: Warden, images: Path) -> None:
+    file = raw(images / "web01.img", size="64M")
+    with _loop(file) as device:
+        held = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            warden.enrolled("web01", disks=[Disk(file, format="raw")])
+            assert f"the host itself uses {device}, a loop device over it" in warden.refusal(
+                "web01"
+            )
+        finally:
+            os.close(held)
+            warden.libvirt.remove_domains()
+
+
+def test_a_file_of_an_overlay_and_of_its_upper_layer_is_one_disk(
+    warden: Warden,
+) -> None:
+    top = Path("/var/lib/libvirt/overlay")
+    top.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(top))
+    for name in ("lower", "upper", "work", "merged"):
+        (top / name).mkdir()
+    layers = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+    run("mount", "-t", "overlay", "-o", layers, "overlay", str(top / "merged"))
+    try:
+        merged = raw(top / "merged" / "d.img")
+        warden.started("web01", disks=[Disk(merged, format="raw")])
+        warden.enrolled("db01", disks=[Disk(top / "upper" / "d.img", format="raw")])
+        assert "another running VM" in warden.refusal("db01")
+    finally:
+        warden.libvirt.remove_domains()
+        run("umount", str(top / "merged"))
+        run("umount", str(top))
+        top.rmdir()

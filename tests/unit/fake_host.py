@@ -55,8 +55,9 @@ class FakeHost:
     links: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+    other_users: dict[str, str] = field(default_factory=dict)
     stacks: dict[int, tuple[Identity, ...]] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
+    held_devices: set[str] = field(default_factory=set)
     running: set[int] = field(default_factory=set)
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
@@ -159,14 +160,17 @@ class FakeHost:
     def writer_of(self, path: str) -> str:
         return self.writers.get(path, "")
 
+    def other_user_of(self, path: str, domain: str) -> str:
+        return self.other_users.get(path, "")
+
     def has_processes(self, uid: int) -> bool:
         return uid in self.running
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return self.stacks.get(inode.rdev, ())
 
-    def is_held(self, device: str) -> bool:
-        return device in self.held
+    def held(self, inode: Inode) -> str:
+        return inode.path if inode.path in self.held_devices else ""
 
     def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
         own = (claim.device, claim.number)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from virtwarden.system import blockstack
 from virtwarden.system.blockstack import Identity, below
 from virtwarden.system.files import Inode
 
@@ -93,3 +95,18 @@ def test_a_device_that_sysfs_does_not_have_and_a_file_lie_on_nothing(
 ) -> None:
     assert under(8, 0) == ()
     assert below(Inode("/f", 5, 9, stat.S_IFREG, 0, 0, 1), devices) == ()
+
+
+@pytest.mark.parametrize(("refusals", "held"), [(0, False), (2, False), (3, True)])
+def test_a_device_that_another_start_is_just_asking_about_is_not_held(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, held: bool
+) -> None:
+    answers = [OSError(errno.EBUSY, "busy")] * refusals
+
+    def opened(*_: object) -> int:
+        if answers:
+            raise answers.pop()
+        return os.dup(0)
+
+    monkeypatch.setattr(blockstack.os, "open", opened)
+    assert blockstack.is_held("/dev/vdb") == held

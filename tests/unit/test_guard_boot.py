@@ -88,6 +88,17 @@ def test_an_original_that_somebody_else_may_have_written_is_refused(
     assert reason in refusal(boot, case(host))
 
 
+def test_a_boot_file_that_an_edit_named_is_refused_until_it_is_enrolled(host: FakeHost) -> None:
+    host.file(f"{IMAGES}/vmlinuz-2", 0o644)
+    notes = (
+        f"<metadata><warden:enrolment><warden:copy path='{COPY}' of='{KERNEL}'/>"
+        "</warden:enrolment></metadata>"
+    )
+    edited = xmls.domain(os=f"<kernel>{IMAGES}/vmlinuz-2</kernel>", extra=notes)
+    found = case_of(edited, rules(), host, Op.PREPARE)
+    assert "virt-warden enrol web01" in refusal(boot, found)
+
+
 def test_a_file_of_the_host_is_refused_as_an_original(host: FakeHost) -> None:
     host.file("/etc/shadow")
     copy = copy_of(Paths(), xmls.UUID, "/etc/shadow")

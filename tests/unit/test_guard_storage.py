@@ -316,7 +316,7 @@ def test_a_device_that_the_host_has_mounted_is_refused_unless_it_is_only_read(
     host: FakeHost,
 ) -> None:
     host.block("/dev/sdb", rdev=_DISK)
-    host.held.add("/dev/sdb")
+    host.held_devices.add("/dev/sdb")
     line = refusal(storage, case(host, xmls.disk("/dev/sdb", kind="block")))
     assert "the host itself uses it" in line
     assert "lsblk /dev/sdb" in line
@@ -372,6 +372,15 @@ def test_a_shared_file_is_left_alone_only_where_all_can_read_it_and_no_acl_can_b
     running = case(host, xmls.disk(BASE, **shared), Op.STARTED)
     breaches = storage.verify(running, process_of(host.accounts["vmw-web01"]))
     assert bool(breaches) is (bool(mode & 0o007) and not alone)
+
+
+@pytest.mark.parametrize("writer", [{"uid": 70007}, {"mode": 0o664, "gid": KVM}])
+def test_a_public_file_without_an_acl_is_not_left_to_a_vms_user_that_can_write_it(
+    host: FakeHost, writer: dict[str, int]
+) -> None:
+    host.file(BASE, **{"mode": 0o644, "takes_acls": False, **writer})
+    found = storage.plan(case(host, xmls.disk(BASE, **READ_ONLY)))
+    assert any(isinstance(change, LockShared) for change in found)
 
 
 def test_what_is_its_own_and_what_is_shared_are_not_one_file(host: FakeHost) -> None:

@@ -45,11 +45,26 @@ def _owners(handle: int) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def former_owner(found: os.stat_result, own: int = -1) -> dict[str, int]:
-    """Whom a file is given back to: root, where another VM's user kept it."""
-    if found.st_uid != own and users.domain_of(found.st_uid):
-        return {"uid": 0, "gid": 0}
-    return {"uid": found.st_uid, "gid": found.st_gid}
+def former(handle: int, own: int = -1) -> Before:
+    """What a file is given back as: `uid`, `gid`, `mode`, and its ACL as `acl_text`.
+
+    Root's, where another VM's user kept it. Of a file that a VM's user kept, nobody but the owner
+    gets the rights that this user may have given away.
+    """
+    found = os.fstat(handle)
+    owner = {"uid": found.st_uid, "gid": found.st_gid}
+    mode = stat.S_IMODE(found.st_mode)
+    if not users.domain_of(found.st_uid):
+        return {**owner, "mode": mode, "acl_text": acl.text(handle)}
+    if found.st_uid != own:
+        owner = {"uid": 0, "gid": 0}
+    return {**owner, "mode": mode & stat.S_IRWXU, "acl_text": ""}
+
+
+def drop_acl(handle: int, before: Before) -> None:
+    """Take the ACL from an open file that has none in `before`: a VM's user gave it."""
+    if before.get("acl_text") == "":
+        acl.restore(handle, "")
 
 
 def set_mode(handle: int, path: str, mode: int) -> None:
@@ -105,13 +120,10 @@ class SetAccess(Change):
     def capture(self, paths: Paths) -> Before:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
-            found = os.fstat(handle)
-            former_acl = acl.text(handle)
+            before = former(handle, account.uid)
         return {
-            "acl": bool(former_acl),
-            "acl_text": former_acl,
-            **former_owner(found, account.uid),
-            "mode": stat.S_IMODE(found.st_mode),
+            **before,
+            "acl": bool(before["acl_text"]),
             "given_to": account.uid,
             "boot": files.boot_id(),
         }
@@ -120,6 +132,7 @@ class SetAccess(Change):
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
             give(handle, self.path, account.uid, account.gid)
+            drop_acl(handle, before)
             set_mode(handle, self.path, self.mode)
 
     def undo(self, paths: Paths, before: Before) -> str:

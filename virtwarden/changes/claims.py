@@ -78,7 +78,7 @@ def claims_on(
     found = _entries_at(paths, device, number)
     for lower in below:
         found += [entry for entry in _entries_at(paths, *lower) if "@" not in entry.name]
-    return tuple(_read(entry) for entry in found)
+    return tuple(claim for claim in map(_read, found) if claim is not None)
 
 
 def _entries_at(paths: Paths, device: int, number: int) -> list[Path]:
@@ -89,8 +89,12 @@ def _entries_at(paths: Paths, device: int, number: int) -> list[Path]:
     return [entry for entry in entries if entry.name[0] != "."]
 
 
-def _read(entry: Path) -> Claim:
-    values = json.loads(entry.read_text())
+def _read(entry: Path) -> Claim | None:
+    """A claim; None where its domain has just stopped: who only reviews holds no lock."""
+    try:
+        values = json.loads(entry.read_text())
+    except FileNotFoundError:
+        return None
     lower = tuple((device, number) for device, number in values.pop("below", ()))
     return Claim(**values, below=lower)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from virtwarden.changes.access import former_owner, give, put_back, set_mode
+from virtwarden.changes.access import drop_acl, former, give, put_back, set_mode
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
@@ -54,41 +54,64 @@ class LockShared(Change):
             files.held(self.path, self.device, self.number) as handle,
         ):
             found = os.fstat(handle)
-            lease = _load(paths, self.path)
+            place, lease = self._lease(paths, found.st_dev, files.boot_id())
             if lease is None:
                 lease = {
                     "path": self.path,
                     "number": self.number,
                     "device": self.device,
                     "boot": files.boot_id(),
-                    **former_owner(found),
-                    "mode": stat.S_IMODE(found.st_mode),
-                    "acl_text": acl.text(handle),
+                    **former(handle),
                     "holders": [],
                 }
             first = not lease["holders"]
             lease["holders"] = sorted({*lease["holders"], self.domain})
-            _store(paths, self.path, lease)
+            _store(place, lease)
             # The owner first: otherwise the former owner could set the mode again in between.
             give(handle, self.path, 0, 0)
             if first:
+                drop_acl(handle, lease)
                 set_mode(handle, self.path, lease["mode"] & stat.S_IRWXU)
+            else:  # the group's bits are the mask of the ACL by now
+                set_mode(handle, self.path, stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)
 
     def undo(self, paths: Paths, before: Before) -> str:
         with files.locked(paths.shared):
-            lease = _load(paths, self.path)
+            place, lease = self._lease(paths, self.device)
             if lease is None:
-                files.discard(_lease_file(paths, self.path))
+                files.discard(place)
                 return ""
             if self.domain not in lease["holders"]:
                 return ""
             lease["holders"].remove(self.domain)
             if lease["holders"]:
-                _store(paths, self.path, lease)
+                _store(place, lease)
                 return ""
             report = _give_back(lease)
-            files.discard(_lease_file(paths, self.path))
+            files.discard(place)
             return report
+
+    def _lease(
+        self, paths: Paths, device: int, boot: str = ""
+    ) -> tuple[Path, dict[str, Any] | None]:
+        """Where the lease of this file is, or will be, and what it says.
+
+        It is of one inode: a base that replaces another one under its name has its own lease, and
+        a base that is mounted twice has one. Each boot gives out device numbers again: a lease of
+        another `boot` is of this file where it has the same path.
+        """
+        # virt-warden 0.1.0 named a lease by the path alone.
+        former = paths.shared / f"{_digest(self.path)}.json"
+        for place in [former, *sorted(paths.shared.glob(f"[!.]*-{self.number}-*.json"))]:
+            lease = _load(place)
+            if lease is None or lease["number"] != self.number:
+                continue
+            if lease["device"] == device and boot in ("", lease["boot"]):
+                return place, lease
+            if lease["path"] == self.path and boot != lease["boot"]:
+                return place, lease
+        name = f"{self.device}-{self.number}-{_digest(self.path)}.json"
+        return paths.shared / name, None
 
 
 @dataclass(frozen=True)
@@ -126,22 +149,19 @@ class TakeBack(Change):
         return ""
 
 
-def _lease_file(paths: Paths, path: str) -> Path:
-    return paths.shared / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
+def _digest(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:32]
 
 
-def _load(paths: Paths, path: str) -> dict[str, Any] | None:
+def _load(place: Path) -> dict[str, Any] | None:
     try:
-        lease = json.loads(_lease_file(paths, path).read_text())
+        return dict(json.loads(place.read_text()))
     except FileNotFoundError:
         return None
-    return dict(lease)
 
 
-def _store(paths: Paths, path: str, lease: dict[str, Any]) -> None:
-    files.write_atomically(
-        _lease_file(paths, path), json.dumps(lease).encode(), 0o600, durable=True
-    )
+def _store(place: Path, lease: dict[str, Any]) -> None:
+    files.write_atomically(place, json.dumps(lease).encode(), 0o600, durable=True)
 
 
 def _give_back(lease: dict[str, Any]) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from virtwarden.changes.claims import claims_on
-from virtwarden.domain.model import read
-from virtwarden.domain.uses import uses
-from virtwarden.errors import HostError, WardenError
+from virtwarden.domain import neighbours
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import files, images, users, written
-from virtwarden.system.blockstack import identity
+from virtwarden.system import images, users, written
 from virtwarden.system.images import Image
 from virtwarden.system.written import Written
 from virtwarden.words import shown
@@ -62,8 +59,7 @@ def is_own(asker: Asker, path: str) -> bool:
     former = _remembered(asker.paths, path)
     if former is None or former.domain != asker.uuid:
         return False
-    leaf = files.look(path).leaf
-    return leaf is not None and not _other_user(asker, path, identity(leaf), only_writers=False)
+    return not neighbours.user_of(asker.paths, asker.uuid, path)
 
 
 def _remembered(paths: Paths, path: str) -> Written | None:
@@ -89,11 +85,11 @@ def _as_before(asker: Asker, path: str, image_format: str, former: Written) -> I
         f"{path} now says that it is based on {untrusted_base or 'no image'}, which the VM that"
         f" wrote it may have forged: it was based on {before or 'no image'}",
         fix=f"{_rebase(path, image_format, former.base)}, or confirm the new one:"
-        f" {_confirm(asker, path, _named(untrusted_base))}",
+        f" {_confirm(asker, path, _image(untrusted_base))}",
     )
 
 
-def _named(untrusted_base: str) -> Image | None:
+def _image(untrusted_base: str) -> Image | None:
     return Image(untrusted_base, "FORMAT", is_device=False) if untrusted_base else None
 
 
@@ -129,34 +125,11 @@ def _other_owner(asker: Asker, base: Image) -> str:
     former = _remembered(asker.paths, base.path)
     if former is not None and former.domain != asker.uuid:
         return f"a disk that domain {former.domain} could write"
-    leaf = files.look(base.path).leaf
-    own = identity(leaf) if leaf else None
-    for claim in claims_on(asker.paths, *own) if own else ():
+    data = neighbours.data(base.path)
+    if data is None:
+        return ""
+    for claim in claims_on(asker.paths, *data[0], data[1:]):
         if claim.write and claim.domain != asker.uuid:
             return f"a disk of the running domain {claim.name}"
-    other = _other_user(asker, base.path, own, only_writers=True) if own else ""
+    other = neighbours.user_of(asker.paths, asker.uuid, base.path, only_writers=True)
     return f"a disk of domain {other}" if other else ""
-
-
-def _other_user(asker: Asker, path: str, own: tuple[int, int], *, only_writers: bool) -> str:
-    """Another domain whose XML has a file as a disk, or as one that it writes; empty if none."""
-    name = escape(Path(path).name).encode()
-    for file in asker.paths.libvirt_config.glob("*.xml"):
-        if _uses(asker, file, name, own, only_writers=only_writers):
-            return file.stem
-    return ""
-
-
-def _uses(
-    asker: Asker, file: Path, name: bytes, own: tuple[int, int], *, only_writers: bool
-) -> bool:
-    try:
-        xml = file.read_bytes()
-        domain = read(xml) if name in xml else None
-        if domain is None or domain.uuid == asker.uuid:
-            return False
-        found = [use for use in uses(domain) if use.write or not only_writers]
-        leaves = [files.look(use.path).leaf for use in found]
-    except (WardenError, OSError):
-        return False
-    return any(leaf is not None and identity(leaf) == own for leaf in leaves)

@@ -31,7 +31,22 @@ NAME = "boot"
 def review(case: Case) -> list[Refusal]:
     if case.op is not Op.PREPARE:
         return []
-    return [refusal for use in _copies(case) for refusal in _review(case, use)]
+    refusals = [refusal for use in _copies(case) for refusal in _review(case, use)]
+    return refusals + [
+        case.refusal(
+            "the XML names it itself since an edit, so libvirt would give it to this domain's user",
+            where=f"{use.what} ({use.path})",
+            fix=case.enrol,
+        )
+        for use in _edited(case)
+    ]
+
+
+def _edited(case: Case) -> list[Use]:
+    """Boot files without a copy in a domain that has some. One that virt-warden 0.1.0 enrolled has
+    none, and starts as it did.
+    """
+    return [use for use in uses(case.domain) if use.taken_by_libvirt and case.domain.copied]
 
 
 def _copies(case: Case) -> list[Use]:

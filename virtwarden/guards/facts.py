@@ -7,6 +7,7 @@ Each answer is about the host as it is now, and changes nothing: not the kernel,
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +68,17 @@ class Facts(Protocol):
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
+    def other_user_of(self, path: str, domain: str) -> str:
+        """Another domain whose stored XML names this file, under whatever name; or empty."""
+
     def has_processes(self, uid: int) -> bool:
         """Whether a process of this uid lives."""
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         """All that a block device lies on; empty for a file."""
 
-    def is_held(self, device: str) -> bool:
-        """Whether the host itself uses a block device."""
+    def held(self, inode: Inode) -> str:
+        """The block device that the host itself uses: this one, or one over this file; or empty."""
 
     def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
         """The running domains' claims on the same file, on what lies on it, or is below it."""
@@ -204,14 +208,22 @@ class HostFacts(Facts):
             return ""
         return former.domain if former else ""
 
+    def other_user_of(self, path: str, domain: str) -> str:
+        # Imported here: only domains with an overlay over their own disk need it.
+        from virtwarden.domain import neighbours
+
+        return neighbours.user_of(self.paths, domain, path)
+
     def has_processes(self, uid: int) -> bool:
         return users.has_processes(uid)
 
     def below(self, inode: Inode) -> tuple[Identity, ...]:
         return blockstack.below(inode)
 
-    def is_held(self, device: str) -> bool:
-        return blockstack.is_held(device)
+    def held(self, inode: Inode) -> str:
+        is_device = stat.S_ISBLK(inode.mode)
+        devices = [inode.path] if is_device else blockstack.loops_over(inode)
+        return next(filter(blockstack.is_held, devices), "")
 
     def claims_near(self, claim: Claim) -> tuple[Claim, ...]:
         return claims_on(self.paths, claim.device, claim.number, claim.below)

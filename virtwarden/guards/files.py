@@ -142,18 +142,23 @@ def claim(case: Case, use: Use, inode: Inode) -> Claim:
 
 
 def review_device(case: Case, use: Use) -> list[Refusal]:
-    """Why a device that nobody has opened for this domain cannot be written: the host uses it."""
+    """Why what nobody has opened for this domain cannot be its own: the host uses it.
+
+    It can be read, unless only an image's header named it.
+    """
     leaf = case.facts.look(use.path).leaf
-    if leaf is None or not (use.write and stat.S_ISBLK(leaf.mode)):
+    if leaf is None or not (use.write or use.path in case.domain.spelled_bases):
         return []
-    if not case.facts.is_held(leaf.path):
+    held = case.facts.held(leaf)
+    if not held:
         return []
+    what = "it" if held == leaf.path else f"{held}, a loop device over it"
     return [
         case.refusal(
-            "the host itself uses it: it is mounted, or swap, or a part of LVM, RAID or another"
-            " device",
+            f"the host itself uses {what}: it is mounted, or swap, or a part of LVM, RAID or"
+            " another device",
             where=f"{use.what} ({use.path})",
-            fix=f"see by what: lsblk {shown(leaf.path)}; then umount, swapoff, or: vgchange -an VG"
+            fix=f"see by what: lsblk {shown(held)}; then umount, swapoff, or: vgchange -an VG"
             " (and keep LVM from a guest's disks: global_filter in /etc/lvm/lvm.conf)",
         )
     ]

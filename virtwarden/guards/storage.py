@@ -11,7 +11,7 @@ from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import libvirts_own, search_grants
+from virtwarden.guards.pathways import libvirts_own, search_grants, swapper
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
@@ -123,8 +123,13 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
 
 
 def _was_its_disk(case: Case, layer: Backing) -> bool:
-    """Whether this domain could write an image before it got an overlay, as in a snapshot."""
-    return case.facts.writer_of(layer.path) == case.domain.uuid
+    """Whether this domain could write an image before it got an overlay, as in a snapshot.
+
+    It is its disk no longer once another domain names it, such as a copy's base.
+    """
+    if case.facts.writer_of(layer.path) != case.domain.uuid:
+        return False
+    return not case.facts.other_user_of(layer.path, case.domain.uuid)
 
 
 def _spelling(case: Case, disk: Disk) -> str:
@@ -214,7 +219,7 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
         return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
-    if _is_left_alone(use, found.leaf):
+    if _is_left_alone(case, use, found.leaf):
         return changes
     permissions = _READ | (_WRITE if use.write else 0)
     return [
@@ -224,12 +229,15 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     ]
 
 
-def _is_left_alone(use: Use, inode: Inode) -> bool:
+def _is_left_alone(case: Case, use: Use, inode: Inode) -> bool:
     """Whether a shared file stays as it is: each user can read it, and its file system takes no ACL
     by which only some could, such as an ISO on a read-only mount, or a base on NFS.
+
+    No VM's user may write it: not as its owner, to whom libvirt may have left it, nor by a group.
     """
-    is_public = bool(inode.mode & stat.S_IROTH) and not inode.mode & stat.S_IWOTH
-    return is_public and not inode.takes_acls and not use.write and not use.taken_by_libvirt
+    if use.write or use.taken_by_libvirt or inode.takes_acls or not inode.mode & stat.S_IROTH:
+        return False
+    return not swapper([inode], case.rules.uid_range, case.vm_groups)
 
 
 def verify(case: Case, process: Process) -> list[str]:
@@ -248,7 +256,7 @@ def verify(case: Case, process: Process) -> list[str]:
 
 def _verify_inode(case: Case, use: Use, inode: Inode) -> list[str]:
     breaches = []
-    if inode.mode & stat.S_IRWXO and not (use.shared and _is_left_alone(use, inode)):
+    if inode.mode & stat.S_IRWXO and not (use.shared and _is_left_alone(case, use, inode)):
         breaches.append(f"{use.path} is open to everyone (mode {inode.permissions:04o})")
     if use.shared:
         lowest, highest = case.rules.uid_range

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ Identity = tuple[int, int]
 # linux/loop.h: struct loop_info64 begins with lo_device, lo_inode and lo_rdevice; it has 232 bytes.
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_INFO_BYTES = 232
+_PAUSES_SECONDS = (0, 0.01, 0.05)
 _BY_NUMBER = Path("/sys/dev/block")
 
 
@@ -76,6 +78,16 @@ def behind_loop(name: str) -> Identity:
     return (own_number, 0) if own_number else (device, inode)
 
 
+def loops_over(file: Inode, devices: Path = Path("/sys/block")) -> list[str]:
+    """The loop devices over a file."""
+    found = []
+    for loop in devices.glob("loop*/loop"):
+        with suppress(OSError):
+            if behind_loop(loop.parent.name) == identity(file):
+                found.append(f"/dev/{loop.parent.name}")
+    return found
+
+
 def number_of(device: Path) -> int:
     """The number of a block device, from its directory in sysfs. Raises OSError."""
     major, _, minor = (device / "dev").read_text().strip().partition(":")
@@ -85,9 +97,15 @@ def number_of(device: Path) -> int:
 def is_held(path: str) -> bool:
     """Whether the host itself uses a block device: mounted, as swap, or below another device.
 
-    open(2), O_EXCL: the kernel refuses that for a device in use by the system. False where it
-    cannot be opened at all: QEMU then says so.
+    open(2), O_EXCL: the kernel refuses that for a device in use by the system. Another start that
+    asks the same of a device that both share holds it only for an instant, so ask again. False
+    where it cannot be opened at all: QEMU then says so.
     """
+    return all(_is_held_now(path, after=pause) for pause in _PAUSES_SECONDS)
+
+
+def _is_held_now(path: str, *, after: float) -> bool:
+    time.sleep(after)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

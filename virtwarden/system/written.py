@@ -25,6 +25,7 @@ from typing import Any
 
 from virtwarden.errors import HostError
 from virtwarden.system import files
+from virtwarden.system.blockstack import behind_loop
 from virtwarden.system.images import Image
 
 _ATTRIBUTE = "trusted.virt-warden.written"
@@ -64,15 +65,15 @@ def remember(directory: Path, image: Written, *, first: bool = False) -> None:
 
 
 def _remember(directory: Path, handle: int, image: Written, *, first: bool) -> None:
-    name = _identity(handle, image.path)
-    bucket = _bucket(directory, name)
-    line = json.dumps([name, asdict(image)], sort_keys=True)
-    former = _last(bucket, name)
-    if former is None or (former != line and not first):
-        files.private_directory(directory)
-        _append(bucket, line)
-    elif first:
+    names = _names(handle, image.path)
+    if first and _any_line(directory, names) is not None:
         return
+    for name in names:
+        bucket = _bucket(directory, name)
+        line = json.dumps([name, asdict(image)], sort_keys=True)
+        if _last(bucket, name) != line:
+            files.private_directory(directory)
+            _append(bucket, line)
     content = json.dumps(asdict(image), sort_keys=True).encode()
     try:
         if _attribute(handle) != content:
@@ -109,13 +110,11 @@ def look_up(directory: Path, path: str) -> Written | None:
     """
     handle = _opened(path)
     try:
-        name = _identity(handle, path)
-        bucket = _bucket(directory, name)
-        line = _last(bucket, name)
+        line = _any_line(directory, _names(handle, path))
         try:
             return _read(json.loads(line)[1] if line else json.loads(_attribute(handle) or b"null"))
         except (ValueError, TypeError, KeyError):
-            place = f"the line of inode {name} in {bucket}" if line else f"attribute {_ATTRIBUTE}"
+            place = f"{directory}: the line {line[:40]}…" if line else f"attribute {_ATTRIBUTE}"
             raise HostError(
                 f"what is remembered of {path} is damaged: {place}",
                 fix=f"restore it from a backup, or, if no guest wrote that image: {_forget(path)}",
@@ -140,18 +139,43 @@ def _opened(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-def _identity(handle: int, path: str) -> str:
-    """What tells this file from all others, also after a reboot and under another name."""
+def _names(handle: int, path: str) -> tuple[str, ...]:
+    """What tells this file from all others, also after a reboot and under another name.
+
+    A device that has no name of its own is remembered under the kernel's name and under that of
+    the XML: links below /dev/disk lead to it.
+    """
     found = os.fstat(handle)
     if stat.S_ISBLK(found.st_mode):
         number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-        mapped = files.read_if_there(Path("/sys/dev/block", number, "dm/uuid")).strip()
-        return f"block {mapped or path}"
+        own = _own_name(Path("/sys/dev/block", number))
+        names = (own,) if own else (os.path.realpath(path), path)
+        return tuple(dict.fromkeys(f"block {name}" for name in names))
     try:
         generation = fcntl.ioctl(handle, _GENERATION, bytes(8))
-        return f"{found.st_ino} {int.from_bytes(generation[:4], 'little')}"
+        return (f"{found.st_ino} {int.from_bytes(generation[:4], 'little')}",)
     except OSError:  # such a file system may use the same numbers as another one
-        return f"{found.st_ino} of {os.fstatvfs(handle).f_fsid}"
+        return (f"{found.st_ino} of {os.fstatvfs(handle).f_fsid}",)
+
+
+def _own_name(device: Path) -> str:
+    """The name that a device mapper's volume, a disk or its partition has in any host's sysfs."""
+    part = files.read_if_there(device / "partition").strip()
+    disk = device.resolve().parent if part else device
+    for place in ("dm/uuid", "wwid", "device/wwid"):
+        name = files.read_if_there(disk / place).strip()
+        if name:
+            return f"{name} {part}".strip()
+    if (disk / "loop").is_dir():
+        with suppress(OSError):
+            device_number, inode = behind_loop(disk.resolve().name)
+            return f"loop {device_number} {inode} {part}".strip()
+    return ""
+
+
+def _any_line(directory: Path, names: tuple[str, ...]) -> str | None:
+    lines = (_last(_bucket(directory, name), name) for name in names)
+    return next((line for line in lines if line is not None), None)
 
 
 def _attribute(handle: int) -> bytes:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is kept from a VM is kept under every other name of it too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.host.command import run
+from tests.host.domain import Disk, domain_xml
+from tests.host.images import qcow2, raw
+from tests.libvirt.test_headers import enrol, forge, reaches
+from tests.libvirt.test_one_disk import _loop
+from tests.libvirt.test_overlays import _naming_its_base, _overlaid
+from tests.libvirt.warden import Warden, as_user
+
+
+def new_image(warden: Warden, images: Path, base: Path | str, form: str = "raw") -> Path:
+    disk = qcow2(images / "web01.qcow2")
+    forge(disk, base, form)
+    warden.libvirt.define(domain_xml("web01", disks=[Disk(disk)]))
+    return disk
+
+
+def test_a_header_gets_no_device_that_the_host_uses(warden: Warden, images: Path) -> None:
+    file = raw(images / "host.img", size="64M")
+    with _loop(file) as device:
+        held = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            new_image(warden, images, device)
+            enrol(warden)
+            assert not reaches(warden, device)
+        finally:
+            os.close(held)
+
+
+def test_nor_a_disk_that_its_domain_names_by_a_symlink(warden: Warden, images: Path) -> None:
+    theirs = qcow2(images / "theirs.qcow2")
+    link = images / "db01.qcow2"
+    link.symlink_to(theirs)
+    warden.libvirt.define(domain_xml("db01", disks=[Disk(link)]))
+    new_image(warden, images, theirs, "qcow2")
+    enrol(warden)
+    assert not reaches(warden, theirs)
+
+
+def test_nor_one_with_a_quote_in_its_name(warden: Warden, images: Path) -> None:
+    theirs = qcow2(images / "it's.qcow2")
+    warden.libvirt.define(domain_xml("db01", disks=[Disk(theirs)]))
+    new_image(warden, images, theirs, "qcow2")
+    enrol(warden)
+    assert not reaches(warden, theirs)
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_nor_a_device_by_another_name(warden: Warden, images: Path, managed: bool) -> None:
+    file = raw(images / "lun.img", size="64M")
+    with _loop(file) as device:
+        by_id = Path(f"/dev/{images.name[5:40]}")
+        by_id.symlink_to(device)
+        try:
+            disk = Disk(by_id, kind="block", format="raw")
+            if managed:
+                warden.started("db01", disks=[disk])
+                warden.libvirt.destroy("db01")
+            else:
+                warden.libvirt.define(domain_xml("db01", disks=[disk]))
+            new_image(warden, images, device)
+            enrol(warden)
+            assert not reaches(warden, device)
+        finally:
+            warden.libvirt.remove_domains()
+            by_id.unlink()
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_nor_by_a_loop_device_over_anothers_disk(
+    warden: Warden, images: Path, managed: bool
+) -> None:
+    file = raw(images / "db01.img", size="64M")
+    with _loop(file) as device:
+        try:
+            disk = Disk(file, format="raw")
+            if managed:
+                warden.started("db01", disks=[disk])
+                warden.libvirt.destroy("db01")
+            else:
+                warden.libvirt.define(domain_xml("db01", disks=[disk]))
+            new_image(warden, images, device)
+            enrol(warden)
+            assert not reaches(warden, device)
+        finally:
+            warden.libvirt.remove_domains()
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_nor_by_a_partition_of_anothers_disk(warden: Warden, images: Path, managed: bool) -> None:
+    file = raw(images / "db01.img", size="64M")
+    with _loop(file) as device:
+        try:
+            disk = Disk(device, kind="block", format="raw")
+            if managed:
+                warden.started("db01", disks=[disk])
+                warden.libvirt.destroy("db01")
+            else:
+                warden.libvirt.define(domain_xml("db01", disks=[disk]))
+            part = Path(f"{device}p1")
+            if not part.exists():
+                from tests.libvirt.test_one_disk import _node
+
+                _node(part.name)
+            new_image(warden, images, part)
+            enrol(warden)
+            assert not reaches(warden, part)
+        finally:
+            warden.libvirt.remove_domains()
+
+
+def test_the_header_on_a_device_that_a_vm_wrote_is_not_believed_under_another_name(
+    warden: Warden, images: Path
+) -> None:
+    theirs = qcow2(images / "db01.qcow2")
+    warden.started("db01", disks=[Disk(theirs)])
+    warden.libvirt.destroy("db01")
+    file = raw(images / "lun.img", size="64M")
+    with _loop(file) as device:
+        secret = raw(images / "backup.img")
+        run("qemu-img", "create", "-q", "-f", "qcow2", str(device), "16M")
+        by_id = Path(f"/dev/{images.name[5:40]}")
+        by_id.symlink_to(device)
+        try:
+            warden.started("web01", disks=[Disk(by_id, kind="block")])
+            warden.libvirt.destroy("web01")
+            warden.command("unenrol", "web01")
+            warden.libvirt.undefine("web01")
+            forge(device, secret, "raw")
+            warden.libvirt.define(domain_xml("web01", disks=[Disk(device, kind="block")]))
+            enrol(warden)
+            assert not reaches(warden, secret)
+        finally:
+            warden.libvirt.remove_domains()
+            by_id.unlink()
+
+
+def test_a_former_disk_that_became_anothers_base_is_not_given_back(
+    warden: Warden, images: Path
+) -> None:
+    """web01's disk becomes a golden image while web01 goes on on an overlay."""
+    golden, _ = _overlaid(warden, images)
+    warden.libvirt.destroy("web01")
+    warden.command("enrol", "web01")
+    other = qcow2(images / "db01.qcow2", backing=golden)
+    warden.libvirt.define(_naming_its_base("db01", Disk(other), golden))
+    warden.command("enrol", "db01")
+    warden.libvirt.start("db01")
+    warden.libvirt.destroy("db01")
+    warden.libvirt.virsh("start", "web01", check=False)
+    wrote = as_user("vmw-web01", lambda: os.close(os.open(golden, os.O_RDWR)))
+    assert wrote != "", "web01 writes the base that db01 reads"
