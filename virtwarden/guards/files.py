@@ -103,16 +103,18 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
     lowest, highest = case.rules.uid_range
     own = case.account.uid if case.account and use.given else -1
     is_anothers = lowest <= inode.uid <= highest and inode.uid != own
-    if is_anothers and not use.given:
+    # What a guest can have written, no other VM boots or installs from.
+    if is_anothers and (use.shared or not use.given):
         return [
             case.refusal(
                 f"it belongs to a VM's user (uid {inode.uid}), which can have written it",
                 where=where,
-                fix=f"compare it with what you installed, then: chown root: {shown(use.path)}",
+                fix="compare it with its original, or put that in its place, then:"
+                f" chown root: {shown(use.path)}",
             )
         ]
-    # libvirt leaves it a medium, or a disk, that it gave away while that VM ran. Without a process,
-    # that user holds no descriptor of it either, and the start takes it back.
+    # libvirt leaves it a disk that was attached while that VM ran. Without a process, that user
+    # holds no descriptor of it either, and the start takes it back.
     if is_anothers and case.facts.has_processes(inode.uid):
         return [
             case.refusal(
