@@ -37,7 +37,6 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *network.checks(policy),
         *remote.checks(),
         *certificates.authority(paths),
-        *attacks.checks(managed),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
         *attacks.checks(managed),
     ]
