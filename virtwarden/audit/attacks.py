@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from virtwarden.audit import denials
 from virtwarden.audit.denials import Denial
 from virtwarden.audit.events import denied
 from virtwarden.audit.item import Check, Item, Severity
@@ -51,10 +50,8 @@ def checks(domains: Sequence[Domain]) -> Iterator[Item]:
 def judge(domain: Domain, found: Sequence[Denial]) -> Iterator[Item]:
     """The items of one domain, from the denials of all."""
     own = [denial for denial in found if denial.domain.uuid == domain.uuid]
-    ended = [
-        denial for denial in own if denial.by == "seccomp" and denial.what.endswith(denials.ENDED)
-    ]
-    others = [denial for denial in own if denial not in ended]
+    ended = [denial for denial in own if denial.has_ended]
+    others = [denial for denial in own if not denial.has_ended]
     for check, lately in ((ENDED, ended), (DENIED, others)):
         yield check.judged(not lately, _seen(lately), domain.name)
 

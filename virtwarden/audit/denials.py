@@ -20,7 +20,6 @@ from virtwarden.system import seccomp
 SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN = 1326, 1400, 1423, 1424
 # linux/seccomp.h: SECCOMP_RET_LOG
 _LOGGED = "0x7ffc0000"
-ENDED = "QEMU was ended"
 TYPES = (SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN)
 # As the kernel's own log has it: `audit: type=1326 audit(1700000000.123:45): auid=…`.
 _IN_KERNEL_LOG = re.compile(r"audit: type=(\d+) audit\(([\d.]+:\d+)\): (.*)", re.DOTALL)
@@ -65,7 +64,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Denial:
-    """One thing that the kernel denied to a domain's process, in words."""
+    """One thing that the kernel denied to a domain's process, in words.
+
+    `has_ended`: the kernel ended the process for it.
+    """
 
     when: datetime
     domain: Domain
@@ -73,6 +75,7 @@ class Denial:
     what: str
     pid: str
     text: str
+    has_ended: bool
 
 
 def ran(verified: Iterable[Mapping[str, Any]]) -> Ran:
@@ -94,7 +97,8 @@ def record(entry: Mapping[str, Any]) -> Record | None:
     message = str(entry.get("MESSAGE", ""))
     when = entry["__REALTIME_TIMESTAMP"]
     if entry.get("_TRANSPORT") == "audit":
-        kind, number, text = str(entry.get("_AUDIT_TYPE", "")), _id(entry), message
+        kind, number = str(entry.get("_AUDIT_TYPE", "")), str(entry.get("_AUDIT_ID", ""))
+        text = message
     else:
         found = _IN_KERNEL_LOG.match(message)
         if found is None:
@@ -126,7 +130,8 @@ def denials(records: Iterable[Record], known: Ran) -> Iterator[Denial]:
         told = _told(each, words)
         if domain is not None and told is not None:
             by, what = told
-            yield Denial(each.when, domain, by, what, words.get("pid", ""), each.text)
+            has_ended = each.type == SECCOMP and _has_ended(words)
+            yield Denial(each.when, domain, by, what, words.get("pid", ""), each.text, has_ended)
 
 
 def _domain(each: Record, words: Mapping[str, str], known: Ran) -> Domain | None:
@@ -161,18 +166,18 @@ def _call(words: Mapping[str, str]) -> str:
     return f"system call {name}" if name else f"system call number {number}"
 
 
+def _has_ended(words: Mapping[str, str]) -> bool:
+    return words.get("sig", "0") != "0"
+
+
 def _verdict(words: Mapping[str, str]) -> str:
-    if words.get("sig", "0") != "0":
-        return ENDED
+    if _has_ended(words):
+        return "QEMU was ended"
     return "it was only logged" if words.get("code") == _LOGGED else "it was refused"
 
 
 def _pieces(words: Mapping[str, str], *names: str) -> str:
     return " ".join(words[name] for name in names if name in words)
-
-
-def _id(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("_AUDIT_ID", ""))
 
 
 def _boot(entry: Mapping[str, Any]) -> str:
