@@ -21,36 +21,40 @@ def write(file: Path) -> str:
     return as_user("vmw-web01", act)
 
 
+def insert(warden: Warden, images: Path) -> tuple[Disk, Path]:
+    """web01 runs with a CD-ROM drive, and libvirt has given it the medium in it; both."""
+    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
+    first, left = (raw(images / f"{name}.iso", mode=0o444) for name in ("one", "two"))
+    drive = Disk(first, target="sda", format="raw", readonly=True, device="cdrom")
+    warden.started("web01", disks=[drive])
+    warden.libvirt.virsh("change-media", "web01", "sda", "--live", str(left), "--update")
+    return drive, left
+
+
+def eject(warden: Warden) -> None:
+    """Take the medium out, and stop web01."""
+    warden.libvirt.virsh("change-media", "web01", "sda", "--live", "--eject", "--force")
+    warden.libvirt.destroy("web01")
+
+
 def test_an_installer_that_a_vm_could_write_is_not_given_to_the_next(
     warden: Warden, images: Path
 ) -> None:
-    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
-    first, second = (raw(images / f"{name}.iso", mode=0o444) for name in ("one", "two"))
-    drive = Disk(first, target="sda", format="raw", readonly=True, device="cdrom")
-    warden.started("web01", disks=[drive])
-    change = ("change-media", "web01", "sda", "--live")
-    warden.libvirt.virsh(*change, str(second), "--update")
-    as_user("vmw-web01", lambda: second.chmod(0o600))
-    assert write(second) == ""
-    warden.libvirt.virsh(*change, "--eject", "--force")
-    warden.libvirt.destroy("web01")
-    warden.enrolled("db01", disks=[replace(drive, path=second)])
+    drive, left = insert(warden, images)
+    as_user("vmw-web01", lambda: left.chmod(0o600))
+    assert write(left) == ""
+    eject(warden)
+    warden.enrolled("db01", disks=[replace(drive, path=left)])
     line = warden.refusal("db01")
     assert "which can have written it" in line
-    assert f"chown root: {second}" in line
+    assert f"chown root: {left}" in line
 
 
 def test_no_vm_writes_a_left_disk_after_another_used_it(warden: Warden, images: Path) -> None:
-    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
-    first, second = (raw(images / f"{name}.iso", mode=0o444) for name in ("one", "two"))
-    drive = Disk(first, target="sda", format="raw", readonly=True, device="cdrom")
-    warden.started("web01", disks=[drive])
-    change = ("change-media", "web01", "sda", "--live")
-    warden.libvirt.virsh(*change, str(second), "--update")
-    assert as_user("vmw-web01", lambda: second.chmod(0o666)) == ""
-    warden.libvirt.virsh(*change, "--eject", "--force")
-    warden.libvirt.destroy("web01")
-    warden.started("db01", disks=[Disk(second, format="raw")])
+    _, left = insert(warden, images)
+    assert as_user("vmw-web01", lambda: left.chmod(0o666)) == ""
+    eject(warden)
+    warden.started("db01", disks=[Disk(left, format="raw")])
     warden.libvirt.destroy("db01")
     warden.libvirt.start("web01")
-    assert write(second) != "", "web01 writes db01's disk"
+    assert write(left) != "", "web01 writes db01's disk"

@@ -3,13 +3,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import os
-import stat
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,48 +11,8 @@ import pytest
 from tests.host.command import run
 from tests.host.domain import Disk
 from tests.host.images import raw
+from tests.host.loops import loop, node
 from tests.libvirt.warden import PATHS, Warden
-
-# linux/blkpg.h
-_BLKPG, _ADD, _DELETE = 0x1269, 1, 2
-_BYTES = 16 << 20
-
-
-def _node(name: str) -> Path:
-    """The kernel's device under its own name, which a private /dev lacks."""
-    device = Path("/dev", name)
-    if not device.exists():
-        major, minor = Path("/sys/class/block", name, "dev").read_text().split(":")
-        os.mknod(device, stat.S_IFBLK | 0o660, os.makedev(int(major), int(minor)))
-    return device
-
-
-@contextmanager
-def _loop(file: Path) -> Iterator[Path]:
-    """A loop device over a file, with two partitions."""
-    for found in Path("/sys/block").glob("loop*"):
-        _node(found.name)
-    if not Path("/dev/loop-control").exists():
-        os.mknod("/dev/loop-control", stat.S_IFCHR | 0o600, os.makedev(10, 237))
-    device = Path(run("losetup", "--find", "--show", str(file)).stdout.strip())
-    try:
-        for number in (1, 2):
-            _partition(device, _ADD, number)
-        yield device
-    finally:
-        for number in (1, 2):
-            with suppress(OSError):
-                _partition(device, _DELETE, number)
-        run("losetup", "--detach", str(device))
-
-
-def _partition(device: Path, act: int, number: int) -> None:
-    """Tell the kernel of a partition, as partx(8) does; this kernel may read no tables itself."""
-    told = struct.pack("@qqi64s64s4x", number * _BYTES, _BYTES, number, b"", b"")
-    buffer = ctypes.create_string_buffer(told)
-    arguments = struct.pack("@iiiP", act, 0, len(told), ctypes.addressof(buffer))
-    with device.open("rb") as opened:
-        fcntl.ioctl(opened, _BLKPG, arguments)
 
 
 @pytest.fixture
@@ -73,7 +27,7 @@ def _block(device: Path) -> Disk:
 
 
 def test_a_loop_device_and_its_file_are_one_disk(warden: Warden, image: Path) -> None:
-    with _loop(image) as device:
+    with loop(image) as device:
         warden.enrolled("file", disks=[Disk(image, format="raw")])
         warden.enrolled("loop", disks=[_block(device)])
         for first, second in (("file", "loop"), ("loop", "file")):
@@ -88,8 +42,8 @@ def test_a_loop_device_and_its_file_are_one_disk(warden: Warden, image: Path) ->
 def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
     warden: Warden, image: Path
 ) -> None:
-    with _loop(image) as device:
-        parts = [_node(f"{device.name}p{number}") for number in (1, 2)]
+    with loop(image) as device:
+        parts = [node(f"{device.name}p{number}") for number in (1, 2)]
         warden.enrolled("whole", disks=[_block(device)])
         warden.enrolled("one", disks=[_block(parts[0])])
         warden.enrolled("two", disks=[_block(parts[1])])
@@ -108,8 +62,8 @@ def test_a_disk_and_its_partition_are_one_disk_and_two_partitions_are_not(
 def test_a_device_that_the_host_has_mounted_is_refused(
     warden: Warden, image: Path, tmp_path: Path
 ) -> None:
-    with _loop(image) as device:
-        part = _node(f"{device.name}p1")
+    with loop(image) as device:
+        part = node(f"{device.name}p1")
         run("mkfs.ext4", "-q", str(part))
         warden.enrolled("part", disks=[_block(part)])
         warden.enrolled("whole", disks=[_block(device)])
@@ -142,7 +96,7 @@ def test_one_file_under_two_mounts_is_one_disk(warden: Warden, image: Path, imag
 
 def test_a_file_whose_loop_device_the_host_uses_is_refused(warden: Warden, images: Path) -> None:
     file = raw(images / "web01.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         held = os.open(device, os.O_RDONLY | os.O_EXCL)
         try:
             warden.enrolled("web01", disks=[Disk(file, format="raw")])

@@ -11,9 +11,9 @@ import pytest
 from tests.host.command import run
 from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
+from tests.host.loops import loop, node
+from tests.libvirt.overlays import naming_its_base, overlaid
 from tests.libvirt.test_headers import enrol, forge, reaches
-from tests.libvirt.test_one_disk import _loop
-from tests.libvirt.test_overlays import _naming_its_base, _overlaid
 from tests.libvirt.warden import Warden, as_user
 
 
@@ -24,9 +24,18 @@ def new_image(warden: Warden, images: Path, base: Path | str, form: str = "raw")
     return disk
 
 
+def give_to_another(warden: Warden, disk: Disk, *, managed: bool) -> None:
+    """Make it the disk of db01, which ran as its own user, or never did."""
+    if managed:
+        warden.started("db01", disks=[disk])
+        warden.libvirt.destroy("db01")
+    else:
+        warden.libvirt.define(domain_xml("db01", disks=[disk]))
+
+
 def test_a_header_gets_no_device_that_the_host_uses(warden: Warden, images: Path) -> None:
     file = raw(images / "host.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         held = os.open(device, os.O_RDONLY | os.O_EXCL)
         try:
             new_image(warden, images, device)
@@ -57,16 +66,12 @@ def test_nor_one_with_a_quote_in_its_name(warden: Warden, images: Path) -> None:
 @pytest.mark.parametrize("managed", [False, True])
 def test_nor_a_device_by_another_name(warden: Warden, images: Path, managed: bool) -> None:
     file = raw(images / "lun.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         by_id = Path(f"/dev/{images.name[5:40]}")
         by_id.symlink_to(device)
         try:
             disk = Disk(by_id, kind="block", format="raw")
-            if managed:
-                warden.started("db01", disks=[disk])
-                warden.libvirt.destroy("db01")
-            else:
-                warden.libvirt.define(domain_xml("db01", disks=[disk]))
+            give_to_another(warden, disk, managed=managed)
             new_image(warden, images, device)
             enrol(warden)
             assert not reaches(warden, device)
@@ -80,14 +85,10 @@ def test_nor_by_a_loop_device_over_anothers_disk(
     warden: Warden, images: Path, managed: bool
 ) -> None:
     file = raw(images / "db01.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         try:
             disk = Disk(file, format="raw")
-            if managed:
-                warden.started("db01", disks=[disk])
-                warden.libvirt.destroy("db01")
-            else:
-                warden.libvirt.define(domain_xml("db01", disks=[disk]))
+            give_to_another(warden, disk, managed=managed)
             new_image(warden, images, device)
             enrol(warden)
             assert not reaches(warden, device)
@@ -98,19 +99,11 @@ def test_nor_by_a_loop_device_over_anothers_disk(
 @pytest.mark.parametrize("managed", [False, True])
 def test_nor_by_a_partition_of_anothers_disk(warden: Warden, images: Path, managed: bool) -> None:
     file = raw(images / "db01.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         try:
             disk = Disk(device, kind="block", format="raw")
-            if managed:
-                warden.started("db01", disks=[disk])
-                warden.libvirt.destroy("db01")
-            else:
-                warden.libvirt.define(domain_xml("db01", disks=[disk]))
-            part = Path(f"{device}p1")
-            if not part.exists():
-                from tests.libvirt.test_one_disk import _node
-
-                _node(part.name)
+            give_to_another(warden, disk, managed=managed)
+            part = node(f"{device.name}p1")
             new_image(warden, images, part)
             enrol(warden)
             assert not reaches(warden, part)
@@ -125,7 +118,7 @@ def test_the_header_on_a_device_that_a_vm_wrote_is_not_believed_under_another_na
     warden.started("db01", disks=[Disk(theirs)])
     warden.libvirt.destroy("db01")
     file = raw(images / "lun.img", size="64M")
-    with _loop(file) as device:
+    with loop(file) as device:
         secret = raw(images / "backup.img")
         run("qemu-img", "create", "-q", "-f", "qcow2", str(device), "16M")
         by_id = Path(f"/dev/{images.name[5:40]}")
@@ -148,11 +141,11 @@ def test_a_former_disk_that_became_anothers_base_is_not_given_back(
     warden: Warden, images: Path
 ) -> None:
     """web01's disk becomes a golden image while web01 goes on on an overlay."""
-    golden, _ = _overlaid(warden, images)
+    golden, _ = overlaid(warden, images)
     warden.libvirt.destroy("web01")
     warden.command("enrol", "web01")
     other = qcow2(images / "db01.qcow2", backing=golden)
-    warden.libvirt.define(_naming_its_base("db01", Disk(other), golden))
+    warden.libvirt.define(naming_its_base("db01", Disk(other), golden))
     warden.command("enrol", "db01")
     warden.libvirt.start("db01")
     warden.libvirt.destroy("db01")

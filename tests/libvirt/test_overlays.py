@@ -6,20 +6,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.host.domain import Disk, domain_xml
+from tests.host.domain import Disk
 from tests.host.images import qcow2
 from tests.host.service import service
 from tests.host.syslog import Syslog
-from tests.libvirt.warden import ENFORCING, Warden, as_user, owner, set_policy
-
-
-def _overlaid(warden: Warden, images: Path) -> tuple[Path, Path]:
-    """A running VM whose disk has an overlay; both images."""
-    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
-    disk, overlay = qcow2(images / "web01.qcow2"), images / "overlay.qcow2"
-    warden.started("web01", disks=[Disk(disk)])
-    warden.overlay("web01", overlay)
-    return disk, overlay
+from tests.libvirt.overlays import naming_its_base, overlaid
+from tests.libvirt.warden import Warden, as_user, owner
 
 
 def _merge(warden: Warden) -> None:
@@ -28,7 +20,7 @@ def _merge(warden: Warden) -> None:
 
 
 def test_the_overlay_is_merged_after_a_stop_and_a_start(warden: Warden, images: Path) -> None:
-    disk, overlay = _overlaid(warden, images)
+    disk, overlay = overlaid(warden, images)
     warden.libvirt.destroy("web01")
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
@@ -49,7 +41,7 @@ def test_and_while_the_service_enrols_it_again_by_itself(
 ) -> None:
     with service():
         syslog.wait_for("event=all-seen-to", timeout=20)
-        _overlaid(warden, images)
+        overlaid(warden, images)
         warden.libvirt.destroy("web01")
         warden.libvirt.start("web01")
         _merge(warden)
@@ -59,11 +51,11 @@ def test_and_while_the_service_enrols_it_again_by_itself(
 
 
 def test_a_layer_that_another_vm_uses_too_stays_shared(warden: Warden, images: Path) -> None:
-    disk, _ = _overlaid(warden, images)
+    disk, _ = overlaid(warden, images)
     warden.libvirt.destroy("web01")
     other = qcow2(images / "db01.qcow2", backing=disk, backing_format="qcow2")
     spelled = Disk(other)
-    warden.libvirt.define(_naming_its_base("db01", spelled, disk))
+    warden.libvirt.define(naming_its_base("db01", spelled, disk))
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
     assert disk.stat().st_uid == 0
@@ -72,21 +64,11 @@ def test_a_layer_that_another_vm_uses_too_stays_shared(warden: Warden, images: P
 
 
 def test_another_vms_disk_never_becomes_ones_own_layer(warden: Warden, images: Path) -> None:
-    disk, _ = _overlaid(warden, images)
+    disk, _ = overlaid(warden, images)
     warden.libvirt.destroy("web01")
     other = qcow2(images / "db01.qcow2", backing=disk, backing_format="qcow2")
-    warden.libvirt.define(_naming_its_base("db01", Disk(other), disk))
+    warden.libvirt.define(naming_its_base("db01", Disk(other), disk))
     warden.command("enrol", "db01")
-    done = warden.libvirt.virsh("start", "db01", check=False)
-    if done.returncode == 0:
-        assert as_user("vmw-db01", lambda: os.open(disk, os.O_RDWR)) == "PermissionError"
-        warden.libvirt.destroy("db01")
-
-
-def _naming_its_base(name: str, disk: Disk, base: Path) -> str:
-    chain = (
-        f"<backingStore type='file'><format type='qcow2'/><source file='{base}'/>"
-        "<backingStore/></backingStore>"
-    )
-    target = '<target dev="vda"'
-    return domain_xml(name, disks=[disk]).replace(target, f"{chain}{target}")
+    warden.libvirt.start("db01")
+    assert as_user("vmw-db01", lambda: os.open(disk, os.O_RDWR)) == "PermissionError"
+    warden.libvirt.destroy("db01")
