@@ -47,6 +47,9 @@ install -d "$DESTDIR$UNITS" "$policy/policy.d" "$doc/examples"
 install -m 644 docs/* "$doc"
 install -m 644 policy/examples/* "$doc/examples"
 install -m 644 packaging/systemd/* "$DESTDIR$UNITS"
+for daemon in libvirtd virtqemud; do
+    install -D -m 644 packaging/libvirt-path.conf "$DESTDIR$UNITS/$daemon.service.d/virt-warden.conf"
+done
 config policy/policy.toml "$policy/policy.toml"
 config packaging/pam "$DESTDIR/etc/pam.d/virt-warden"
 

@@ -10,13 +10,16 @@ import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from virtwarden import log
 from virtwarden.errors import FIX, DomainError, HostError, PolicyError, Refusal, WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable, shown
+
+if TYPE_CHECKING:
+    from virtwarden.guards.base import Case, Op
 
 _PORT_CREATED = "port-created"
 # At these steps a refusal prevents the start; at later ones it is too late.
@@ -94,12 +97,13 @@ def _unexpected(error: Exception) -> str:
 def _release(call: _Call) -> None:
     """Undo the domain's changes. Needs no policy, which may have changed since the start."""
     from virtwarden import gate
-    from virtwarden.changes import arrivals, journal
+    from virtwarden.changes import arrivals, journal, starts
     from virtwarden.domain.model import read
     from virtwarden.system.taps import Tap
 
     domain = read(_untrusted_xml(call))
     arrivals.forget(call.paths, domain.uuid)
+    starts.forget(call.paths, domain.uuid)
     if not call.paths.domain_state(domain.uuid).exists():
         # An index would be safer than a name, but libvirt has already removed the taps.
         gate.dismiss(call.paths, [Tap(nic.tap, index=0) for nic in domain.nics if nic.tap])
@@ -130,14 +134,30 @@ def _let_pass(call: _Call) -> None:
     """Do not guard an unmanaged domain, but admit its taps: the gate would shut them out."""
     from virtwarden import gate
 
-    if call.op in (*_AFTERWARDS, "start") and gate.is_up(call.paths):
+    if call.op not in (*_AFTERWARDS, "start"):
+        return
+    untrusted_xml = _untrusted_xml(call)
+    if call.op == "start" and bytes(call.paths.wrapper_dir) in untrusted_xml:
+        _start_as_it_is(call, untrusted_xml)
+    if gate.is_up(call.paths):
         from virtwarden.domain.model import read
 
-        nics = read(_untrusted_xml(call)).nics
+        nics = read(untrusted_xml).nics
         try:
             gate.admit(call.paths, {nic.tap: nic.queue_count for nic in nics if nic.tap})
         except HostError as error:
             log.event(log.Level.ERROR, "shut-out", domain=call.name, reason=error)
+
+
+def _start_as_it_is(call: _Call, untrusted_xml: bytes) -> None:
+    """Have a wrapper that libvirt found on its PATH become QEMU, and nothing else."""
+    from virtwarden.changes import starts
+    from virtwarden.domain.model import read
+    from virtwarden.enrolment import adopting
+
+    domain = read(untrusted_xml)
+    if adopting.is_due(domain, call.paths):
+        starts.announce(call.paths, domain.uuid, starts.AS_IT_IS)
 
 
 def _review_port(call: _Call) -> None:
@@ -179,9 +199,7 @@ def _take_step(call: _Call, rules: Rules) -> None:
     # Imported here, so that an unmanaged domain does not pay for it.
     from virtwarden import lifecycle
     from virtwarden.changes import journal
-    from virtwarden.domain.model import read
-    from virtwarden.guards.base import Case, Op
-    from virtwarden.guards.facts import HostFacts
+    from virtwarden.guards.base import Op
 
     steps: Mapping[str, tuple[Op, Callable[[Case], None]]] = {
         "prepare": (Op.PREPARE, partial(lifecycle.prepare, dismiss=call.dismiss)),
@@ -190,10 +208,33 @@ def _take_step(call: _Call, rules: Rules) -> None:
         "reconnect": (Op.STARTED, lifecycle.reconnect),
     }
     step, act = steps[call.op]
-    case = Case(step, read(_untrusted_xml(call)), rules, HostFacts(call.paths), call.paths)
+    case = _case(call, rules, step)
     with journal.locked(call.paths, case.domain.uuid):
         if call.is_wanted():
             act(case)
+
+
+def _case(call: _Call, rules: Rules, step: Op) -> Case:
+    """The domain at this step; one that nobody enrolled as if it were, where it can be adopted."""
+    from virtwarden.domain.model import read
+    from virtwarden.enrolment import adopting
+    from virtwarden.guards.base import Case, Op
+    from virtwarden.guards.facts import HostFacts
+
+    untrusted_xml = _untrusted_xml(call)
+    domain, adopted = read(untrusted_xml), False
+    if adopting.is_due(domain, call.paths):
+        try:
+            if rules.mode is not Mode.DISABLED:
+                prefix = rules.user_prefix
+                domain, adopted = adopting.as_enrolled(untrusted_xml, prefix, call.paths), True
+        except WardenError as error:
+            if rules.mode is Mode.ENFORCING:
+                raise
+            log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
+        if not adopted and step is Op.START:
+            _start_as_it_is(call, untrusted_xml)
+    return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted)
 
 
 def _refuse_saved_memory(name: str, rules: Rules) -> None:

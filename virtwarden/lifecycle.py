@@ -7,12 +7,22 @@ hold the lock on the domain's journal (journal.locked).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
 from virtwarden import gate, log
-from virtwarden.changes import Change, Checkable, CreateUser, Scope, arrivals, journal
+from virtwarden.changes import (
+    Change,
+    Checkable,
+    CreateUser,
+    Scope,
+    WriteFile,
+    arrivals,
+    journal,
+    starts,
+)
 from virtwarden.domain import writing
 from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal, WardenError
@@ -93,11 +103,36 @@ def start(case: Case) -> None:
     """
     try:
         _raise_guards(case)
+        if case.adopted:
+            _have_adopted(case)
     except BaseException:
         for tap in map(taps.find, {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}):
             if tap is not None:
                 taps.remove(tap)
         raise
+
+
+def _have_adopted(case: Case) -> None:
+    """Write down what is due once libvirt has given the files away, and let the wrapper ask for it.
+
+    virt-warden.service makes these changes then (service/adopter.py).
+    """
+    is_strict = case.rules.mode is Mode.ENFORCING
+    if not is_strict and identity.review(case):
+        starts.announce(case.paths, case.domain.uuid, starts.AS_IT_IS)
+        return
+    due = {
+        "name": case.domain.name,
+        "user": case.user,
+        "number": case.domain.id,
+        "changes": journal.entries(plan(replace(case, op=Op.ADOPT), GUARDS)),
+    }
+    plan_file = str(case.paths.adoption_plan(case.domain.uuid))
+    journal.perform(
+        case.paths, case.domain.uuid, [WriteFile(plan_file, json.dumps(due), user="")]
+    )
+    said = starts.OWN_USER if is_strict else starts.OWN_USER_IF_IT_CAN
+    starts.announce(case.paths, case.domain.uuid, said)
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:

@@ -12,6 +12,7 @@ JOURNAL = Path("/run/systemd/journal/socket")
 
 # The MESSAGE_ID of each event (systemd.journal-fields(7)); docs/log.md tells what each one means.
 EVENTS = {
+    "adopted": "4554f00a8c4d401bb41c2d388ab71dc3",
     "all-seen-to": "c02eb8d6c40041b3bf6101f1bb32723e",
     "breach": "66b01ae920c04cf6ace3e5a610644363",
     "broken-policy": "1c47c29a0bf3455b93c05a6075a6bda6",

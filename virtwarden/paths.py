@@ -45,6 +45,21 @@ class Paths:
         return self.run / "hook.sock"
 
     @property
+    def adopt_socket(self) -> Path:
+        """Where virt-warden.service gives a starting QEMU the user of its own."""
+        return self.run / "adopt.sock"
+
+    @property
+    def waiting(self) -> Path:
+        """What the wrapper is told of each start of a domain that nobody enrolled."""
+        return self.run / "waiting"
+
+    @property
+    def emulators(self) -> Path:
+        """A wrapper for each QEMU that is installed: first on the PATH of libvirt's daemon."""
+        return self.wrapper_dir / "bin"
+
+    @property
     def claims(self) -> Path:
         """Which running domain uses which file."""
         return self.run / "claims"
@@ -147,6 +162,10 @@ class Paths:
     def cell(self, uuid: str) -> Path:
         """What a running domain's wrapper and QEMU read; gone after a reboot."""
         return self.run / uuid
+
+    def adoption_plan(self, uuid: str) -> Path:
+        """What is due when a start that nobody enrolled is adopted."""
+        return self.cell(uuid) / "adoption.json"
 
     def qemu_pid(self, name: str) -> Path:
         """Where libvirt writes the pid of a domain's QEMU; it escapes the name as in XML."""

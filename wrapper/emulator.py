@@ -3,12 +3,13 @@
 """/usr/lib/virt-warden/qemu-system-ARCH, an <emulator>: the entry script of qemu_system.py.
 
 Python compiles a script each time it runs, and an import only once. libvirt starts this script by
-its own path. The other files are beside it, and only root can write there.
+its own path, or by that of a symlink in bin/, which is first on libvirt's PATH. The other files are
+beside it, and only root can write there.
 """
 
 import sys
 
-sys.path.insert(0, __file__.rpartition("/")[0] or "/")
+sys.path.insert(0, __file__.rpartition("/")[0].removesuffix("/bin") or "/")
 sys.dont_write_bytecode = True
 
 try:

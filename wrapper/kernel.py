@@ -39,9 +39,9 @@ class Call(_ctypes.CFuncPtr):
     _restype_ = Int
 
 
-syscall, prctl, capget, setrlimit = (
+syscall, prctl, capget, capset, setrlimit, unshare = (
     Call((name, LibC))  # type: ignore[arg-type]
-    for name in ("syscall", "prctl", "capget", "setrlimit")
+    for name in ("syscall", "prctl", "capget", "capset", "setrlimit", "unshare")
 )
 
 

@@ -34,10 +34,10 @@ from process import (
     tighten_environment,
     tighten_process,
 )
-from refusal import AGAIN, ENROL, Refusal, say
+from refusal import AGAIN, ENROL, HOOK, Refusal, say
 from review import check_argv
 from texts import ENCODING
-from ticket import read_ticket
+from ticket import AS_IT_IS, OWN_USER_IF_IT_CAN, awaited, parse_ticket, read_ticket
 
 TYPE_CHECKING = False  # importing typing to learn the same costs milliseconds
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ticket import Ticket
 
 QEMUS = "/usr/bin"
+NO_QEMU = "reinstall its package, or give {name} another <emulator>"
 OWN_DIRECTORY = __file__.rpartition("/")[0] or "/"
 
 
@@ -70,20 +71,62 @@ def is_ours(found: os.stat_result) -> bool:
     return False
 
 
-def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
-    """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
-    fix = "reinstall its package, or give {name} another <emulator>"
+def check_emulator(emulator: str) -> None:
+    """Refuse a program that another user than root could have written, or that is this one."""
     try:
         found = os.stat(emulator)
-        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise Refusal(f"{emulator} is not root's alone to write", fix)
-        if is_ours(found):
-            raise Refusal(f"{emulator} is this wrapper again", ENROL)
-        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
-            _signal.signal(ignored, _signal.SIG_DFL)
+    except OSError as error:
+        raise Refusal(f"{emulator} cannot be executed: {error.strerror}", NO_QEMU) from None
+    if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refusal(f"{emulator} is not root's alone to write", NO_QEMU)
+    if is_ours(found):
+        raise Refusal(f"{emulator} is this wrapper again", ENROL)
+
+
+def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
+    for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
+        _signal.signal(ignored, _signal.SIG_DFL)
+    try:
         os.execve(emulator, [emulator, *words], environment)
     except OSError as error:
-        raise Refusal(f"{emulator} cannot be executed: {error.strerror}", fix) from None
+        raise Refusal(f"{emulator} cannot be executed: {error.strerror}", NO_QEMU) from None
+
+
+def become_plain(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Execute a QEMU that no ticket is about."""
+    check_emulator(emulator)
+    become(emulator, words, environment)
+
+
+def adopted_ticket(name: str, uuid: str, emulator: str, said: str) -> Ticket | None:
+    """The ticket, once root has made this process the VM's own user; None: start as libvirt's.
+
+    In its user namespace it cannot tell root from others: who may have written QEMU is looked at
+    before, and the ticket comes from root itself.
+    """
+    from adoption import become_own_user  # enrolled domains need none of it
+
+    if said == AS_IT_IS:
+        return None
+    check_emulator(emulator)
+    try:
+        ticket = parse_ticket(become_own_user(), uuid)
+    except Refusal as refusal:
+        if said != OWN_USER_IF_IT_CAN:
+            raise
+        say(name, "starts without its own user", refusal, refusal.fix)
+        return None
+    if ticket["emulator"] != emulator:
+        raise Refusal(f"its ticket names {ticket['emulator']}, not {emulator}", HOOK)
+    return ticket
+
+
+def own_ticket(uuid: str) -> Ticket:
+    """The ticket of a domain that is enrolled."""
+    ticket = read_ticket(uuid)
+    check_emulator(ticket["emulator"])
+    return ticket
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -93,9 +136,14 @@ def main(argv: list[str]) -> NoReturn:
         given = {k.decode(*ENCODING): v.decode(*ENCODING) for k, v in os.environ.items()}
         options = parse_argv(argv[1:])
         name = (guest_names(options) or [name])[0]
+        plain = f"{QEMUS}/{argv[0].rpartition('/')[2]}"
         if is_probe(options):
-            become(f"{QEMUS}/{argv[0].rpartition('/')[2]}", argv[1:], given)
-        ticket = read_ticket(guest_uuid(options))
+            become_plain(plain, argv[1:], given)
+        uuid = guest_uuid(options)
+        said = awaited(uuid)
+        ticket = adopted_ticket(name, uuid, plain, said) if said else own_ticket(uuid)
+        if ticket is None:
+            become_plain(plain, argv[1:], given)
         if ticket["mode"] == "disabled":
             become(ticket["emulator"], argv[1:], given)
         ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}

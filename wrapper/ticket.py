@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 TICKETS = "/run/virt-warden"
 TICKET_LIMIT = 1 << 20
+# What root says of the start of a domain that nobody enrolled, and where.
+WAITING = "/run/virt-warden/waiting"
+OWN_USER, OWN_USER_IF_IT_CAN, AS_IT_IS = "own-user", "own-user-if-it-can", "as-it-is"
+LONGEST_WORD = 64
 LAST_ID = 0xFFFFFFFF
 
 FORM = {
@@ -121,3 +125,15 @@ def read_ticket(uuid: str, tickets: str = TICKETS, owner: int = 0) -> Ticket:
         raise Refusal(f"its ticket cannot be read: {error}", HOOK) from None
     except (ValueError, RecursionError) as error:
         raise Refusal(f"its ticket is malformed: {error}", HOOK) from None
+
+
+def awaited(uuid: str, waiting: str = WAITING, owner: int = 0) -> str:
+    """What root says of the start of a domain that nobody enrolled; else an empty string."""
+    try:
+        run = open_roots_own(waiting, os.O_PATH | os.O_DIRECTORY, owner)
+        note = open_roots_own(uuid, os.O_RDONLY, owner, run)
+        return os.read(note, LONGEST_WORD).decode()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise Refusal(f"what root says of its start cannot be read: {error}", HOOK) from None

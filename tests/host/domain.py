@@ -69,17 +69,18 @@ def domain_xml(
     initrd: Path | str | None = None,
     memory_mib: int = 64,
     machine: str = "pc",
-    emulator: Path | str = "/usr/bin/qemu-system-x86_64",
+    emulator: Path | str | None = "/usr/bin/qemu-system-x86_64",
     extra_devices: str = "",
     extra: str = "",
 ) -> str:
     """Build the XML of an emulated domain with one CPU.
 
     Without a `uuid` it has one that follows from the name, so that it can be defined anew.
-    `extra_devices` and `extra` are XML elements, put at the end of `<devices>` and `<domain>`.
+    Without an `emulator` libvirt takes its default. `extra_devices` and `extra` are XML elements, put
+    at the end of `<devices>` and `<domain>`.
     """
     devices = E.devices(
-        E.emulator(str(emulator)),
+        *([E.emulator(str(emulator))] if emulator else []),
         *map(_disk, disks),
         E.controller(type="usb", model="none"),
         *map(_nic, nics),

@@ -44,7 +44,9 @@ class _Daemon:
 
     def start(self, *options: str) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        # As packaging/libvirt-path.conf has it, which systemd would read.
+        path = f"/usr/lib/virt-warden/bin:{os.environ['PATH']}"
+        environment = {"PATH": path, "LC_ALL": "C.UTF-8"}
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the test, which then stops the daemon itself.
             self._process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from virtwarden.changes.access import GrantAccess, SetAccess
 from virtwarden.changes.accounts import CreateUser, EndProcesses
+from virtwarden.changes.adoption import GiveMade, GiveNodes, MapIds, Regain
 from virtwarden.changes.base import Before, Change, Checkable, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
@@ -25,15 +26,19 @@ KINDS: dict[str, type[Change]] = {
         CopyFile,
         CreateUser,
         EndProcesses,
+        GiveMade,
+        GiveNodes,
         GrantAccess,
         InstallFilters,
         IssueCertificate,
         LimitReach,
         LockShared,
         MakeDirectory,
-        RestrictPorts,
+        MapIds,
         NodeRule,
         OpenLuks,
+        Regain,
+        RestrictPorts,
         SetAccess,
         SetBridgePort,
         TakeBack,
@@ -52,14 +57,18 @@ __all__ = [
     "CopyFile",
     "CreateUser",
     "EndProcesses",
+    "GiveMade",
+    "GiveNodes",
     "GrantAccess",
     "InstallFilters",
     "IssueCertificate",
     "LimitReach",
     "LockShared",
     "MakeDirectory",
+    "MapIds",
     "NodeRule",
     "OpenLuks",
+    "Regain",
     "RestrictPorts",
     "Scope",
     "SetAccess",

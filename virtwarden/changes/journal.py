@@ -33,8 +33,7 @@ class Record:
 
     def line(self) -> str:
         """The record as a line of the journal."""
-        written = {"kind": type(self.change).__name__, "before": self.before}
-        return json.dumps({**written, "change": values(self.change)}) + "\n"
+        return json.dumps({**_entry(self.change), "before": self.before}) + "\n"
 
 
 @contextmanager
@@ -147,6 +146,16 @@ def state(paths: Paths, domain: str) -> dict[Scope, tuple[int, ...]]:
     return found
 
 
+def entries(changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """Changes as data for JSON, for another process to make them; `planned` reads it."""
+    return [_entry(change) for change in changes]
+
+
+def planned(written: Iterable[dict[str, Any]]) -> list[Change]:
+    """The changes that `entries` wrote."""
+    return [_change(entry) for entry in written]
+
+
 def known_domains(paths: Paths) -> list[str]:
     """The UUIDs of the domains that have, or ever had, a journal."""
     try:
@@ -176,8 +185,16 @@ def _append(handle: int, line: str) -> None:
 
 
 def _record(entry: dict[str, Any]) -> Record:
+    return Record(_change(entry), entry["before"])
+
+
+def _entry(change: Change) -> dict[str, Any]:
+    return {"kind": type(change).__name__, "change": values(change)}
+
+
+def _change(entry: dict[str, Any]) -> Change:
     arguments = {name: _frozen(value) for name, value in entry["change"].items()}
-    return Record(KINDS[entry["kind"]](**arguments), entry["before"])
+    return KINDS[entry["kind"]](**arguments)
 
 
 def _frozen(value: Any) -> Any:

@@ -31,8 +31,10 @@ _KEPT = ("domain", "inactiveDomain")
 _UNENROLLED_TAG_LIMIT = 4 * TAG_LIMIT
 
 
-def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
+def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths, *, copies: bool = True) -> bytes:
     """The XML of a domain with its user, its wrapper, its base images and its boot files' copies.
+
+    Without `copies`, its boot files stay.
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
     undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
@@ -49,7 +51,8 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths) -> bytes:
     _set_emulator(root, domain, paths, notes)
     _set_label(root, _choose_user(domain, prefix), notes)
     backing.spell_out(root, notes, said, Asker(paths, domain.uuid, domain.name))
-    boot.spell_out(root, notes, paths, domain.uuid)
+    if copies:
+        boot.spell_out(root, notes, paths, domain.uuid)
     _metadata(root, notes).append(notes)
     return _written(root)
 
@@ -151,7 +154,10 @@ def _set_emulator(
         emulator = etree.Element("emulator")
         devices.insert(0, emulator)
     else:
-        etree.SubElement(notes, _EMULATOR).text = emulator.text
+        # libvirt may have taken the wrapper by itself: without virt-warden there is only QEMU.
+        is_ours = _is_wrapper(domain.emulator, paths)
+        former = ticket.emulator_path(domain.arch) if is_ours else emulator.text
+        etree.SubElement(notes, _EMULATOR).text = former
     emulator.text = ticket.wrapper_path(paths, domain.arch)
 
 

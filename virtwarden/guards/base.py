@@ -30,6 +30,9 @@ class Op(Enum):
     at `start` and knows already. `review` and `verify` are not asked."""
     START = "start"
     """Tap and VNC port are known, QEMU does not run yet."""
+    ADOPT = "adopt"
+    """libvirt has given the domain's files to its own user, and has executed the wrapper as that
+    user. Only where nobody enrolled the domain; `plan` is asked at `start`, the others not."""
     STARTED = "started"
     """QEMU runs, and so do the guest's CPUs."""
 
@@ -43,6 +46,8 @@ class Case:
     rules: Rules
     facts: Facts
     paths: Paths
+    adopted: bool = False
+    """Nobody enrolled the domain: it gets its user when libvirt has executed the wrapper."""
 
     @property
     def user(self) -> str:

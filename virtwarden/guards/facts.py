@@ -25,6 +25,7 @@ from virtwarden.system import (
     files,
     mac,
     mapper,
+    namespaces,
     netfilter,
     portfilter,
     reach,
@@ -130,6 +131,9 @@ class Facts(Protocol):
 
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         """The TCP ports at which QEMU waits for a migration; None for a domain that starts anew."""
+
+    def cannot_adopt(self) -> str:
+        """Why a start that nobody enrolled cannot get its own user; empty if it can."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -291,6 +295,11 @@ class HostFacts(Facts):
             for end, default in zip(("min", "max"), _MIGRATION_PORTS, strict=True)
         )
         return lowest, highest
+
+    def cannot_adopt(self) -> str:
+        if not self.paths.adopt_socket.exists():
+            return "virt-warden.service, which would give it one, does not run"
+        return namespaces.why_not()
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from virtwarden.changes import Change, CreateUser, GrantAccess, MakeDirectory
+from virtwarden.changes import Change, CreateUser, GiveMade, GrantAccess, MakeDirectory
+from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.guards.pathways import search_grants
@@ -17,6 +18,7 @@ NAME = "identity"
 
 # useradd(8), CAVEATS: at most 32 characters
 _LONGEST_NAME = 32
+_SHORT_NAME = 20
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]")
 
 
@@ -39,8 +41,14 @@ def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
 def review(case: Case) -> list[Refusal]:
     name = case.user
     if not name or not _is_enrolled(case):
-        fix = f"{case.enrol} (for a new one: virt-warden virt-install)"
+        fix = (
+            f"{case.enrol}; for one that is only created: remove its <emulator>, and libvirt takes"
+            " virt-warden's"
+        )
         return [case.refusal("it is not enrolled", fix=fix)]
+    if case.adopted and (lacking := case.facts.cannot_adopt()):
+        what = f"it is not enrolled, and it cannot get a user at its start: {lacking}"
+        return [case.refusal(what, fix=f"{case.enrol}, then start it again")]
     account = case.facts.account(name)
     if account is not None and account.domain == case.domain.uuid:
         return _review_account(case, account)
@@ -79,7 +87,14 @@ def plan(case: Case) -> list[Change]:
     if case.op is Op.START and case.domain.has_emulated_tpm:
         # The TPM's socket is in it; libvirt makes it between `prepare` and `start`.
         return [*_enter(case, case.paths.libvirt_run / "swtpm")]
+    if case.op is Op.ADOPT:
+        return [GiveMade(short_name(case.domain), case.user)]
     return []
+
+
+def short_name(domain: Domain) -> str:
+    """By which libvirt calls a running domain; domain_conf.c, virDomainDefGetShortName."""
+    return f"{domain.id}-{domain.name[:_SHORT_NAME]}"
 
 
 def _cell(case: Case) -> list[Change]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 import stat
 
-from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
+from virtwarden.changes import (
+    Change,
+    GrantAccess,
+    LockShared,
+    Regain,
+    SetAccess,
+    TakeBack,
+    TakeDirectory,
+)
 from virtwarden.domain.model import Backing, Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
@@ -188,6 +196,9 @@ def plan(case: Case) -> list[Change]:
     if case.op is Op.PREPARE:
         for use in _uses(case):
             changes += _prepare(case, use)
+    if case.op is Op.ADOPT:
+        for use in _uses(case):
+            changes += _regain(case, use)
     if case.op is Op.STARTED:
         for use in _uses(case):
             leaf = case.facts.look(use.path).leaf
@@ -227,6 +238,14 @@ def _prepare(case: Case, use: Use) -> list[Change]:
         LockShared(*file, case.domain.uuid),
         GrantAccess(*file, case.user, permissions),
     ]
+
+
+def _regain(case: Case, use: Use) -> list[Change]:
+    """Take from libvirt's own user what libvirt has given it."""
+    leaf = case.facts.look(use.path).leaf
+    if leaf is None or (use.shared and _is_left_alone(case, use, leaf)):
+        return []
+    return [Regain(use.path, leaf.device, leaf.number, "" if use.shared else case.user)]
 
 
 def _is_left_alone(case: Case, use: Use, inode: Inode) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from virtwarden.guards.base import Case
 
 _FORMAT = 1
-_EMULATORS = "/usr/bin"
+EMULATORS = "/usr/bin"
 
 
 def wrapper_path(paths: Paths, arch: str) -> str:
@@ -31,7 +31,7 @@ def wrapper_path(paths: Paths, arch: str) -> str:
 
 def emulator_path(arch: str) -> str:
     """The QEMU that the wrapper of this architecture becomes."""
-    return f"{_EMULATORS}/qemu-system-{_qemu_arch(arch)}"
+    return f"{EMULATORS}/qemu-system-{_qemu_arch(arch)}"
 
 
 def _qemu_arch(arch: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from virtwarden.changes.accounts import ledger
 from virtwarden.errors import WardenError
-from virtwarden.package import apparmor, daemon, farewell, hookfile, selinux
+from virtwarden.package import apparmor, daemon, emulators, farewell, hookfile, selinux
 from virtwarden.paths import Paths
 
 Say = Callable[[str], None]
@@ -26,6 +26,7 @@ def configure(paths: Paths, say: Say, warn: Say) -> None:
     for report in (*apparmor.permit(paths), *selinux.permit(paths)):
         warn(report)
     farewell.withdraw(paths)
+    emulators.link(paths)
     try:
         ledger(paths).check()
     except WardenError as error:

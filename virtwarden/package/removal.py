@@ -15,7 +15,7 @@ from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.pathways import libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
-from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
+from virtwarden.package import apparmor, daemon, emulators, farewell, hookfile, luks, selinux
 from virtwarden.package.installation import Say
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths
@@ -44,6 +44,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
             f"what `virt-warden remote setup {way}` wrote stays: undo it with virt-warden installed"
         )
     _give_directories_back(paths)
+    emulators.unlink(paths)
     hookfile.take_away(paths, "network")
     # From now on nothing would admit the taps of domains that start.
     gate.abandon(paths)

@@ -8,24 +8,24 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from systemd.daemon import notify
+from systemd.daemon import listen_fds, notify
 
 from virtwarden import log
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.service import wire
+from virtwarden.service import adopter, wire
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
 from virtwarden.service.warm import warm_up
 from virtwarden.service.workers import Workers, fork
 from virtwarden.system import files
 
-_ROOT_ONLY = 0o177
+_ROOT_ONLY, _EVERYBODY = 0o177, 0o111
 _BACKLOG = 512
 _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
@@ -39,12 +39,16 @@ def run(paths: Paths) -> int:
     warm_up(paths)
     gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
-        with _listening(paths.hook_socket) as listener:
-            serve = partial(answer, paths=paths, turns=Turns(paths))
-            watching = fork(lambda: _watch(paths), [listener, signals])
-            workers = Workers(serve, [listener, signals])
+        with _listening(paths.hook_socket) as hooks, _listening_to_wrappers(paths) as wrappers:
+            ours = [hooks, wrappers, signals]
+            watching = fork(lambda: _watch(paths), ours)
+            workers = Workers(partial(_answer, paths=paths, turns=Turns(paths)), ours)
             notify("READY=1")
-            code = _serve(listener, signals, workers, watching)
+            accepts = {
+                hooks: partial(_accept_hook, workers=workers),
+                wrappers: partial(_accept_wrapper, paths=paths, workers=workers),
+            }
+            code = _serve(accepts, signals, workers, watching)
         notify("STOPPING=1")
         workers.dismiss()
         if code == 0:
@@ -70,15 +74,36 @@ def _hearing_signals() -> Iterator[socket.socket]:
         pythons.close()
 
 
+def _answer(connection: socket.socket, paths: Paths, turns: Turns) -> None:
+    """Answer a hook or a wrapper, by the socket to which it came."""
+    if connection.getsockname() == str(paths.adopt_socket):
+        adopter.answer(connection, paths)
+    else:
+        answer(connection, paths, turns)
+
+
 @contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
+def _listening_to_wrappers(paths: Paths) -> Iterator[socket.socket]:
+    """The socket at which wrappers ask for their user: systemd's, which also starts the service."""
+    handed = listen_fds()
+    if handed:
+        with socket.socket(fileno=handed[0]) as listener:
+            listener.setblocking(False)
+            yield listener
+    else:
+        with _listening(paths.adopt_socket, _EVERYBODY) as listener:
+            yield listener
+
+
+@contextmanager
+def _listening(path: Path, mask: int = _ROOT_ONLY) -> Iterator[socket.socket]:
     files.passable_directory(path.parent)
     if _is_served(path):
         raise HostError(f"another service listens at {path}", fix="systemctl status virt-warden")
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.setblocking(False)
-        former = os.umask(_ROOT_ONLY)
+        former = os.umask(mask)
         try:
             listener.bind(str(path))
         finally:
@@ -101,9 +126,14 @@ def _watch(paths: Paths) -> None:
     watcher.watch(paths)
 
 
-def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, watching: int) -> int:
+def _serve(
+    accepts: Mapping[socket.socket, Callable[[socket.socket], None]],
+    signals: socket.socket,
+    workers: Workers,
+    watching: int,
+) -> int:
     while True:
-        ready = _readable([listener, signals, *workers.busy], workers.end_surplus())
+        ready = _readable([*accepts, signals, *workers.busy], workers.end_surplus())
         if signals in ready:
             came = signals.recv(4096)
             if watching in _reap():
@@ -114,8 +144,9 @@ def _serve(listener: socket.socket, signals: socket.socket, workers: Workers, wa
         for channel in workers.busy.copy():
             if channel in ready:
                 workers.take_back(channel)
-        if listener in ready:
-            _accept(listener, workers)
+        for listener, accept in accepts.items():
+            if listener in ready:
+                accept(listener)
 
 
 def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket.socket]:
@@ -130,21 +161,42 @@ def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket
     return {one for one in sockets if one.fileno() in ready}
 
 
-def _accept(listener: socket.socket, workers: Workers) -> None:
+def _accept_hook(listener: socket.socket, workers: Workers) -> None:
     """Have a worker answer one call. Where none can, hang up: the hook then does it itself."""
-    try:
-        connection, _ = listener.accept()
-    except OSError:
-        return  # the hook hung up before its turn came
-    with connection:
+    with _accepted(listener) as connection:
+        if connection is None:
+            return
         uid = wire.peer_uid(connection)
         if uid != 0:
             log.event(log.Level.WARNING, "stranger", uid=uid)
             return
-        try:
-            workers.give(connection)
-        except OSError as error:
-            log.event(log.Level.WARNING, "busy", reason=error)
+        _give(connection, workers)
+
+
+def _accept_wrapper(listener: socket.socket, paths: Paths, workers: Workers) -> None:
+    """Have a worker answer a wrapper for which a start waits, and nobody else."""
+    with _accepted(listener) as connection:
+        if connection is not None and adopter.is_awaited(paths, connection):
+            _give(connection, workers)
+
+
+@contextmanager
+def _accepted(listener: socket.socket) -> Iterator[socket.socket | None]:
+    """The next connection; None where whoever called hung up before its turn came."""
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        yield None
+        return
+    with connection:
+        yield connection
+
+
+def _give(connection: socket.socket, workers: Workers) -> None:
+    try:
+        workers.give(connection)
+    except OSError as error:
+        log.event(log.Level.WARNING, "busy", reason=error)
 
 
 def _reap() -> set[int]:

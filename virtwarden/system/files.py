@@ -174,6 +174,28 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
         os.close(handle)
 
 
+def is_open_elsewhere(handle: int, *, for_writing: bool) -> bool:
+    """Whether anybody else has the file open, or only whether for writing; fcntl(2), F_SETLEASE.
+
+    The kernel gives a lease of a regular file only where nobody has. A file system that knows no
+    leases cannot tell: then nobody is taken to have it open.
+    """
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        return False
+    opened = os.open(by_descriptor(handle), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK if for_writing else fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    else:
+        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+    finally:
+        os.close(opened)
+
+
 def private_directory(path: Path) -> None:
     """Make this directory and those above it where they are missing, for root only."""
     if not path.exists():

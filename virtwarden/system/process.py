@@ -59,7 +59,7 @@ def read(pid: int) -> Process:
             no_new_privileges=status["NoNewPrivs"].strip() == "1",
             seccomp=status["Seccomp"].strip() == _SECCOMP_FILTER,
             seccomp_filters=int(counted) if (counted := status.get("Seccomp_filters")) else None,
-            cgroup=(directory / "cgroup").read_text().strip().rpartition("::")[2],
+            cgroup=cgroup(pid),
             core_limit=_core_limit((directory / "limits").read_text()),
             umask=int(status["Umask"], 8),
             label=_label(directory / "attr" / "current"),
@@ -72,6 +72,11 @@ def read(pid: int) -> Process:
 def _text(file: Path) -> str:
     """What the kernel says of a process, which chose its name and command line: any bytes."""
     return file.read_bytes().decode(errors="replace")
+
+
+def cgroup(pid: int) -> str:
+    """The cgroup of a process in the unified hierarchy; cgroups(7). Raises OSError."""
+    return Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition("::")[2]
 
 
 def descriptors(pid: int) -> tuple[str, ...]:

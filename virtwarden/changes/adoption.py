@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Changes that adopt a start: what libvirt gave to its own user becomes the domain's user's.
+
+They come after libvirt has given everything away and before QEMU opens any of it. Undone is what
+was changed at `prepare`: its records have what was there before libvirt came.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from virtwarden.changes.access import give, set_mode, user_named
+from virtwarden.changes.base import Before, Change, Scope
+from virtwarden.errors import HostError
+from virtwarden.paths import Paths
+from virtwarden.system import acl, files, namespaces, users
+
+_PRIVATE_MODE = 0o600
+
+
+@dataclass(frozen=True)
+class Regain(Change):
+    """Give a file to the domain's user again, or to root one that several domains use.
+
+    Nobody else may have it open by then: a process of libvirt's own user could have opened it while
+    it belonged to that user.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+    user: str
+
+    def describe(self) -> str:
+        return f"give {self.path} to {self.user or 'root'} once libvirt has given it away"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        with files.held(self.path, self.device, self.number) as handle:
+            if self.user:
+                account = user_named(self.user)
+                give(handle, self.path, account.uid, account.gid)
+                set_mode(handle, self.path, _PRIVATE_MODE)
+            else:
+                with files.locked(paths.shared):
+                    give(handle, self.path, 0, 0)
+                    acl.deny_writing(handle)
+            if files.is_open_elsewhere(handle, for_writing=not self.user):
+                raise HostError(
+                    f"another process opened {self.path} while libvirt's own user owned it",
+                    fix=f"see which: fuser -v {self.path}; end it, and start again",
+                )
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """SetAccess and LockShared have what it was like before all."""
+        return ""
+
+
+@dataclass(frozen=True)
+class GiveMade(Change):
+    """Give the domain's user what libvirt made for this run: its directories, keys and sockets.
+
+    `short_name` is libvirt's own for a running domain (virDomainDefGetShortName): its number and
+    the first letters of its name.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    short_name: str
+    user: str
+
+    def describe(self) -> str:
+        return f"give {self.user} what libvirt made for {self.short_name}"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        account = user_named(self.user)
+        for place in self._places(paths):
+            _give_tree(place, account)
+
+    def _places(self, paths: Paths) -> Iterator[Path]:
+        for directory in _parents(paths):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for entry in directory.iterdir():
+                    name = entry.name.removeprefix("domain-")
+                    if name == self.short_name or name.startswith(f"{self.short_name}-"):
+                        yield entry
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """libvirt removes all of it when the domain stops."""
+        return ""
+
+
+def _parents(paths: Paths) -> Iterator[Path]:
+    """In which directories libvirt makes a running domain's own; qemu_conf.c, qemu_domain.c."""
+    for top in (paths.libvirt_state, paths.libvirt_run):
+        yield top
+        yield top / "channel"
+        yield top / "channel/target"
+        yield top / "ram"
+    for helper in ("dbus", "passt", "slirp", "swtpm"):
+        yield paths.libvirt_run / helper
+    yield from Path("/dev").glob("hugepages*/libvirt/qemu")
+
+
+def _give_tree(top: Path, account: users.Account) -> None:
+    """A directory before what is in it: from then on only its new owner changes what is there."""
+    parent = os.open(top.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _give_entry(top.name, parent, account)
+        if not stat.S_ISDIR(os.lstat(top.name, dir_fd=parent).st_mode):
+            return
+        for _, directories, others, handle in os.fwalk(top.name, dir_fd=parent):
+            for name in (*directories, *others):
+                _give_entry(name, handle, account)
+    finally:
+        os.close(parent)
+
+
+def _give_entry(name: str, at: int, account: users.Account) -> None:
+    """Give what belongs to libvirt's own user; what else is there is somebody else's business."""
+    found = os.stat(name, dir_fd=at, follow_symlinks=False)
+    is_plain = not stat.S_ISLNK(found.st_mode) and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1)
+    if is_plain and found.st_uid != 0 and not users.domain_of(found.st_uid):
+        os.chown(name, account.uid, account.gid, dir_fd=at, follow_symlinks=False)
+
+
+@dataclass(frozen=True)
+class GiveNodes(Change):
+    """Give the domain's user the device nodes that libvirt made for its QEMU alone.
+
+    libvirt gives QEMU a /dev of its own (qemu.conf, `namespaces`); the host's nodes stay as they
+    are. Where it does not, there is nothing to give.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    pid: int
+    user: str
+
+    def describe(self) -> str:
+        return f"give {self.user} the device nodes of process {self.pid}"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        account = user_named(self.user)
+        its = Path(f"/proc/{self.pid}/root/dev")
+        own = its.stat().st_dev
+        if own == Path("/dev").stat().st_dev:
+            return
+        for _, directories, others, handle in os.fwalk(its):
+            # What is mounted below is the host's own, such as /dev/pts.
+            if os.fstat(handle).st_dev != own:
+                directories.clear()
+                continue
+            for name in others:
+                mode = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
+                if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                    _give_entry(name, handle, account)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """They end with QEMU."""
+        return ""
+
+
+@dataclass(frozen=True)
+class MapIds(Change):
+    """Let a process, in its own user namespace, become the domain's user; user_namespaces(7)."""
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    pid: int
+    user: str
+
+    def describe(self) -> str:
+        return f"let process {self.pid} become {self.user}"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        account = user_named(self.user)
+        namespaces.map_ids(self.pid, account.uid, (account.gid, *users.groups_of(account)))
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """It ends with the process."""
+        return ""

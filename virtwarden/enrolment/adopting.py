@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A domain that nobody enrolled, as it would be if it were enrolled: so guards see all alike.
+
+libvirt has no label for it, but has taken virt-warden's wrapper as its emulator, because that is
+first on the PATH of libvirt's daemon. The wrapper asks for the user that is named here.
+"""
+
+from __future__ import annotations
+
+from virtwarden.domain.model import Domain, read
+from virtwarden.enrolment.enrol import enrol_xml
+from virtwarden.guards import ticket
+from virtwarden.paths import Paths
+
+
+def uses_wrapper(domain: Domain, paths: Paths) -> bool:
+    """Whether libvirt executes the wrapper of this domain's architecture."""
+    name = ticket.wrapper_path(paths, domain.arch).rpartition("/")[2]
+    return domain.emulator in (f"{paths.wrapper_dir}/{name}", f"{paths.emulators}/{name}")
+
+
+def is_due(domain: Domain, paths: Paths) -> bool:
+    """Whether a start of this domain gets its user only when libvirt has executed the wrapper."""
+    labels = [label for label in domain.labels if (label.model, label.kind) == ("dac", "static")]
+    return uses_wrapper(domain, paths) and not domain.enrolment and not labels
+
+
+def as_enrolled(untrusted_xml: bytes, prefix: str, paths: Paths) -> Domain:
+    """The domain with its user and its base images.
+
+    Its boot files stay those that libvirt gives to QEMU. Raises as `enrol_xml` does.
+    """
+    return read(enrol_xml(untrusted_xml, prefix, paths, copies=False))
