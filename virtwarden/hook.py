@@ -215,25 +215,22 @@ def _take_step(call: _Call, rules: Rules) -> None:
 
 
 def _case(call: _Call, rules: Rules, step: Op) -> Case:
-    """The domain at this step; one that nobody enrolled as if it were, where it can be adopted."""
+    """The domain at this step."""
     from virtwarden.domain.model import read
     from virtwarden.enrolment import adopting
     from virtwarden.guards.base import Case, Op
     from virtwarden.guards.facts import HostFacts
 
     untrusted_xml = _untrusted_xml(call)
-    domain, adopted = read(untrusted_xml), False
-    if adopting.is_due(domain, call.paths):
-        try:
-            if rules.mode is not Mode.DISABLED:
-                prefix = rules.user_prefix
-                domain, adopted = adopting.as_enrolled(untrusted_xml, prefix, call.paths), True
-        except WardenError as error:
-            if rules.mode is Mode.ENFORCING:
-                raise
-            log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
-        if not adopted and step is Op.START:
-            _start_as_it_is(call, untrusted_xml)
+    try:
+        domain, adopted = adopting.as_started(untrusted_xml, rules, call.paths)
+    except WardenError as error:
+        if rules.mode is Mode.ENFORCING:
+            raise
+        log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
+        domain, adopted = read(untrusted_xml), False
+    if step is Op.START and not adopted:
+        _start_as_it_is(call, untrusted_xml)
     return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted)
 
 

@@ -3,30 +3,222 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from pathlib import Path
+from typing import Any
 
-from tests.host.domain import Disk, domain_xml
+import pytest
+
+from tests.host.command import CommandFailedError
+from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
-from tests.host.service import Service
-from tests.libvirt.warden import Warden
+from tests.host.service import Service, service as running_service
+from tests.host.syslog import Syslog
+from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, owner, set_policy, until
+
+LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
 
 
-def _xml(name: str, *disks: Disk, **more: object) -> str:
-    return domain_xml(name, disks=disks, emulator=None, **more)  # type: ignore[arg-type]
+def xml(name: str, *disks: Disk, **more: Any) -> str:
+    """A domain whose emulator libvirt chooses."""
+    return domain_xml(name, disks=disks, emulator=None, **more)
 
 
-def _uids(pid: int) -> list[str]:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("Uid:")]
-    return line.split()[1:]
+def create(warden: Warden, name: str, *disks: Disk, **more: Any) -> int:
+    """Create a domain that libvirt forgets when it stops; the uid of its QEMU."""
+    warden.libvirt.virsh("create", "/dev/stdin", stdin=xml(name, *disks, **more))
+    uids = {*warden.qemu(name).uids}
+    assert len(uids) == 1
+    return uids.pop()
 
 
-def test_a_domain_that_is_only_created_runs_as_its_own_user(
+def refused(warden: Warden, name: str, *disks: Disk, **more: Any) -> str:
+    """Create a domain that is refused; what the admin reads."""
+    with pytest.raises(CommandFailedError) as refusal:
+        create(warden, name, *disks, **more)
+    return str(refusal.value)
+
+
+def ask() -> bytes:
+    """Ask to be adopted; what the service says."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(PATHS.adopt_socket))
+        connection.settimeout(10)
+        try:
+            connection.sendall(b"\n")
+            return connection.recv(4096)
+        except ConnectionError:
+            return b""
+
+
+def test_a_domain_that_is_only_created_runs_as_its_own_user_and_keeps_every_promise(
+    warden: Warden, service: Service, images: Path, bridge: str
+) -> None:
+    image = qcow2(images / "web01.qcow2")
+    before = owner(image)
+    uid = create(
+        warden, "web01", Disk(image), nics=[Nic("52:54:00:00:00:01", bridge)], vnc=Vnc()
+    )
+    assert uid >= 70000
+    assert owner(image) == f"{uid}:{uid} 0600"
+    status = warden.status("web01")
+    assert status["breaches"] == []
+    assert (status["adopted"], status["enrolled"], status["uid"]) == (True, False, uid)
+    assert "zones" in status["guards"]
+    qemu = warden.qemu("web01")
+    assert (qemu.capabilities, qemu.no_new_privileges, qemu.seccomp) == (0, True, True)
+    warden.libvirt.destroy("web01")
+    until(lambda: owner(image) == before)
+
+
+def test_two_adopted_domains_cannot_open_each_others_files(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    first, second = (qcow2(images / f"{name}.qcow2", mode=0o644) for name in ("web01", "db01"))
+    create(warden, "web01", Disk(first))
+    create(warden, "db01", Disk(second))
+    assert as_user("vmw-web01", lambda: second.open("rb")) == "PermissionError"
+    assert as_user("vmw-db01", lambda: first.open("rb")) == "PermissionError"
+    assert as_user("vmw-web01", lambda: first.open("r+b")) == ""
+
+
+def test_a_base_that_libvirt_gave_away_is_roots_before_qemu_opens_it(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    base = qcow2(images / "base.qcow2")
+    for name in ("web01", "db01"):
+        create(warden, name, Disk(qcow2(images / f"{name}.qcow2", backing=base)))
+        assert base.stat().st_uid == 0
+        assert as_user(f"vmw-{name}", lambda: base.open("rb")) == ""
+        assert as_user(f"vmw-{name}", lambda: base.open("r+b")) == "PermissionError"
+    for name in ("web01", "db01"):
+        assert warden.status(name)["breaches"] == []
+
+
+def test_defined_and_started_at_once_it_runs_in_its_cell_each_time(
     warden: Warden, service: Service, images: Path
 ) -> None:
     image = qcow2(images / "web01.qcow2")
-    warden.libvirt.virsh("create", "/dev/stdin", stdin=_xml("web01", Disk(image)))
-    uids = _uids(warden.libvirt.pid("web01"))
-    assert set(uids) == {str(image.stat().st_uid)}
-    assert int(uids[0]) >= 70000
+    for _ in range(10):
+        warden.libvirt.define(xml("web01", Disk(image)))
+        warden.libvirt.start("web01")
+        assert {*warden.qemu("web01").uids} == {image.stat().st_uid}
+        assert image.stat().st_uid >= 70000
+        assert warden.status("web01")["breaches"] == []
+        warden.libvirt.destroy("web01")
+        warden.libvirt.undefine("web01")
+
+
+def test_the_user_of_an_adopted_run_is_the_one_it_is_enrolled_with(
+    warden: Warden, service: Service, images: Path, syslog: Syslog
+) -> None:
+    service.signal(19)  # the first start comes before the service has heard of the domain
+    image = qcow2(images / "web01.qcow2")
+    warden.libvirt.define(xml("web01", Disk(image)))
+    service.signal(18)
+    syslog.wait_for("event=enrolled domain=web01", timeout=20)
+    warden.libvirt.start("web01")
+    uid = warden.qemu("web01").uids[0]
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    assert warden.qemu("web01").uids[0] == uid
+    assert not warden.status("web01")["adopted"]
+
+
+def test_a_transient_domains_user_goes_with_it(
+    warden: Warden, service: Service, images: Path, syslog: Syslog
+) -> None:
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    warden.libvirt.destroy("web01")
+    syslog.wait_for("event=forgotten", timeout=20)
+    with pytest.raises(KeyError):
+        pwd.getpwnam("vmw-web01")
+
+
+def test_an_adopted_domain_goes_on_when_libvirtd_comes_back(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    warden.libvirt.restart()
     assert warden.status("web01")["breaches"] == []
+
+
+def test_without_the_service_the_refusal_says_what_to_do(warden: Warden, images: Path) -> None:
+    said = refused(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    assert "it is not enrolled" in said
+    assert "virt-warden.service, which would give it one, does not run" in said
+
+
+def test_without_the_service_a_permissive_domain_starts_as_libvirts_own_user(
+    warden: Warden, images: Path
+) -> None:
+    set_policy(f'{ENFORCING}mode = "permissive"\n')
+    uid = create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    assert uid == LIBVIRTS_OWN.pw_uid
+
+
+def test_an_unmanaged_domain_starts_as_it_would_without_us(warden: Warden, images: Path) -> None:
+    set_policy(LEFT_ALONE)
+    uid = create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    assert uid == LIBVIRTS_OWN.pw_uid
+
+
+def test_a_disabled_domain_starts_as_it_would_without_us(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    set_policy(f'{ENFORCING}mode = "disabled"\n')
+    uid = create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    assert uid == LIBVIRTS_OWN.pw_uid
+
+
+def test_who_is_not_started_by_libvirt_gets_no_user(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    """As root, as libvirt's own user, and with a start that waits: its pid is not theirs."""
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    assert ask() == b""
+    uuid = warden.status("web01")["uuid"]
+    PATHS.adoption_plan(uuid).write_text(
+        '{"name": "web01", "user": "vmw-web01", "number": "1", "changes": []}'
+    )
+    (PATHS.waiting / uuid).write_text("own-user")
+    assert ask() == b""
+
+
+def test_a_disk_that_somebody_opened_meanwhile_is_not_given_to_a_vm(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    image = qcow2(images / "web01.qcow2")
+    with image.open("rb"):
+        said = refused(warden, "web01", Disk(image))
+    assert "another process opened" in said
+    assert "fuser -v" in said
+    until(lambda: image.stat().st_uid == 0)
+    create(warden, "web01", Disk(image))
+
+
+def test_a_base_that_somebody_may_write_is_not_given_to_a_vm(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    base = qcow2(images / "base.qcow2")
+    image = qcow2(images / "web01.qcow2", backing=base)
+    with base.open("r+b"):
+        assert "another process opened" in refused(warden, "web01", Disk(image))
+    with base.open("rb"):
+        create(warden, "web01", Disk(image))
+
+
+def test_a_saved_domain_comes_back_with_its_user(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    image = qcow2(images / "web01.qcow2")
+    uid = create(warden, "web01", Disk(image))
+    saved = images / "web01.save"
+    warden.libvirt.virsh("save", "web01", str(saved))
+    warden.libvirt.virsh("restore", str(saved))
+    assert {*warden.qemu("web01").uids} == {image.stat().st_uid}
+    assert image.stat().st_uid >= 70000
+    assert warden.status("web01")["breaches"] == []
+    assert uid

@@ -25,6 +25,7 @@ from virtwarden.system import certificates
 class Standing:
     """One domain. `guards` are the raised ones; `breaches` the promises that it does not keep.
 
+    `adopted`: nobody enrolled it, and its start gave it its user.
     `process` is what confines its QEMU, as the kernel says; empty where none runs. `console_ca` is
     the certificate by which viewers know its console, where it has one with TLS.
     """
@@ -34,6 +35,7 @@ class Standing:
     state: str
     mode: str
     enrolled: bool
+    adopted: bool
     user: str
     uid: int | None
     pid: int | None
@@ -55,7 +57,8 @@ def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standin
         uuid=domain.UUIDString(),
         state="running" if runs else "off",
         mode=case.rules.mode.value if managed else "not managed",
-        enrolled=case.domain.enrolment,
+        enrolled=case.domain.enrolment and not case.adopted,
+        adopted=runs and managed and case.adopted,
         user=own.name if own else "",
         uid=own.uid if own else None,
         pid=None,

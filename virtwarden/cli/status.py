@@ -66,6 +66,12 @@ def _print_table(standings: list[Standing]) -> None:
     for each in standings:
         for breach in each.breaches:
             print(f"! {each.name}: {breach}")
+    for each in standings:
+        if each.adopted:
+            print(
+                f"{each.name} was not enrolled when it started. Until its next start, disks cannot"
+                " be attached, nor snapshots and screenshots made."
+            )
     ends = sorted(each.console_until for each in standings if each.console_until)
     if ends:
         print(f"The first console certificate expires on {ends[0]} (virt-warden pki renew).")

@@ -11,6 +11,7 @@ from virtwarden.domain.model import Domain, read
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.guards import ticket
 from virtwarden.paths import Paths
+from virtwarden.policy import Mode, Rules
 
 
 def uses_wrapper(domain: Domain, paths: Paths) -> bool:
@@ -25,9 +26,13 @@ def is_due(domain: Domain, paths: Paths) -> bool:
     return uses_wrapper(domain, paths) and not domain.enrolment and not labels
 
 
-def as_enrolled(untrusted_xml: bytes, prefix: str, paths: Paths) -> Domain:
-    """The domain with its user and its base images.
+def as_started(untrusted_xml: bytes, rules: Rules, paths: Paths) -> tuple[Domain, bool]:
+    """The domain as its guards see it, and whether it is adopted: its start gives it its user.
 
-    Its boot files stay those that libvirt gives to QEMU. Raises as `enrol_xml` does.
+    An adopted one has its user and its base images here; its boot files stay those that libvirt
+    gives to QEMU. Raises as `enrol_xml` does.
     """
-    return read(enrol_xml(untrusted_xml, prefix, paths, copies=False))
+    domain = read(untrusted_xml)
+    if rules.mode is Mode.DISABLED or not is_due(domain, paths):
+        return domain, False
+    return read(enrol_xml(untrusted_xml, rules.user_prefix, paths, copies=False)), True

@@ -11,8 +11,9 @@ import libvirt
 
 from virtwarden import lifecycle
 from virtwarden.changes import CreateUser
-from virtwarden.domain.model import Domain, read
-from virtwarden.errors import JournalError
+from virtwarden.domain.model import read
+from virtwarden.enrolment import adopting
+from virtwarden.errors import JournalError, WardenError
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.facts import HostFacts
 from virtwarden.libvirtd.connection import inactive_xml
@@ -24,13 +25,13 @@ from virtwarden.system.users import Account
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it runs."""
     xml = str(domain.XMLDesc(0)).encode()
-    return _case(HostFacts(paths), policy, read(xml), Op.STARTED)
+    return _case(HostFacts(paths), policy, xml, Op.STARTED)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
-    found = read(inactive_xml(domain))
-    return _case(_FactsBeforeStart(paths, found.uuid), policy, found, Op.PREPARE)
+    facts = _FactsBeforeStart(paths, domain.UUIDString())
+    return _case(facts, policy, inactive_xml(domain), Op.PREPARE)
 
 
 def at_start(case: Case) -> Case:
@@ -95,5 +96,9 @@ class _FactsAtStart(HostFacts):
         return self.bridges.get(interface, "")
 
 
-def _case(facts: HostFacts, policy: Policy, domain: Domain, op: Op) -> Case:
-    return Case(op, domain, policy.rules_for(domain.name), facts, facts.paths)
+def _case(facts: HostFacts, policy: Policy, xml: bytes, op: Op) -> Case:
+    domain, adopted = read(xml), False
+    rules = policy.rules_for(domain.name)
+    with suppress(WardenError):  # then it is looked at as it is
+        domain, adopted = adopting.as_started(xml, rules, facts.paths)
+    return Case(op, domain, rules, facts, facts.paths, adopted)
