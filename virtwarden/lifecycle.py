@@ -128,9 +128,7 @@ def _have_adopted(case: Case) -> None:
         "changes": journal.entries(plan(replace(case, op=Op.ADOPT), GUARDS)),
     }
     plan_file = str(case.paths.adoption_plan(case.domain.uuid))
-    journal.perform(
-        case.paths, case.domain.uuid, [WriteFile(plan_file, json.dumps(due), user="")]
-    )
+    journal.perform(case.paths, case.domain.uuid, [WriteFile(plan_file, json.dumps(due), user="")])
     said = starts.OWN_USER if is_strict else starts.OWN_USER_IF_IT_CAN
     starts.announce(case.paths, case.domain.uuid, said)
 

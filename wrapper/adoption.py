@@ -2,7 +2,7 @@
 """A start of a domain that nobody enrolled: root makes this process the VM's own user.
 
 libvirt has started the wrapper as the user of qemu.conf, without any capability. In a user
-namespace of its own (user_namespaces(7)) the wrapper can become another user, if root maps that one.
+namespace of its own (user_namespaces(7)) the wrapper can become another user, if root maps that.
 virt-warden.service does so, after it has found out who asks (virtwarden/service/adopter.py).
 """
 
@@ -85,8 +85,8 @@ def answer_of(connection: Any) -> dict[str, Any]:
         said += more
     answer = load_json(said.decode())
     if not isinstance(answer, dict) or "refusal" in answer:
-        answer = answer if isinstance(answer, dict) else {}
-        raise Refusal(str(answer.get("refusal", "it gave no answer")), str(answer.get("fix", AGAIN)))
+        why = answer if isinstance(answer, dict) else {}
+        raise Refusal(str(why.get("refusal", "it gave no answer")), str(why.get("fix", AGAIN)))
     return answer
 
 
@@ -101,4 +101,3 @@ def drop_capabilities() -> None:
     """capset(2); process.check_identity asks afterwards."""
     if capset(packed(4, LINUX_CAPABILITY_VERSION_3, 0), CapabilitySets()) != 0:
         raise failure("capset")
-

@@ -76,8 +76,8 @@ def domain_xml(
     """Build the XML of an emulated domain with one CPU.
 
     Without a `uuid` it has one that follows from the name, so that it can be defined anew.
-    Without an `emulator` libvirt takes its default. `extra_devices` and `extra` are XML elements, put
-    at the end of `<devices>` and `<domain>`.
+    Without an `emulator` libvirt takes its default. `extra_devices` and `extra` are XML elements,
+    put at the end of `<devices>` and `<domain>`.
     """
     devices = E.devices(
         *([E.emulator(str(emulator))] if emulator else []),

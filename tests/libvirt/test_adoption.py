@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import socket
 from pathlib import Path
@@ -14,9 +13,18 @@ import pytest
 from tests.host.command import CommandFailedError
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
-from tests.host.service import Service, service as running_service
+from tests.host.service import Service
 from tests.host.syslog import Syslog
-from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, owner, set_policy, until
+from tests.libvirt.warden import (
+    ENFORCING,
+    LEFT_ALONE,
+    PATHS,
+    Warden,
+    as_user,
+    owner,
+    set_policy,
+    until,
+)
 
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
 
@@ -58,9 +66,7 @@ def test_a_domain_that_is_only_created_runs_as_its_own_user_and_keeps_every_prom
 ) -> None:
     image = qcow2(images / "web01.qcow2")
     before = owner(image)
-    uid = create(
-        warden, "web01", Disk(image), nics=[Nic("52:54:00:00:00:01", bridge)], vnc=Vnc()
-    )
+    uid = create(warden, "web01", Disk(image), nics=[Nic("52:54:00:00:00:01", bridge)], vnc=Vnc())
     assert uid >= 70000
     assert owner(image) == f"{uid}:{uid} 0600"
     status = warden.status("web01")

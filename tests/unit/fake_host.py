@@ -70,6 +70,7 @@ class FakeHost:
     mac: str = ""
     permissive: bool = False
     cgroups: bool = False
+    no_adoption: str = ""
     libseccomp: bool = True
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
@@ -265,6 +266,9 @@ class FakeHost:
 
     def compiles_calls(self) -> bool:
         return self.libseccomp
+
+    def cannot_adopt(self) -> str:
+        return self.no_adoption
 
     def has_cgroups(self) -> bool:
         return self.cgroups

@@ -19,7 +19,9 @@ from virtwarden.guards.identity import candidates
 from virtwarden.system.users import Account
 
 ENROL = "fix: virt-warden enrol web01"
-OR_INSTALL = f"{ENROL} (for a new one: virt-warden virt-install)"
+OR_INSTALL = (
+    f"{ENROL}; for one that is only created: remove its <emulator>, and libvirt takes virt-warden's"
+)
 
 
 def case(labels: str | None = None, host: FakeHost | None = None, op: Op = Op.PREPARE) -> Case:
@@ -120,6 +122,14 @@ def test_a_domain_without_its_very_label_is_not_enrolled(labels: str) -> None:
     line = refusal(identity, case(labels))
     assert line.startswith("it is not enrolled")
     assert line.endswith(OR_INSTALL)
+
+
+def test_a_start_that_cannot_be_adopted_is_refused_with_the_reason() -> None:
+    host = FakeHost(no_adoption="user.max_user_namespaces is 0")
+    line = refusal(identity, replace(case(host=host), adopted=True))
+    assert "cannot get a user at its start: user.max_user_namespaces is 0" in line
+    assert "fix: virt-warden enrol web01, then start it again" in line
+    assert identity.review(case(host=host)) == []
 
 
 @pytest.mark.parametrize("user", ["root", "libvirt-qemu", "vmw-db01", "vmw-web02", "+0", "0"])

@@ -134,8 +134,10 @@ def _give_tree(top: Path, account: users.Account) -> None:
 def _give_entry(name: str, at: int, account: users.Account) -> None:
     """Give what belongs to libvirt's own user; what else is there is somebody else's business."""
     found = os.stat(name, dir_fd=at, follow_symlinks=False)
-    is_plain = not stat.S_ISLNK(found.st_mode) and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1)
-    if is_plain and found.st_uid != 0 and not users.domain_of(found.st_uid):
+    is_link = stat.S_ISLNK(found.st_mode)
+    if is_link or (found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)):
+        return
+    if found.st_uid != 0 and not users.domain_of(found.st_uid):
         os.chown(name, account.uid, account.gid, dir_fd=at, follow_symlinks=False)
 
 

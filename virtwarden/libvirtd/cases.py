@@ -30,8 +30,8 @@ def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Cas
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
-    facts = _FactsBeforeStart(paths, domain.UUIDString())
-    return _case(facts, policy, inactive_xml(domain), Op.PREPARE)
+    xml = inactive_xml(domain)
+    return _case(_FactsBeforeStart(paths, read(xml).uuid), policy, xml, Op.PREPARE)
 
 
 def at_start(case: Case) -> Case:

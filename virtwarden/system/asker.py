@@ -36,7 +36,7 @@ class Asker:
 
 @contextmanager
 def asker(connection: socket.socket) -> Iterator[Asker]:
-    """The process that connected (unix(7), SO_PEERCRED). Raises ProcessLookupError if it is gone."""
+    """The process that connected (unix(7), SO_PEERCRED). Raises OSError where it is gone."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, _ = _UCRED.unpack(found)
     handle = os.pidfd_open(pid)

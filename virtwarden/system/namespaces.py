@@ -37,7 +37,7 @@ def made_by(pid: int) -> int | None:
 
     None where the process is in ours, or in one further down. Raises OSError where it is gone.
     """
-    ours = os.stat("/proc/self/ns/user")
+    ours = Path("/proc/self/ns/user").stat()
     handle = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if os.path.samestat(os.fstat(handle), ours):
