@@ -14,8 +14,7 @@ import pytest
 
 from virtwarden import hook
 from virtwarden.changes import KINDS
-from virtwarden.guards.base import Op
-from virtwarden.guards.base import Guard
+from virtwarden.guards.base import Guard, Op
 from virtwarden.lifecycle import GUARDS
 from virtwarden.paths import Paths
 from virtwarden.service import warm

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def test_qemu_may_read_what_it_asks_of_a_block_device_and_no_more(device: str) -
 def permits(lines: Path) -> Callable[[str], str]:
     """How the file rules of one line of AppArmor's let a path be used."""
     words = lines.read_text().partition("#")[0].split()
-    globs, uses = words[::2], words[1::2]
-    rules = [(pattern(glob), use.strip(",")) for glob, use in zip(globs, uses, strict=True)]
+    on_files = [(glob, use) for glob, use in pairwise(words) if glob.startswith("/")]
+    rules = [(pattern(glob), use.strip(",")) for glob, use in on_files]
     return lambda path: "".join(use for glob, use in rules if glob.fullmatch(path))
 
 
@@ -88,6 +89,16 @@ def pattern(glob: str) -> re.Pattern[str]:
     meanings = {"**": ".*", "*": "[^/]*", "{": "(?:", "}": ")", ",": "|"}
     parts = re.split(r"(\*\*|[*{},])", glob)
     return re.compile("".join(meanings.get(part, re.escape(part)) for part in parts))
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_rule_on_user_namespaces_is_given_to_the_apparmor_that_knows_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, knows: bool
+) -> None:
+    monkeypatch.setattr(apparmor, "_knows_namespaces", lambda: knows)
+    apparmor.permit(paths)
+    assert (" userns," in local(paths, ABSTRACTION).read_text()) is knows
+    assert " capability setpcap," in local(paths, ABSTRACTION).read_text()
 
 
 def test_lines_of_an_admins_stay_where_they_are(paths: Paths) -> None:

@@ -8,6 +8,10 @@ libvirt's own profile is missing, nothing is added.
 
 QEMU may read what the kernel shows to anybody of a block device's queue. QEMU reads it, and
 libvirt's own abstraction lacks most of it.
+
+A wrapper makes a user namespace where nobody enrolled the domain. AppArmor 4 wants a rule for that;
+AppArmor 3 does not know the rule, and allows it. QEMU itself makes none: its filters of system
+calls forbid it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from virtwarden.system.run import run
 
 _MARK = "# virt-warden puts this line here, and takes it away"
 _PARSER = Path("/usr/sbin/apparmor_parser")
+_NAMESPACES = " userns,"
 _ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 
 
@@ -65,7 +70,10 @@ def _lines(paths: Paths) -> Iterator[tuple[str, str]]:
     """Each profile or abstraction, by its path below /etc/apparmor.d, with its line."""
     for source in sorted(paths.apparmor_lines.rglob("*")):
         if source.is_file():
-            yield str(source.relative_to(paths.apparmor_lines)), source.read_text().strip()
+            line = source.read_text().strip()
+            if _NAMESPACES in line and not _knows_namespaces():
+                line = line.replace(_NAMESPACES, "")
+            yield str(source.relative_to(paths.apparmor_lines)), line
 
 
 def _others(local: Path) -> list[str]:
@@ -102,6 +110,21 @@ def _remove(drop_in: Path) -> None:
     # The directory stays where others have drop-ins in it.
     with suppress(OSError):
         drop_in.parent.rmdir()
+
+
+def _knows_namespaces() -> bool:
+    """Whether this AppArmor can read a rule on user namespaces, without which nothing loads."""
+    if not _PARSER.exists():
+        return False
+    try:
+        run(
+            str(_PARSER),
+            *("--skip-kernel-load", "--skip-cache", "--quiet"),
+            stdin=f"profile virt-warden-asks {{{_NAMESPACES} }}\n",
+        )
+    except CommandError:
+        return False
+    return True
 
 
 def _load(profile: Path) -> None:

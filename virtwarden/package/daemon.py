@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from virtwarden.paths import Paths
+from virtwarden.system.run import run
 
+_SYSTEMD = Path("/run/systemd/system")
+_SYSTEMCTL = "/usr/bin/systemctl"
 _PROGRAMS = ("libvirtd", "virtqemud")
 
 
@@ -28,6 +32,29 @@ def running(paths: Paths) -> list[int]:
         if executable.removesuffix(" (deleted)") == program:
             found.append(pid)
     return found
+
+
+def have_wrappers(paths: Paths, warn: Callable[[str], None]) -> None:
+    """Have the daemons find the wrappers on their PATH: restart those that do not; domains go on.
+
+    systemd gives them that PATH (packaging/libvirt-path.conf).
+    """
+    wanted = str(paths.emulators)
+    for pid in running(paths):
+        program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
+        if wanted in _path_of(pid):
+            continue
+        if _SYSTEMD.is_dir():
+            run(_SYSTEMCTL, "daemon-reload")
+            run(_SYSTEMCTL, "try-restart", f"{program}.service")
+        else:
+            warn(f"to guard new domains from their first start: PATH={wanted}:$PATH {program}")
+
+
+def _path_of(pid: int) -> list[str]:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    found = [value for value in variables if value.startswith(b"PATH=")]
+    return b"".join(found).decode(errors="replace").removeprefix("PATH=").split(":")
 
 
 def reload(paths: Paths) -> None:

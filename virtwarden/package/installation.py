@@ -33,3 +33,7 @@ def configure(paths: Paths, say: Say, warn: Say) -> None:
         warn(str(error))
     if any(is_new for _, is_new in found):
         daemon.reload(paths)
+    try:
+        daemon.have_wrappers(paths, warn)
+    except (WardenError, OSError) as error:
+        warn(f"libvirt's daemon is not restarted, so new domains must be enrolled: {error}")
