@@ -14,7 +14,7 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain check audit log pki remote console luks recover policy network package service virt-install --help --version" ;;
+        1:*) words_of="enrol unenrol status explain check audit log pki remote console luks recover policy network package service --help --version" ;;
         2:policy) words_of="check --help" ;;
         2:network) words_of="admit restore check render --help" ;;
         2:package) words_of="configure remove --help" ;;
@@ -46,7 +46,6 @@ _virt_warden()
             words_of="consoles remote --json --now --nss --out --passphrase-file --sealed --signer --help"
             [[ ${words[2]} != renew || $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
-        *:virt-install) words_of="" ;;
         *)
             case "${words[1]}" in
                 enrol) words_of="--all --xml --help" ;;

@@ -19,6 +19,7 @@ from tests.host.qemu import Qemu
 _BOOT_SECONDS = 300
 _COMMAND_SECONDS = 300
 _CONSOLE_TAIL = 2000
+_PANIC = "Kernel panic"
 
 
 class Host:
@@ -106,7 +107,21 @@ class Host:
         self._agent.close()
 
     def power_on(self) -> None:
-        """Switch it on with the disks as they are, and wait until it is up."""
+        """Switch it on with the disks as they are, and wait until it is up.
+
+        Now and then a kernel panics early in its boot, when it changes its own code while QEMU
+        translates that for another of its CPUs: then it is switched on once more.
+        """
+        for last in (False, False, True):
+            try:
+                self._power_on()
+            except LineDeadError:
+                if last or _PANIC not in self.console():
+                    raise
+            else:
+                return
+
+    def _power_on(self) -> None:
         self.machine.agent_address.unlink(missing_ok=True)
         self._process = self.machine.power_on()
         try:

@@ -116,8 +116,6 @@ def test_the_documents_name_every_command() -> None:
 @pytest.mark.parametrize("path", SPEAKING, ids=lambda path: path.name)
 def test_every_option_that_is_named_exists(path: Path) -> None:
     for words in named_commands(path):
-        if words[0] == "virt-install":
-            continue  # its options are virt-install(1)'s
         options = [word for word in words if word.startswith("--")]
         assert {*options} <= known_options(words[0]), words
 

@@ -30,7 +30,6 @@ COMMANDS = {
     "policy": "check the policy files",
     "package": "what install and remove do on the host, apart from files",
     "service": "what virt-warden.service runs",
-    "virt-install": "virt-install(1); the new domain is guarded from its first boot",
     "network": "the gate, the filters, and the host's own network",
 }
 """Each command with its help; the module of its name in virtwarden/cli, with _ for -, answers."""

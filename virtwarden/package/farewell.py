@@ -183,11 +183,12 @@ def _end(paths: Paths) -> None:
 
 def _remove_links(paths: Paths) -> None:
     """Remove the symlinks to QEMU that the package made last, in the place of the wrappers."""
-    for link in paths.wrapper_dir.glob("qemu-system-*"):
-        if link.is_symlink():
-            link.unlink()
-    with suppress(OSError):
-        paths.wrapper_dir.rmdir()
+    for directory in (paths.emulators, paths.wrapper_dir):
+        for link in directory.glob("qemu-system-*"):
+            if link.is_symlink():
+                link.unlink()
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def call() -> int:
