@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from virtwarden.audit import (
+    adoption,
     attacks,
     certificates,
     domains,
@@ -30,6 +31,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
     managed = [case.domain for case, is_managed in cases if is_managed]
     return [
         *hooks.checks(paths),
+        *adoption.checks(paths),
         *policy_checks.checks(policy, managed),
         *kernel.checks(),
         *libvirt_settings.checks(),

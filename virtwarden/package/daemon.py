@@ -39,22 +39,23 @@ def have_wrappers(paths: Paths, warn: Callable[[str], None]) -> None:
 
     systemd gives them that PATH (packaging/libvirt-path.conf).
     """
-    wanted = str(paths.emulators)
     for pid in running(paths):
-        program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
-        if wanted in _path_of(pid):
+        if finds_wrappers(paths, pid):
             continue
+        program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
         if _SYSTEMD.is_dir():
             run(_SYSTEMCTL, "daemon-reload")
             run(_SYSTEMCTL, "try-restart", f"{program}.service")
         else:
-            warn(f"to guard new domains from their first start: PATH={wanted}:$PATH {program}")
+            how = f"PATH={paths.emulators}:$PATH {program}"
+            warn(f"to guard new domains from their first start, run: {how}")
 
 
-def _path_of(pid: int) -> list[str]:
+def finds_wrappers(paths: Paths, pid: int) -> bool:
+    """Whether a daemon's PATH begins with the directory of the wrappers. Raises OSError."""
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     found = [value for value in variables if value.startswith(b"PATH=")]
-    return b"".join(found).decode(errors="replace").removeprefix("PATH=").split(":")
+    return b"".join(found).startswith(f"PATH={paths.emulators}:".encode())
 
 
 def reload(paths: Paths) -> None:
