@@ -99,16 +99,21 @@ SPOOFED_ARP = {
         OWN, ethertype=ETHERTYPE_RARP, hardware_length=8
     ),
 }
+PRIORITIES = {
+    "802.1q, a priority alone": vlan(plain(OWN), 0),
+    "own ARP behind a priority": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
+}
 TAGGED = {
     "802.1q": vlan(plain(OWN), 7),
-    "802.1q, a priority alone": vlan(plain(OWN), 0),
     "802.1ad": tagged(plain(OWN), ETHERTYPE_8021AD, 7),
     "802.1q in 802.1ad": tagged(vlan(plain(OWN), 7), ETHERTYPE_8021AD, 8),
     "802.1q in 802.1q": vlan(vlan(plain(OWN), 7), 8),
 }
 TAGGED_ARP = {
-    "ARP of another behind a tag": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
-    "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
+    "ARP of another behind a priority": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
+    "ARP of another behind two priorities": vlan(vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0), 0),
+    "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 7),
+    "a tag behind a priority": vlan(vlan(plain(OWN), 7), 0),
 }
 # A bridge takes these from nobody, whatever the policy says.
 IMPOSSIBLE = {
@@ -140,6 +145,43 @@ class TestFrames:
     @pytest.mark.parametrize("frame", NEVER.values(), ids=NEVER)
     def test_a_forged_one_does_not(self, tap: Wire, frame: bytes) -> None:
         assert tap.passes(frame) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_priority_tag_passes_if_the_backend_looks_behind_it(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    set_policy(policy(backend))
+    warden.started("windows", nics=[Nic(OWN, bridge, queues=2)])
+    with wire(warden.libvirt, "windows", OWN, bridge) as tap:
+        frames = [*PRIORITIES.values()]
+        assert tap.passes(*frames) == (frames if backend == "nftables" else [])
+    assert warden.status("windows")["breaches"] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_virtual_router_has_its_own_mac_and_the_one_that_the_policy_lists(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    """Of keepalived with use_vmac; both of its VMs may run on one host."""
+    virtual, other = "00:00:5e:00:01:0a", "00:00:5e:00:01:0b"
+    listed = f'[[domain]]\nmatch = "router*"\n[domain.nics.0]\nmacs = ["{virtual.upper()}"]'
+    set_policy(policy(backend, listed))
+    warden.started("router1", nics=[Nic(OWN, bridge, queues=2)])
+    warden.started("router2", nics=[Nic(VICTIM, bridge, queues=2)])
+    for name, mac, others in (("router1", OWN, VICTIM), ("router2", VICTIM, OWN)):
+        with wire(warden.libvirt, name, mac, bridge) as tap:
+            honest = [
+                *(plain(each) for each in (mac, virtual)),
+                *(arp(each, each, OWN_IP, OWN_IP) for each in (mac, virtual)),
+            ]
+            assert tap.passes(*honest) == honest
+            forged = [
+                *(plain(each) for each in (others, other)),
+                *(arp(mac, each, OWN_IP, OWN_IP) for each in (others, other)),
+            ]
+            assert tap.passes(*forged) == []
+        assert warden.status(name)["breaches"] == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

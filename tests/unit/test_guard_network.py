@@ -169,6 +169,13 @@ def test_a_nic_is_held_to_the_addresses_of_its_mac_or_else_of_its_place(host: Fa
     assert found == [("192.0.2.1",), ("192.0.2.2", "2001:db8::2")]
 
 
+def test_a_nic_has_the_macs_of_its_entry_besides_its_own(host: FakeHost) -> None:
+    nics = {"1": NicRules(macs=("00:00:5E:00:01:0A",))}
+    two = xmls.nic() + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1")
+    found = [each.every_mac for each in filters(case(host, two, nics=nics))]
+    assert found == [("52:54:00:00:00:01",), ("52:54:00:aa:bb:cc", "00:00:5e:00:01:0a")]
+
+
 def test_taps_of_a_domain_that_is_not_guarded_are_let_in(host: FakeHost) -> None:
     for op in (Op.START, Op.STARTED):
         assert network.plan(case(host, xmls.nic(), op, mode=Mode.DISABLED)) == [

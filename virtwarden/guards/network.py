@@ -106,6 +106,7 @@ def _promises(case: Case) -> list[TapFilter]:
             broadcast_limit=case.rules.broadcast_limit,
             multicast_limit=case.rules.multicast_limit,
             addresses=case.rules.nic(nic.mac, place).addresses,
+            macs=tuple(mac.lower() for mac in case.rules.nic(nic.mac, place).macs),
         )
         for place, nic in enumerate(case.domain.nics)
         if _has_tap(case, nic)
