@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.host import network
 from tests.host.command import run
-from tests.host.domain import Nic
+from tests.host.domain import Nic, domain_xml
 from tests.host.frames import (
     ARP_REPLY,
     BROADCAST,
@@ -221,6 +222,63 @@ def test_two_vms_are_each_held_to_their_own_address(
         warden.libvirt.destroy("two")
         assert first.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
         assert warden.status("one")["breaches"] == []
+
+
+def test_a_clone_with_the_mac_of_a_running_vm_is_refused_until_it_has_its_own(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy(ENFORCING)
+    warden.started("web01", nics=[Nic(OWN, bridge)])
+    warden.enrolled("web02", nics=[Nic(OWN.upper(), bridge)])
+    line = warden.refusal("web02")
+    assert f"NIC {OWN}" in line
+    assert f"domain web01 runs with the same MAC address on bridge {bridge}" in line
+    said = warden.command("enrol", "web02", check=False)
+    assert "web01 runs with the same MAC address" in said.stdout + said.stderr
+    edited = re.sub(r"<mac address='[^']*'/>", "", warden.libvirt.virsh("dumpxml", "web02").stdout)
+    warden.libvirt.define(edited)
+    warden.libvirt.start("web02")
+    assert warden.status("web01")["breaches"] == warden.status("web02")["breaches"] == []
+
+
+def test_a_running_vm_without_virt_warden_is_a_twin_too_and_one_on_another_bridge_is_not(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy('managed = ["web*"]\n')
+    warden.libvirt.define(domain_xml("other", nics=[Nic(OWN, bridge)]))
+    warden.libvirt.start("other")
+    warden.enrolled("web01", nics=[Nic(OWN, bridge)])
+    assert "domain other runs with the same MAC address" in warden.refusal("web01")
+    with network.bridge("br-elsewhere") as elsewhere:
+        warden.started("web02", nics=[Nic(OWN, elsewhere)])
+        assert warden.status("web02")["breaches"] == []
+        warden.libvirt.destroy("web02")
+    warden.libvirt.destroy("other")
+    warden.libvirt.start("web01")
+
+
+def test_where_both_may_run_status_tells_of_each(warden: Warden, bridge: str) -> None:
+    set_policy(f'{ENFORCING}mode = "permissive"\n')
+    for name, other in (("web01", ""), ("web02", "web01")):
+        warden.started(name, nics=[Nic(OWN, bridge)])
+        if other:
+            (breach,) = warden.status(other)["breaches"]
+            assert f"domain {name} runs with the same MAC address on bridge {bridge}" in breach
+    (breach,) = warden.status("web02")["breaches"]
+    assert "domain web01 runs with the same MAC address" in breach
+
+
+def test_an_attached_nic_with_the_mac_of_another_vm_stays_shut_out(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy(ENFORCING)
+    warden.started("web01", nics=[Nic(OWN, bridge)])
+    warden.started("web02", nics=[Nic(VICTIM, bridge)])
+    attach = ("attach-interface", "web02", "bridge", bridge, "--mac", OWN, "--target", "twin")
+    warden.libvirt.virsh(*attach, "--live")
+    said = warden.command("network", "admit", check=False)
+    assert "web01 runs with the same MAC address" in said.stdout + said.stderr
+    assert "tap twin is shut out" in "".join(warden.status("web02")["breaches"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

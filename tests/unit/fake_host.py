@@ -80,6 +80,7 @@ class FakeHost:
     vlan_aware: tuple[str, ...] = ()
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
+    twins: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
     strangers: dict[str, str] = field(default_factory=dict)
@@ -203,6 +204,9 @@ class FakeHost:
 
     def port(self, interface: str) -> Port:
         return self.ports.get(interface, Port())
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        return self.twins.get((bridge, mac), ("", ""))
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]

@@ -17,6 +17,7 @@ from virtwarden import gate
 from virtwarden.changes import arrivals, worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.changes.reach import noted
+from virtwarden.domain import twins
 from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
@@ -154,6 +155,12 @@ class Facts(Protocol):
 
     def port(self, interface: str) -> bridges.Port:
         """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        """Another running domain that has this MAC address on this bridge, and its tap there.
+
+        `domain` is the name of the one that asks. Two empty strings where there is none.
+        """
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         """What is wrong with the gate, and which of these taps it shuts out."""
@@ -315,6 +322,9 @@ class HostFacts(Facts):
 
     def port(self, interface: str) -> bridges.Port:
         return bridges.port(interface)
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        return twins.twin_of(self.paths, domain, bridge, mac)
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return gate.missing(self.paths, names)
