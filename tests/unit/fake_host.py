@@ -80,6 +80,7 @@ class FakeHost:
     vlan_aware: tuple[str, ...] = ()
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
+    generic_scsis: dict[tuple[str, ...], str] = field(default_factory=dict)
     twins: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
@@ -204,6 +205,9 @@ class FakeHost:
 
     def port(self, interface: str) -> Port:
         return self.ports.get(interface, Port())
+
+    def generic_scsi(self, *address: str) -> str:
+        return self.generic_scsis.get(address, "")
 
     def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
         return self.twins.get((bridge, mac), ("", ""))

@@ -66,6 +66,8 @@ def _print_table(standings: list[Standing]) -> None:
     for each in standings:
         for breach in each.breaches:
             print(f"! {each.name}: {breach}")
+    for note in dict.fromkeys(note for each in standings for note in each.withheld):
+        print(f"- {note}")
     ends = sorted(each.console_until for each in standings if each.console_until)
     if ends:
         print(f"The first console certificate expires on {ends[0]} (virt-warden pki renew).")

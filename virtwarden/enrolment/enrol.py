@@ -151,8 +151,8 @@ def _set_emulator(
         emulator = etree.Element("emulator")
         devices.insert(0, emulator)
     else:
-        etree.SubElement(notes, _EMULATOR).text = emulator.text
-    emulator.text = ticket.wrapper_path(paths, domain.arch)
+        tree.copy_content(emulator, etree.SubElement(notes, _EMULATOR))
+    tree.set_text(emulator, ticket.wrapper_path(paths, domain.arch))
 
 
 def _set_label(root: etree._Element, user: str, notes: etree._Element) -> None:
@@ -200,7 +200,7 @@ def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:
     emulator = root.find("devices/emulator")
     if emulator is None or not _is_wrapper(domain.emulator, paths):
         return
-    emulator.text = ticket.emulator_path(domain.arch)
+    tree.set_text(emulator, ticket.emulator_path(domain.arch))
     own = users.account_of(domain.uuid)
     for label in root.findall(_LABEL):
         if own is not None and label.findtext("label") == f"{own.name}:{own.name}":
@@ -222,4 +222,4 @@ def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
         if notes.get("devices") == "made" and devices is not None and not len(devices):
             tree.remove(devices)
     else:
-        emulator.text = former.text
+        tree.copy_content(former, emulator)

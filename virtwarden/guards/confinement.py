@@ -40,6 +40,18 @@ _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/
 _OWN_PROCESS = "/proc/self"
 
 
+def granted(case: Case) -> frozenset[str]:
+    """The files that QEMU may open: those that the XML names, and what it names otherwise.
+
+    The guard `host` refuses a domain with a SCSI device of the host where the policy allows none.
+    """
+    found = (
+        case.facts.generic_scsi(each.adapter, each.bus, each.target, each.unit)
+        for each in case.domain.scsi_devices
+    )
+    return granted_paths(case.domain, case.rules) | frozenset(filter(None, found))
+
+
 def has_label_of_its_own(case: Case) -> bool:
     """Whether the domain has its own sVirt label, from libvirt or from the admin."""
     return any(_is_of_one_vm(case, label) for label in case.domain.labels)
@@ -82,15 +94,15 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
     if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):
         return None
     domain = case.domain
-    granted = granted_paths(domain, case.rules)
-    only_read = granted & _only_read(domain) | {domain.emulator}
+    files = granted(case)
+    only_read = files & _only_read(domain) | {domain.emulator}
     return {
         "required": wanted == "required",
         "execute": [emulator, *_loaders()],
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
-            *sorted(granted - only_read),
+            *sorted(files - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
         ],
         "bind": _ports_to_listen_on(case),

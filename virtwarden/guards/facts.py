@@ -31,6 +31,7 @@ from virtwarden.system import (
     reach,
     resolver,
     sasl,
+    scsi,
     seccomp,
     taps,
     users,
@@ -155,6 +156,9 @@ class Facts(Protocol):
 
     def port(self, interface: str) -> bridges.Port:
         """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
+        """The path of the device for commands to this SCSI device; empty where it has none."""
 
     def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
         """Another running domain that has this MAC address on this bridge, and its tap there.
@@ -322,6 +326,9 @@ class HostFacts(Facts):
 
     def port(self, interface: str) -> bridges.Port:
         return bridges.port(interface)
+
+    def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
+        return scsi.generic(adapter, bus, target, unit)
 
     def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
         return twins.twin_of(self.paths, domain, bridge, mac)
