@@ -67,6 +67,7 @@ class FakeHost:
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     lacks_for_sasl: str = ""
+    landlock: bool = True
     mac: str = ""
     permissive: bool = False
     cgroups: bool = False
@@ -276,6 +277,9 @@ class FakeHost:
 
     def has_cgroups(self) -> bool:
         return self.cgroups
+
+    def has_landlock(self) -> bool:
+        return self.landlock
 
     def mac_model(self) -> str:
         return self.mac

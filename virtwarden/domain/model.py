@@ -72,6 +72,7 @@ class Disk:
     )
     relabel_off: bool = present(f"source/{_RELABEL_OFF}")
     discard: str = text("driver/@discard")
+    transient: bool = present("transient")
     encryption: str = text("source/encryption/@format | encryption/@format")
     secret_uuid: str = text("source/encryption/secret/@uuid | encryption/secret/@uuid")
     secret_usage: str = text("source/encryption/secret/@usage | encryption/secret/@usage")
@@ -137,6 +138,7 @@ class Nic:
     managed: str = text("target/@managed")
     queues: str = text("driver/@queues")
     endpoint: str = text("source/@path | source/@dev")
+    mode: str = text("source/@mode")
     address: str = text("source/@address")
     port: str = text("source/@port")
 

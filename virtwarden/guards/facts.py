@@ -136,6 +136,9 @@ class Facts(Protocol):
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
 
+    def has_landlock(self) -> bool:
+        """Whether the kernel has Landlock, by which the wrapper confines QEMU."""
+
     def mac_model(self) -> str:
         """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
 
@@ -305,6 +308,12 @@ class HostFacts(Facts):
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()
+
+    def has_landlock(self) -> bool:
+        # Imported here: hardly any start needs it.
+        from virtwarden.system import landlock
+
+        return landlock.abi() > 0
 
     def mac_model(self) -> str:
         return mac.model()
