@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # A text is a host file under these options and keys, and wherever it has a slash unless it is free
 # (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
-FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path")
+FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path shim")
 FILE_KEYS = words_of("""
     cancel-path conf data db dh-cert-file dir evdev file filename host-path hostdevice logfile
     mem-path path rendernode romfile rootdir session-file sysfsdev vhostdev""")

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from argv import Option
     from ticket import Ticket
 
-# libvirt's words: everything that its qemu_command.c (9.0) writes by itself. Anything else comes
-# from <qemu:commandline>. This list leaves out -net, of ARM boards without PCI, and the displays
-# sdl and dbus, which no guard reviews. It has -loadvm (snapshot-revert) and -incoming defer
-# (restore, migrate).
+# libvirt's words: everything that its qemu_command.c (9.0, 11.3) writes by itself. Anything else
+# comes from <qemu:commandline>. This list leaves out -net, of ARM boards without PCI, and the
+# displays sdl and dbus, which no guard reviews. It has -loadvm (snapshot-revert) and -incoming
+# defer (restore, migrate).
 VOCABULARY = words_of("""
     S accel acpitable add-fd append audiodev bios blockdev boot chardev compat cpu device display
     drive dtb fsdev full-screen fw_cfg global incoming initrd k kernel loadvm m machine mem-path
     mem-prealloc mon msg name netdev no-acpi no-hpet no-reboot no-shutdown no-user-config nodefaults
-    numa object overcommit rtc run-with sandbox serial smbios smp spice tpmdev usb uuid vnc
+    numa object overcommit rtc run-with sandbox serial shim smbios smp spice tpmdev usb uuid vnc
     watchdog-action""")
 
 ALWAYS = words_of("no-user-config nodefaults")

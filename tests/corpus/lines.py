@@ -22,7 +22,6 @@ KNOWN = {
     "'pc-i440fx-5.1,usb=off": "what follows -enable-fips",
     "-full-screen": "a window on the host's screen",
     "-net nic": "boards without PCI",
-    "-shim": "no guard reviews it yet",
     "-soundhw": "QEMU dropped it",
     "'vxhs": "QEMU dropped it",
     "'vxhs/": "QEMU dropped it",

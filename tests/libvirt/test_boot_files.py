@@ -14,6 +14,7 @@ import pytest
 from lxml import etree
 
 from tests.host.command import run
+from tests.host.domain import domain_xml
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, owner, set_policy
 from virtwarden.domain.model import read
 from virtwarden.system import users
@@ -114,6 +115,24 @@ def test_the_same_attack_succeeds_where_the_xml_still_names_the_kernel_itself(
         assert _was_opened(grabber)
     warden.libvirt.destroy("web01")
     assert owner(kernel) == before
+
+
+def test_a_shim_is_a_copy_as_the_kernel_is(warden: Warden, kernel: Path) -> None:
+    shim = kernel.with_name("shim.efi")
+    shim.write_bytes(b"MZ" + bytes(510))
+    before = owner(shim)
+    xml = domain_xml("web01", kernel=kernel)
+    warden.libvirt.define(xml.replace("</kernel>", f"</kernel><shim>{shim}</shim>"))
+    if "<shim>" not in warden.libvirt.xml("web01"):  # libvirt before 11.2
+        return
+    warden.command("enrol", "web01")
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+    arguments = warden.qemu("web01").arguments
+    booted = arguments[arguments.index("-shim") + 1]
+    assert Path(booted) in _copies(warden, "web01")
+    assert Path(booted).read_bytes() == shim.read_bytes()
+    assert owner(shim) == before
 
 
 def test_two_vms_boot_one_kernel_each_from_a_copy_that_goes_with_the_stop(

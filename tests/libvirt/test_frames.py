@@ -38,6 +38,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
+from scapy.utils6 import in6_mactoifaceid
 
 from tests.host import network
 from tests.host.command import run
@@ -49,6 +50,9 @@ from virtwarden.system.netfilter.rules import LLDP
 
 TAP = "vnet-frames"
 OWN, OTHER, ALL = "52:54:00:00:00:01", "52:54:00:00:00:02", "ff:ff:ff:ff:ff:ff"
+# RFC 5798, 7.3: of the virtual routers 10 and 11, for IPv4 and for IPv6
+VRRP, VRRP6 = "00:00:5e:00:01:0a", "00:00:5e:00:02:0a"
+OTHER_VRRP, OTHER_VRRP6 = "00:00:5e:00:01:0b", "00:00:5e:00:02:0b"
 OWN_IP, OWN_NET_IP, OTHER_IP = "192.0.2.10", "198.51.100.3", "192.0.2.1"
 OWN_IP6, OWN_NET_IP6, OTHER_IP6 = "2001:db8::10", "2001:db8:1::77", "2001:db8::1"
 OWN_LINK, OTHER_LINK, MADE_UP_LINK = "fe80::5054:ff:fe00:1", "fe80::1", "fe80::1234:5678:9abc:def0"
@@ -151,6 +155,42 @@ def half_hidden(packet: Packet) -> Packet:
 def behind_options(packet: Packet) -> Packet:
     options = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(4))])
     return IPv6(src=packet.src, dst=packet.dst) / options / packet.payload
+
+
+def vrrp_frames(mac: str, mac6: str) -> dict[str, bytes]:
+    """What a virtual router sends from its own MAC addresses (RFC 5798, 7.3)."""
+    router6 = link_local(mac6)
+    return {
+        "VRRP": ether(
+            IP(src=OWN_IP, dst="224.0.0.18", ttl=255, proto=112) / Raw(bytes(20)), src=mac
+        ),
+        "its IPv4": ether(ip(OWN_NET_IP), src=mac),
+        "its gratuitous ARP": arp(mac, OWN_NET_IP, src=mac),
+        "its ARP reply": arp(mac, OWN_NET_IP, src=mac, op=2),
+        "its RARP": ether(ARP(op=3, hwsrc=mac, hwdst=mac), src=mac, type=0x8035),
+        "VRRP over IPv6": ether(
+            IPv6(src=router6, dst="ff02::12", hlim=255, nh=112) / Raw(bytes(32)), src=mac6
+        ),
+        "its IPv6": ether(ip6(OWN_NET_IP6), src=mac6),
+        "its router solicitation": ether(
+            ip6(router6, ICMPv6ND_RS() / asks(mac6), destination="ff02::2"), src=mac6
+        ),
+    }
+
+
+def vrrp_claims(mac: str) -> dict[str, bytes]:
+    """Neighbour discovery of that MAC address, in a frame from the NIC's own."""
+    return {
+        "its advertisement": ether(advertisement(OWN_NET_IP6, tells(mac), source=OWN_NET_IP6)),
+        "its link-local advertisement": ether(
+            advertisement(link_local(mac), tells(mac), source=OWN_IP6)
+        ),
+        "its solicitation": ether(solicitation(OWN_IP6, asks(mac))),
+    }
+
+
+def link_local(mac: str) -> str:
+    return f"fe80::{in6_mactoifaceid(mac).lower()}"
 
 
 BIG = UDP(sport=5000, dport=5001) / Raw(bytes(2000))
@@ -270,13 +310,19 @@ FORGED_MAC = {
     "another's MAC in ARP": arp(OTHER, OWN_IP),
     "another's MAC under ARP": arp(OWN, OWN_IP, src=OTHER),
 }
+PRIORITIES = {
+    "a priority": ether(Dot1Q(vlan=0) / ip(OWN_IP)),
+    "a priority of 7": ether(Dot1Q(vlan=0, prio=7) / ip(OWN_IP)),
+}
 TAGS = {
     "a tag": ether(Dot1Q(vlan=7) / ip(OWN_IP)),
-    "a priority": ether(Dot1Q(vlan=0) / ip(OWN_IP)),
+    "the last VLAN's tag": ether(Dot1Q(vlan=4095, prio=7) / ip(OWN_IP)),
     "a service tag": ether(Dot1AD(vlan=7) / ip(OWN_IP)),
+    "a service tag without a VLAN": ether(Dot1AD(vlan=0) / ip(OWN_IP)),
 }
 TAGS_IN_TAGS = {
     "a tag in a service tag": ether(Dot1AD(vlan=8) / Dot1Q(vlan=7) / ip(OWN_IP)),
+    "a priority in a priority": ether(Dot1Q(vlan=0) / Dot1Q(vlan=0) / ip(OWN_IP)),
     "a tag in a tag": ether(Dot1Q(vlan=8) / Dot1Q(vlan=7) / ip(OWN_IP)),
     "three tags": ether(Dot1Q(vlan=9) / Dot1Q(vlan=8) / Dot1Q(vlan=7) / ip(OWN_IP)),
     "an old service tag": ether(Raw(b"\0\7\x08\0" + bytes(ip(OWN_IP))), type=0x9100),
@@ -339,10 +385,11 @@ HONEST_SERVICES = {
 }
 
 
-def tagged(frames: dict[str, bytes]) -> dict[str, bytes]:
+def tagged(frames: dict[str, bytes], vlan: int = 7) -> dict[str, bytes]:
     """The same frames, each behind a tag."""
+    tag = b"\x81\0" + vlan.to_bytes(2)
     return {
-        f"{what}, behind a tag": frame[:12] + b"\x81\0\0\7" + frame[12:]
+        f"{what}, behind a tag of {vlan}": frame[:12] + tag + frame[12:]
         for what, frame in frames.items()
     }
 
@@ -392,6 +439,47 @@ def test_a_guest_is_held_to_its_addresses(backend: str) -> None:
         assert passed(wire, forged | tagged(forged) | tagged(HONEST_WITH_ADDRESSES)) == []
 
 
+def is_dropped_with_all_tags(backend: str, frames: dict[str, bytes]) -> list[str]:
+    """What of frames with a priority tag arrives, of those that are honest."""
+    return [] if backend == "ebtables" else [*frames]
+
+
+@backends
+def test_a_priority_tag_passes_where_the_backend_looks_behind_it(backend: str) -> None:
+    """IEEE 802.1p: Windows guests with a QoS policy send them."""
+    with filtered(backend, without(ADDRESSES, backend)) as wire:
+        honest = PRIORITIES | tagged(HONEST_WITH_ADDRESSES, vlan=0)
+        assert passed(wire, honest) == is_dropped_with_all_tags(backend, honest)
+
+
+@backends
+def test_a_priority_tag_hides_nothing(backend: str) -> None:
+    with filtered(backend, without(ADDRESSES, backend)) as wire:
+        forged = FORGED_MAC | FORGED_ADDRESSES | TAGS | TAGS_IN_TAGS | PRIORITIES
+        forged |= {} if BACKENDS[backend].cannot(ADDRESSES) else FORGED_NEIGHBOURS
+        assert passed(wire, tagged(forged, vlan=0)) == []
+    promise = without(SERVICES, backend)
+    with filtered(backend, promise) as wire:
+        forged = FORGED_SERVICES | (FORGED_LINK if promise.deny_link_protocols else {})
+        assert passed(wire, tagged(forged, vlan=0)) == []
+
+
+@backends
+def test_a_guest_has_the_macs_that_it_is_given_and_no_other(backend: str) -> None:
+    """The frames of keepalived with use_vmac: VRRP's MAC address is the sender's everywhere."""
+    promise = without(replace(ADDRESSES, macs=(VRRP, VRRP6)), backend)
+    with filtered(backend, promise) as wire:
+        honest = HONEST_WITH_ADDRESSES | vrrp_frames(VRRP, VRRP6)
+        assert passed(wire, honest) == [*honest]
+        forged = vrrp_frames(OTHER_VRRP, OTHER_VRRP6) | FORGED_MAC | FORGED_ADDRESSES
+        assert passed(wire, forged) == []
+        if promise.deny_neighbour_spoofing:
+            assert passed(wire, FORGED_NEIGHBOURS | vrrp_claims(OTHER_VRRP6)) == []
+            assert passed(wire, vrrp_claims(VRRP6)) == [*vrrp_claims(VRRP6)]
+    with filtered(backend, without(ADDRESSES, backend)) as wire:
+        assert passed(wire, vrrp_frames(VRRP, VRRP6)) == []
+
+
 @backends
 def test_a_guest_is_held_to_its_addresses_in_neighbour_discovery(backend: str) -> None:
     if BACKENDS[backend].cannot(ADDRESSES):
@@ -408,6 +496,7 @@ def test_a_guest_without_addresses_may_use_any_but_no_other_mac(backend: str) ->
         allowed = {**FORGED_NEIGHBOURS, **HONEST_WITH_ADDRESSES, "ARP": arp(OWN, OTHER_IP)}
         assert passed(wire, allowed) == [*allowed]
         assert passed(wire, FORGED_MAC | TAGS | TAGS_IN_TAGS) == []
+        assert passed(wire, PRIORITIES) == is_dropped_with_all_tags(backend, PRIORITIES)
 
 
 @backends
@@ -454,7 +543,7 @@ def test_a_guest_on_a_trunk_is_looked_at_behind_its_tag(backend: str) -> None:
         assert "VLAN tags" in BACKENDS[backend].cannot(TRUNK)
         return
     with filtered(backend, TRUNK) as wire:
-        honest = {**TAGS, **HONEST_WITH_ADDRESSES, **tagged(HONEST_WITH_ADDRESSES)}
+        honest = {**TAGS, **PRIORITIES, **HONEST_WITH_ADDRESSES, **tagged(HONEST_WITH_ADDRESSES)}
         assert passed(wire, honest) == [*honest]
         forged = FORGED_MAC | FORGED_ADDRESSES | FORGED_NEIGHBOURS | FORGED_SERVICES
         assert passed(wire, forged | tagged(forged) | TAGS_IN_TAGS) == []

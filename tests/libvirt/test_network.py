@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.host import network
 from tests.host.command import run
-from tests.host.domain import Nic
+from tests.host.domain import Nic, domain_xml
 from tests.host.frames import (
     ARP_REPLY,
     BROADCAST,
@@ -99,16 +100,21 @@ SPOOFED_ARP = {
         OWN, ethertype=ETHERTYPE_RARP, hardware_length=8
     ),
 }
+PRIORITIES = {
+    "802.1q, a priority alone": vlan(plain(OWN), 0),
+    "own ARP behind a priority": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
+}
 TAGGED = {
     "802.1q": vlan(plain(OWN), 7),
-    "802.1q, a priority alone": vlan(plain(OWN), 0),
     "802.1ad": tagged(plain(OWN), ETHERTYPE_8021AD, 7),
     "802.1q in 802.1ad": tagged(vlan(plain(OWN), 7), ETHERTYPE_8021AD, 8),
     "802.1q in 802.1q": vlan(vlan(plain(OWN), 7), 8),
 }
 TAGGED_ARP = {
-    "ARP of another behind a tag": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
-    "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 0),
+    "ARP of another behind a priority": vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0),
+    "ARP of another behind two priorities": vlan(vlan(arp(OWN, VICTIM, VICTIM_IP, OWN_IP), 0), 0),
+    "own ARP behind a tag": vlan(arp(OWN, OWN, OWN_IP, VICTIM_IP), 7),
+    "a tag behind a priority": vlan(vlan(plain(OWN), 7), 0),
 }
 # A bridge takes these from nobody, whatever the policy says.
 IMPOSSIBLE = {
@@ -140,6 +146,43 @@ class TestFrames:
     @pytest.mark.parametrize("frame", NEVER.values(), ids=NEVER)
     def test_a_forged_one_does_not(self, tap: Wire, frame: bytes) -> None:
         assert tap.passes(frame) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_priority_tag_passes_if_the_backend_looks_behind_it(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    set_policy(policy(backend))
+    warden.started("windows", nics=[Nic(OWN, bridge, queues=2)])
+    with wire(warden.libvirt, "windows", OWN, bridge) as tap:
+        frames = [*PRIORITIES.values()]
+        assert tap.passes(*frames) == (frames if backend == "nftables" else [])
+    assert warden.status("windows")["breaches"] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_virtual_router_has_its_own_mac_and_the_one_that_the_policy_lists(
+    warden: Warden, bridge: str, backend: str
+) -> None:
+    """Of keepalived with use_vmac; both of its VMs may run on one host."""
+    virtual, other = "00:00:5e:00:01:0a", "00:00:5e:00:01:0b"
+    listed = f'[[domain]]\nmatch = "router*"\n[domain.nics.0]\nmacs = ["{virtual.upper()}"]'
+    set_policy(policy(backend, listed))
+    warden.started("router1", nics=[Nic(OWN, bridge, queues=2)])
+    warden.started("router2", nics=[Nic(VICTIM, bridge, queues=2)])
+    for name, mac, others in (("router1", OWN, VICTIM), ("router2", VICTIM, OWN)):
+        with wire(warden.libvirt, name, mac, bridge) as tap:
+            honest = [
+                *(plain(each) for each in (mac, virtual)),
+                *(arp(each, each, OWN_IP, OWN_IP) for each in (mac, virtual)),
+            ]
+            assert tap.passes(*honest) == honest
+            forged = [
+                *(plain(each) for each in (others, other)),
+                *(arp(mac, each, OWN_IP, OWN_IP) for each in (others, other)),
+            ]
+            assert tap.passes(*forged) == []
+        assert warden.status(name)["breaches"] == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -179,6 +222,63 @@ def test_two_vms_are_each_held_to_their_own_address(
         warden.libvirt.destroy("two")
         assert first.passes(plain(VICTIM), plain(OWN)) == [plain(OWN)]
         assert warden.status("one")["breaches"] == []
+
+
+def test_a_clone_with_the_mac_of_a_running_vm_is_refused_until_it_has_its_own(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy(ENFORCING)
+    warden.started("web01", nics=[Nic(OWN, bridge)])
+    warden.enrolled("web02", nics=[Nic(OWN.upper(), bridge)])
+    line = warden.refusal("web02")
+    assert f"NIC {OWN}" in line
+    assert f"domain web01 runs with the same MAC address on bridge {bridge}" in line
+    said = warden.command("enrol", "web02", check=False)
+    assert "web01 runs with the same MAC address" in said.stdout + said.stderr
+    edited = re.sub(r"<mac address='[^']*'/>", "", warden.libvirt.virsh("dumpxml", "web02").stdout)
+    warden.libvirt.define(edited)
+    warden.libvirt.start("web02")
+    assert warden.status("web01")["breaches"] == warden.status("web02")["breaches"] == []
+
+
+def test_a_running_vm_without_virt_warden_is_a_twin_too_and_one_on_another_bridge_is_not(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy('managed = ["web*"]\n')
+    warden.libvirt.define(domain_xml("other", nics=[Nic(OWN, bridge)]))
+    warden.libvirt.start("other")
+    warden.enrolled("web01", nics=[Nic(OWN, bridge)])
+    assert "domain other runs with the same MAC address" in warden.refusal("web01")
+    with network.bridge("br-elsewhere") as elsewhere:
+        warden.started("web02", nics=[Nic(OWN, elsewhere)])
+        assert warden.status("web02")["breaches"] == []
+        warden.libvirt.destroy("web02")
+    warden.libvirt.destroy("other")
+    warden.libvirt.start("web01")
+
+
+def test_where_both_may_run_status_tells_of_each(warden: Warden, bridge: str) -> None:
+    set_policy(f'{ENFORCING}mode = "permissive"\n')
+    for name, other in (("web01", ""), ("web02", "web01")):
+        warden.started(name, nics=[Nic(OWN, bridge)])
+        if other:
+            (breach,) = warden.status(other)["breaches"]
+            assert f"domain {name} runs with the same MAC address on bridge {bridge}" in breach
+    (breach,) = warden.status("web02")["breaches"]
+    assert "domain web01 runs with the same MAC address" in breach
+
+
+def test_an_attached_nic_with_the_mac_of_another_vm_stays_shut_out(
+    warden: Warden, bridge: str
+) -> None:
+    set_policy(ENFORCING)
+    warden.started("web01", nics=[Nic(OWN, bridge)])
+    warden.started("web02", nics=[Nic(VICTIM, bridge)])
+    attach = ("attach-interface", "web02", "bridge", bridge, "--mac", OWN, "--target", "twin")
+    warden.libvirt.virsh(*attach, "--live")
+    said = warden.command("network", "admit", check=False)
+    assert "web01 runs with the same MAC address" in said.stdout + said.stderr
+    assert "tap twin is shut out" in "".join(warden.status("web02")["breaches"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,35 @@ def test_two_vms_read_one_cdrom(warden: Warden, images: Path) -> None:
     assert iso.stat().st_uid == 0
     assert as_user("vmw-web01", lambda: os.open(iso, os.O_RDONLY)) == ""
     assert as_user("vmw-web01", lambda: os.open(iso, os.O_RDWR)) == "PermissionError"
+
+
+def test_who_cannot_read_an_iso_while_vms_use_it_is_told_and_can_be_let(
+    warden: Warden, images: Path
+) -> None:
+    iso = raw(images / "install.iso", mode=0o644)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(iso, nobody, -1)
+    disk = Disk(iso, target="sda", format="raw", readonly=True, device="cdrom")
+    warden.enrolled("web01", disks=[disk])
+    before = warden.command("check", check=False)
+    assert before.returncode == 0
+    told = f"- {iso} can be read only by root and the VMs that use it"
+    assert f"{told} while one of them runs, not by nobody, its owner" in before.stdout
+    warden.libvirt.start("web01")
+    warden.started("web02", disks=[disk])
+    status = warden.command("status")
+    assert status.stdout.count(f"{told} until the last of them stops, not by nobody") == 1
+    (note,) = warden.status("web02")["withheld"]
+    assert as_user("nobody", lambda: os.open(iso, os.O_RDONLY)) == "PermissionError"
+    advice = note.partition("read it then: ")[2].replace("USER", "nobody")
+    subprocess.run(advice, shell=True, check=True)  # noqa: S602 - as an admin pastes it
+    assert as_user("nobody", lambda: os.open(iso, os.O_RDONLY)) == ""
+    assert as_user("nobody", lambda: os.open(iso, os.O_RDWR)) == "PermissionError"
+    assert warden.status("web01")["breaches"] == warden.status("web02")["breaches"] == []
+    for name in ("web01", "web02"):
+        warden.libvirt.destroy(name)
+    assert (iso.stat().st_uid, iso.stat().st_mode & 0o777) == (nobody, 0o644)
+    assert warden.status("web01")["withheld"] == []
 
 
 def test_a_cluster_disk_is_written_by_both_its_vms_and_nobody_else(

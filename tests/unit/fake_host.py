@@ -67,6 +67,7 @@ class FakeHost:
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     lacks_for_sasl: str = ""
+    landlock: bool = True
     mac: str = ""
     permissive: bool = False
     cgroups: bool = False
@@ -81,6 +82,8 @@ class FakeHost:
     vlan_aware: tuple[str, ...] = ()
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
+    generic_scsis: dict[tuple[str, ...], str] = field(default_factory=dict)
+    twins: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     writers: dict[str, str] = field(default_factory=dict)
     strangers: dict[str, str] = field(default_factory=dict)
@@ -205,6 +208,12 @@ class FakeHost:
     def port(self, interface: str) -> Port:
         return self.ports.get(interface, Port())
 
+    def generic_scsi(self, *address: str) -> str:
+        return self.generic_scsis.get(address, "")
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        return self.twins.get((bridge, mac), ("", ""))
+
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return [f"tap {name} is shut out" for name in names if name in self.shut_out]
 
@@ -272,6 +281,9 @@ class FakeHost:
 
     def has_cgroups(self) -> bool:
         return self.cgroups
+
+    def has_landlock(self) -> bool:
+        return self.landlock
 
     def mac_model(self) -> str:
         return self.mac

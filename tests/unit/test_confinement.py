@@ -42,6 +42,18 @@ def test_a_permissive_selinux_holds_nobody_so_the_sandbox_does() -> None:
 # Honest passage
 
 
+@pytest.mark.parametrize(("mode", "may_make_it"), [("server", True), ("client", False)])
+def test_qemu_makes_the_socket_of_a_vhost_user_nic_where_it_is_the_server(
+    mode: str, may_make_it: bool
+) -> None:
+    nic = f"<interface type='vhostuser'><source path='/run/switch/a' mode='{mode}'/></interface>"
+    case = case_of(xmls.domain(nic), rules(untapped="allow"), FakeHost(), Op.START)
+    found = confinement.landlock_rules(case, EMULATOR)
+    assert found is not None
+    assert "/run/switch/a" in found["write"]
+    assert ("/run/switch" in found["write"]) == may_make_it
+
+
 @pytest.mark.parametrize(("model", "label"), [("selinux", SVIRT), ("apparmor", APPARMOR)])
 def test_what_its_label_confines_needs_no_sandbox(model: str, label: str) -> None:
     assert not is_sandboxed(model, label)

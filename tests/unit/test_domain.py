@@ -31,6 +31,7 @@ from virtwarden.domain.model import (
     Listen,
     Memory,
     Nic,
+    ScsiDevice,
     Spelled,
     Volume,
     VolumeHost,
@@ -47,6 +48,10 @@ OFF = "<seclabel model='dac' relabel='no'/>"
 
 def devices(inside: str) -> str:
     return f"<domain><devices>{inside}</devices></domain>"
+
+
+def scsi(inside: str) -> str:
+    return f"<hostdev><source>{inside}</source></hostdev>"
 
 
 def os(inside: str) -> str:
@@ -89,6 +94,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Disk, "has_source", "<disk><source/></disk>", True),
     (Disk, "readonly", "<disk><readonly/></disk>", True),
     (Disk, "shareable", "<disk><shareable/></disk>", True),
+    (Disk, "transient", "<disk><transient/></disk>", True),
     (Disk, "may_be_missing", "<disk><source startupPolicy='optional'/></disk>", True),
     (Disk, "may_be_missing", "<disk><source startupPolicy='requisite'/></disk>", True),
     (Disk, "relabel_off", f"<disk><source>{OFF}</source></disk>", True),
@@ -136,6 +142,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
         "<interface><source dev='/dev/vhost-vdpa-0'/></interface>",
         "/dev/vhost-vdpa-0",
     ),
+    (Nic, "mode", "<interface><source mode='server'/></interface>", "server"),
     (Nic, "address", "<interface><source address='192.0.2.7'/></interface>", "192.0.2.7"),
     (Nic, "port", "<interface><source port='5558'/></interface>", "5558"),
     (VolumeHost, "name", "<host name='a.example'/>", "a.example"),
@@ -238,6 +245,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Domain, "boot_files", os("<kernel>/k</kernel>"), ("/k",)),
     (Domain, "boot_files", os("<initrd>/i</initrd>"), ("/i",)),
     (Domain, "boot_files", os("<dtb>/d</dtb>"), ("/d",)),
+    (Domain, "boot_files", os("<shim>/s</shim>"), ("/s",)),
     (
         Domain,
         "boot_files",
@@ -286,6 +294,22 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     ),
     (Domain, "other_paths", os("<shim>/s</shim>"), ("/s",)),
     (Domain, "assigns_devices", devices("<hostdev/>"), True),
+    (
+        Domain,
+        "scsi_devices",
+        devices("<hostdev type='scsi'><source><adapter name='scsi_host0'/></source></hostdev>"),
+        (ScsiDevice(adapter="scsi_host0"),),
+    ),
+    (
+        Domain,
+        "scsi_devices",
+        devices("<hostdev type='scsi'><source protocol='iscsi'/></hostdev>"),
+        (),
+    ),
+    (ScsiDevice, "adapter", scsi("<adapter name='scsi_host2'/>"), "scsi_host2"),
+    (ScsiDevice, "bus", scsi("<address bus='1'/>"), "1"),
+    (ScsiDevice, "target", scsi("<address target='2'/>"), "2"),
+    (ScsiDevice, "unit", scsi("<address unit='3'/>"), "3"),
     *[
         (Domain, "speaks_tcp", devices(device), True)
         for device in (

@@ -307,7 +307,14 @@ METADATA = st.sampled_from(
     ]
 )
 EMULATORS = st.sampled_from(
-    ["", "<emulator/>", f"<emulator>{QEMU}</emulator>", "<emulator>/opt/q</emulator>"]
+    [
+        "",
+        "<emulator/>",
+        f"<emulator>{QEMU}</emulator>",
+        "<emulator>/opt/q</emulator>",
+        f"<emulator><!-- ours -->{QEMU}</emulator>",
+        "<emulator>/opt<!-- split -->/q<!-- end --></emulator>",
+    ]
 )
 SOURCE_LABELS = st.sampled_from(
     [
@@ -531,14 +538,18 @@ def test_notes_that_somebody_spoilt_break_nothing(edited: bytes, value: str) -> 
 # What is booted
 
 _BOOTED = (
-    "<kernel>/srv/vmlinuz</kernel><initrd>/srv/initrd</initrd><dtb>/srv/board.dtb</dtb>"
+    "<kernel>/srv/vmlinuz</kernel><initrd>/srv/initrd</initrd><shim>/srv/shim.efi</shim>"
+    "<dtb>/srv/board.dtb</dtb>"
     "<acpi><table type='slic'>/srv/slic</table></acpi>"
 )
 _FW_CFG = (
     "<sysinfo type='fwcfg'><entry name='opt/a' file='/srv/node.ign'/>"
     "<entry name='opt/b'>text</entry></sysinfo>"
 )
-_ORIGINALS = ("/srv/vmlinuz", "/srv/initrd", "/srv/board.dtb", "/srv/slic", "/srv/node.ign")
+_ORIGINALS = (
+    *("/srv/vmlinuz", "/srv/initrd", "/srv/shim.efi", "/srv/board.dtb", "/srv/slic"),
+    "/srv/node.ign",
+)
 
 
 def _booting(**more: Any) -> str:
@@ -558,6 +569,14 @@ def test_boot_files_are_given_back_as_they_were() -> None:
     before = _booting()
     assert canonical(unenrol(enrol(before))) == canonical(before.encode())
     assert canonical(enrol(enrol(before))) == canonical(enrol(before))
+
+
+def test_a_comment_in_a_boot_files_path_is_no_part_of_it_and_stays() -> None:
+    before = _booting().replace("/srv/vmlinuz", "/srv/<!-- the old one -->vmlinuz")
+    enrolled = enrol(before)
+    assert read(enrolled).boot_files[0] == copy_of(PATHS, xmls.UUID, "/srv/vmlinuz")
+    assert read(unenrol(enrolled)).boot_files == read(before.encode()).boot_files
+    assert b"<!-- the old one -->" in unenrol(enrolled)
 
 
 def test_a_kernel_that_the_admin_changed_is_copied_instead() -> None:

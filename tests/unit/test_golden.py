@@ -68,6 +68,13 @@ SCENARIOS = {
         "web01",
         '[network]\nmac_spoofing = "allow"\narp_spoofing = "allow"\nvlan_tags = "allow"\n',
     ),
+    "web-virtual-router": Scenario(
+        "web01",
+        for_the_domain(
+            "web01",
+            '[domain.nics.0]\nmacs = ["00:00:5E:00:01:0A"]\naddresses = ["192.0.2.1"]\n',
+        ),
+    ),
     "web-only-vlans-allowed": Scenario("web01", '[network]\nvlan_tags = "allow"\n'),
     "web-disk-of-another-vm": Scenario("web01", alter=another_vm_has_the_disk),
     "web-permissive-disk-of-another-vm": Scenario(

@@ -12,6 +12,7 @@ from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusa
 from virtwarden.changes import IssueCertificate, RestrictPorts
 from virtwarden.guards import console
 from virtwarden.guards.base import Case, Op
+from virtwarden.system.resolver import Addresses
 from virtwarden.system.vnc import Offer
 
 SOCKET = "<graphics type='vnc'><listen type='socket' socket='/run/a.sock'/></graphics>"
@@ -48,6 +49,22 @@ def test_an_address_that_libvirt_fills_in_is_judged_once_it_should_be_there() ->
     assert refusals(console, case("<graphics type='vnc'/>", Op.PREPARE)) == []
     nowhere = refusal(console, case("<graphics type='vnc'/>", Op.START))
     assert "an address that is not known" in nowhere
+
+
+def test_a_name_is_what_the_hosts_own_file_says_it_is() -> None:
+    host = FakeHost(names={"localhost": Addresses(("::1", "127.0.0.1"))})
+    assert refusals(console, case(xmls.vnc("localhost"), host=host)) == []
+    line = refusal(console, case(xmls.vnc("localhost"), host=host, listen=("127.0.0.1",)))
+    assert "VNC would listen on localhost, which is ::1 and 127.0.0.1" in line
+    assert "or add ::1 to listen" in line
+
+
+def test_a_name_that_name_servers_know_is_refused_whatever_they_say_now() -> None:
+    host = FakeHost(names={"kvm.example": Addresses(("127.0.0.1",), ("192.0.2.53",))})
+    for name in ("kvm.example", "unknown.example"):
+        line = refusal(console, case(xmls.vnc(name), host=host))
+        assert f"VNC would listen on {name}, a name that is not in /etc/hosts" in line
+        assert "or put it into /etc/hosts" in line
 
 
 def test_every_one_of_several_addresses_is_looked_at() -> None:

@@ -157,7 +157,7 @@ def test_without_an_id_nothing_is_its_own_yet() -> None:
 @pytest.mark.parametrize(
     ("os", "extra"),
     [
-        ("<shim>/etc/shadow</shim>", ""),
+        ("<unheard-of>/etc/shadow</unheard-of>", ""),
         ("<nvram><source><host socket='/etc/shadow'/></source></nvram>", ""),
         ("", "<bootloader>/etc/shadow</bootloader>"),
         ("", "<teleporter file='/etc/shadow'/>"),
@@ -229,6 +229,7 @@ def test_what_another_guard_looks_at_passes_here() -> None:
     )
     extra = "<sysinfo type='fwcfg'><entry name='opt/a' file='/srv/node.ign'/></sysinfo>"
     os = FIRMWARE + "<kernel>/srv/k</kernel><initrd>/srv/i</initrd><dtb>/srv/d</dtb>"
+    os += "<shim>/srv/s</shim>"
     assert refusals(guard, case(devices, os=os, extra=extra, host=files)) == []
 
 

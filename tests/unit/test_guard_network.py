@@ -14,6 +14,7 @@ from virtwarden.errors import Refusal
 from virtwarden.guards import network
 from virtwarden.guards.base import Case, Op
 from virtwarden.policy import Mode, NicRules
+from virtwarden.system.bridges import Port
 from virtwarden.system.netfilter import TapFilter
 
 OPEN = {"mac_spoofing": "allow", "arp_spoofing": "allow", "vlan_tags": "allow"}
@@ -103,6 +104,31 @@ def test_what_a_backend_cannot_do_is_refused_where_the_policy_names_that_backend
     assert refusals(network, case(host, xmls.nic(), Op.PREPARE, **more)) == []
 
 
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_a_mac_of_another_running_domain_on_the_bridge_is_refused(host: FakeHost, op: Op) -> None:
+    host.twins["br0", "52:54:00:00:00:01"] = ("web02", "vnet7")
+    line = refusal(network, case(host, xmls.nic(), op))
+    assert "NIC 52:54:00:00:00:01" in line
+    assert "domain web02 runs with the same MAC address on bridge br0" in line
+    assert "delete the line <mac address='52:54:00:00:00:01'/>" in line
+    assert refusals(network, case(host, xmls.nic(), op, mac_spoofing="allow")) == []
+    assert refusals(network, case(host, xmls.nic("52:54:00:aa:bb:cc"), op)) == []
+
+
+def test_on_a_bridge_that_keeps_vlans_apart_only_those_in_one_vlan_are_twins(
+    host: FakeHost,
+) -> None:
+    host.vlan_aware = ("br0",)
+    host.twins["br0", "52:54:00:00:00:01"] = ("web02", "vnet7")
+    assert refusals(network, case(host, xmls.nic())) == []
+    running, process = case(host, xmls.nic(), Op.STARTED), process_of(account_of("a", xmls.UUID))
+    host.ports = {"vnet0": Port(pvid=10), "vnet7": Port(pvid=20)}
+    assert network.verify(running, process) == []
+    host.ports["vnet7"] = Port(pvid=10)
+    (breach,) = network.verify(running, process)
+    assert "domain web02 runs with the same MAC address" in breach
+
+
 # Honest passage
 
 
@@ -167,6 +193,13 @@ def test_a_nic_is_held_to_the_addresses_of_its_mac_or_else_of_its_place(host: Fa
     two = xmls.nic("52:54:00:00:00:01".upper()) + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1")
     found = [each.addresses for each in filters(case(host, two, nics=nics))]
     assert found == [("192.0.2.1",), ("192.0.2.2", "2001:db8::2")]
+
+
+def test_a_nic_has_the_macs_of_its_entry_besides_its_own(host: FakeHost) -> None:
+    nics = {"1": NicRules(macs=("00:00:5E:00:01:0A",))}
+    two = xmls.nic() + xmls.nic("52:54:00:AA:BB:CC", tap="vnet1")
+    found = [each.every_mac for each in filters(case(host, two, nics=nics))]
+    assert found == [("52:54:00:00:00:01",), ("52:54:00:aa:bb:cc", "00:00:5e:00:01:0a")]
 
 
 def test_taps_of_a_domain_that_is_not_guarded_are_let_in(host: FakeHost) -> None:

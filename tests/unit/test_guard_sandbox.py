@@ -77,6 +77,31 @@ def test_one_exception_is_not_the_other() -> None:
     assert "arguments" in refusal(sandbox, case(xml, exceptions=frozenset({"emulator"})))
 
 
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_a_transient_disk_whose_overlay_the_sandbox_would_hide_is_refused(op: Op) -> None:
+    xml = xmls.domain(xmls.disk(inside="<transient/>"))
+    line = refusal(sandbox, case(xml, op))
+    assert "disk vda" in line
+    assert "it is transient" in line
+    assert 'directories = ["/var/lib/libvirt/images"] under [domain.landlock]' in line
+    for allowed in ("/var/lib/libvirt/images", "/var/lib"):
+        assert refusals(sandbox, case(xml, op, directories=(allowed,))) == []
+    for more in ({"sandbox": "off"}, {"exceptions": frozenset({"emulator"})}):
+        assert refusals(sandbox, case(xml, op, **more)) == []
+
+
+def test_a_transient_disk_passes_where_nothing_hides_its_overlay() -> None:
+    xml = xmls.domain(xmls.disk(inside="<transient/>"))
+    under_apparmor = case(xml)
+    under_apparmor.facts.mac = "apparmor"  # type: ignore[attr-defined]
+    assert refusals(sandbox, under_apparmor) == []
+    without_landlock = case(xml, Op.START)
+    without_landlock.facts.landlock = False  # type: ignore[attr-defined]
+    assert refusals(sandbox, without_landlock) == []
+    readonly = xmls.domain(xmls.disk(inside="<transient/><readonly/>"))
+    assert refusals(sandbox, case(readonly)) == []
+
+
 # Honest passage
 
 

@@ -63,6 +63,71 @@ def test_data_in_another_file_is_told(tmp_path: Path) -> None:
     assert not images.is_plain(str(image))
 
 
+@pytest.mark.parametrize(
+    ("description", "image_format"),
+    [
+        ('{"driver": "file", "filename": "BASE"}', ""),
+        ('{"file": {"driver": "file", "filename": "BASE"}}', ""),
+        ('{"file.driver": "file", "file.filename": "BASE"}', ""),
+        ('{"file.filename": "BASE"}', ""),
+        ('{"driver": "qcow2", "file": {"driver": "file", "filename": "BASE"}}', "qcow2"),
+        ('{"driver": "qcow2", "file.driver": "file", "file.filename": "BASE"}', "qcow2"),
+        ('{"driver": "raw", "file": {"driver": "host_device", "filename": "BASE"}}', "raw"),
+        ('{"driver": "qcow2", "file": {"driver": "raw", "file.filename": "BASE"}}', "qcow2"),
+    ],
+)
+def test_a_base_that_is_described_is_the_file_in_the_description(
+    tmp_path: Path, description: str, image_format: str
+) -> None:
+    image, base = tmp_path / "a.qcow2", tmp_path / "base"
+    base.touch()
+    name = f"json:{description.replace('BASE', str(base))}".encode()
+    image.write_bytes(header(name, b"qcow2"))
+    assert images.backing(str(image), "qcow2") == Image(str(base), "qcow2", is_device=False)
+    assert images.named_base(str(image)) == str(base)
+    image.write_bytes(header(name))
+    if image_format:
+        found = images.backing(str(image), "qcow2")
+        assert found == Image(str(base), image_format, is_device=False)
+    else:
+        with pytest.raises(HostError, match="of which format") as error:
+            images.backing(str(image), "qcow2")
+        assert f"rebase -u -b {base} -F" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        '{"driver": "raw", "offset": 512, "file": {"driver": "file", "filename": "/srv/base"}}',
+        '{"file": {"driver": "file", "filename": "/srv/base", "locking": "off"}}',
+        '{"driver": "qcow2", "backing": null, "file.filename": "/srv/base"}',
+        '{"driver": "qcow2", "file.filename": "/srv/a", "backing": {"file.filename": "/srv/b"}}',
+        '{"driver": "qcow2", "file.filename": "/srv/a", "filename": "/srv/b"}',
+        '{"driver": "nbd", "host": "192.0.2.7", "export": "x"}',
+        '{"driver": "https", "filename": "/srv/base"}',
+        '{"file.driver": "luks", "file.file.filename": "/srv/base"}',
+        '{"file.filename": "base"}',
+        '{"file.filename": ["/srv/base"]}',
+        '{"file.filename": "/srv/b\\u0000ase"}',
+        '{"file": {"file": {"file": {"file": {"filename": "/srv/base"}}}}}',
+        '{"file": {}}',
+        '["/srv/base"]',
+        "/srv/base",
+        "[" * 500,
+        "",
+    ],
+)
+def test_a_description_of_anything_but_a_whole_file_of_this_host_is_refused(
+    tmp_path: Path, description: str
+) -> None:
+    image = tmp_path / "a.qcow2"
+    image.write_bytes(header(f"json:{description}".encode(), b"qcow2"))
+    for ask in (lambda: images.backing(str(image), "qcow2"), lambda: images.named_base(str(image))):
+        with pytest.raises(HostError, match="describes its base in a way") as error:
+            ask()
+        assert "qemu-img rebase -u -b BASE" in error.value.fix
+
+
 def test_a_base_counts_from_its_images_directory(tmp_path: Path) -> None:
     image, base = tmp_path / "a.qcow2", tmp_path / "base"
     base.touch()

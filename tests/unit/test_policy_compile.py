@@ -180,6 +180,13 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
             "[[domain]]\nmatch = 'a'\n[domain.disks.'v.a']\nluks = '/a'",
             '3: domain.disks.v.a: "v.a" is not allowed; it must be a disk\'s target',
         ),
+        *(
+            (
+                f"[[domain]]\nmatch = 'a'\nnics.0.macs = ['{mac}']",
+                f'3: domain.nics.0.macs: "{mac}" is not allowed; it must be the MAC address of one',
+            )
+            for mac in ("01:00:5e:00:00:12", "00:00:00:00:00:00", "00-00-5e-00-01-0a", "vrrp")
+        ),
         ("[[domain]]\nmatch = 'a'\ndisks.vda = 1", "3: domain.disks.vda: 1 is not allowed; it mus"),
         ("[[domain]]\nmatch = 'a'\ndisks = 1", "3: domain.disks: 1 is not allowed; it must be ta"),
         ("[[domain]]\nmatch = 'a'\nluks = '/a'", "3: domain.luks: unknown key; did you mean the "),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from virtwarden.guards import ticket
 from virtwarden.guards.base import Op
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
+from virtwarden.system import scsi
 
 
 def ticket_of(devices: str = "", **more: Any) -> dict[str, Any]:
@@ -36,6 +38,28 @@ def test_the_wrapper_reads_what_the_hook_writes() -> None:
 def test_a_pci_device_that_is_a_nic_has_no_mac_on_the_command_line() -> None:
     passed = xmls.nic("52:54:00:00:00:02", kind="hostdev")
     assert ticket_of(xmls.nic("52:54:00:00:00:01") + passed)["macs"] == ["52:54:00:00:00:01"]
+
+
+def test_a_scsi_device_of_the_host_is_the_one_by_which_libvirt_sends_it_commands() -> None:
+    device = (
+        "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host2'/>"
+        "<address bus='0' target='1' unit='3'/></source></hostdev>"
+    )
+    host = FakeHost(generic_scsis={("scsi_host2", "0", "1", "3"): "/dev/sg4"})
+    allowed = rules(exceptions=frozenset({"host-devices"}))
+    case = case_of(xmls.domain(device), allowed, host, Op.START)
+    found = json.loads(ticket.render(case, account_of("vmw-web01", xmls.UUID)))
+    assert found["files"] == ["/dev/sg4"]
+    assert "/dev/sg4" in found["landlock"]["write"]
+
+
+def test_the_kernel_tells_which_device_takes_the_commands_of_a_scsi_device(tmp_path: Path) -> None:
+    (tmp_path / "2:0:1:3" / "scsi_generic" / "sg4").mkdir(parents=True)
+    assert scsi.generic("scsi_host2", "0", "1", "3", tmp_path) == "/dev/sg4"
+    assert scsi.generic("scsi_host2", "00", "01", "3", tmp_path) == "/dev/sg4"
+    for other in (("scsi_host1", "0", "1", "3"), ("scsi_host2", "0", "1", "4"), ("", "", "", "")):
+        assert scsi.generic(*other, tmp_path) == ""
+    assert scsi.generic("scsi_host2", "..", "1", "3", tmp_path) == ""
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("xml/*.start.xml")), ids=lambda f: f.name)

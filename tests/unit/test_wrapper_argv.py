@@ -269,6 +269,7 @@ SHADOW = '{"driver":"file","filename":"/etc/shadow","node-name":"x"}'
         ["-kernel", "/etc/shadow"],
         ["--initrd", "/etc/shadow"],
         ["-dtb", "/etc/shadow"],
+        ["-shim", "/etc/shadow"],
         ["-bios", "shadow"],
         ["-acpitable", "sig=SLIC,file=/etc/shadow"],
         ["-acpitable", "data=/etc/shadow"],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from virtwarden.audit import (
     adoption,
     attacks,
+    bridged,
     certificates,
     domains,
     hooks,
@@ -37,6 +38,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *libvirt_settings.checks(),
         *updates.checks(),
         *network.checks(policy),
+        *bridged.checks(managed),
         *remote.checks(),
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),

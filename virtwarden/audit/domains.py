@@ -17,6 +17,7 @@ from virtwarden.errors import WardenError
 from virtwarden.guards import calls, mac
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
+from virtwarden.guards.displays import looked_up
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.guards.pathways import person_trusted
 from virtwarden.policy import Mode
@@ -253,6 +254,7 @@ def _workstations(case: Case) -> Item:
     found = {address for each in case.domain.displays for address in each.addresses}
     if "" in found:  # libvirt will choose any address that the policy allows
         found = found - {""} | set(rules.listen)
+    found = {address for each in found for address in looked_up(case, each) or (each,)}
     beyond = sorted(address for address in found if not _is_of_this_host(address))
     if not beyond or rules.display == "off":
         return WORKSTATIONS.good("it is reached on this host alone", case.domain.name)

@@ -14,6 +14,7 @@ from virtwarden.audit.processes import confinement
 from virtwarden.changes import OpenLuks, journal
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
+from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case, running_case
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
@@ -26,6 +27,7 @@ class Standing:
     """One domain. `guards` are the raised ones; `breaches` the promises that it does not keep.
 
     `adopted`: nobody enrolled it, and its start gave it its user.
+    `withheld` tells of files that only root and VMs can read while it runs.
     `process` is what confines its QEMU, as the kernel says; empty where none runs. `console_ca` is
     the certificate by which viewers know its console, where it has one with TLS.
     """
@@ -44,6 +46,7 @@ class Standing:
     guards: tuple[str, ...]
     breaches: tuple[str, ...]
     process: Mapping[str, str]
+    withheld: tuple[str, ...] = ()
 
 
 def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standing:
@@ -86,6 +89,7 @@ def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standin
         process=confinement(case, pid),
         guards=tuple(guards) if raised else (),
         breaches=breaches,
+        withheld=tuple(withheld(case)) if raised else (),
     )
 
 

@@ -91,6 +91,11 @@ class LockShared(Change):
             files.discard(place)
             return report
 
+    def before(self, paths: Paths) -> tuple[int, int] | None:
+        """The file's owner and mode before the first domain locked it, while any has it locked."""
+        _, lease = self._lease(paths, self.device, files.boot_id())
+        return (lease["uid"], lease["mode"]) if lease and lease["holders"] else None
+
     def _lease(
         self, paths: Paths, device: int, boot: str = ""
     ) -> tuple[Path, dict[str, Any] | None]:
@@ -112,6 +117,11 @@ class LockShared(Change):
                 return place, lease
         name = f"{self.device}-{self.number}-{_digest(self.path)}.json"
         return paths.shared / name, None
+
+
+def before_lock(paths: Paths, path: str, device: int, number: int) -> tuple[int, int] | None:
+    """The owner and the mode that a file has again later; None where no domain has it locked."""
+    return LockShared(path, device, number, domain="").before(paths)
 
 
 @dataclass(frozen=True)

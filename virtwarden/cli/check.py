@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from virtwarden import lifecycle
 from virtwarden.audit.unmet import unmet
 from virtwarden.guards.base import Case
+from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import connected, persistent
 from virtwarden.paths import Paths
@@ -21,13 +22,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """Raises PolicyError where the policy itself cannot be used."""
+    """Gives 1 where something cannot be kept. What one should know besides begins with a dash.
+
+    Raises PolicyError where the policy itself cannot be used.
+    """
     policy = load(paths)
     with connected() as connection:
         cases = [next_case(paths, policy, domain) for domain in persistent(connection)]
     managed = [case for case in cases if policy.manages(case.domain.name)]
     found = [*unmet(policy, [case.domain for case in managed]), *_refused(managed)]
-    for line in dict.fromkeys(found):
+    notes = [note for case in managed for note in withheld(case)]
+    for line in dict.fromkeys([*found, *(f"- {note}" for note in notes)]):
         print(line)
     if not found:
         print(f"This host can do all that the policy asks for, for {len(managed)} managed domains.")

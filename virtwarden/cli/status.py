@@ -72,6 +72,8 @@ def _print_table(standings: list[Standing]) -> None:
                 f"{each.name} was not enrolled when it started. Until its next start, disks cannot"
                 " be attached, nor snapshots and screenshots made."
             )
+    for note in dict.fromkeys(note for each in standings for note in each.withheld):
+        print(f"- {note}")
     ends = sorted(each.console_until for each in standings if each.console_until)
     if ends:
         print(f"The first console certificate expires on {ends[0]} (virt-warden pki renew).")

@@ -72,6 +72,7 @@ class Disk:
     )
     relabel_off: bool = present(f"source/{_RELABEL_OFF}")
     discard: str = text("driver/@discard")
+    transient: bool = present("transient")
     encryption: str = text("source/encryption/@format | encryption/@format")
     secret_uuid: str = text("source/encryption/secret/@uuid | encryption/secret/@uuid")
     secret_usage: str = text("source/encryption/secret/@usage | encryption/secret/@usage")
@@ -137,6 +138,7 @@ class Nic:
     managed: str = text("target/@managed")
     queues: str = text("driver/@queues")
     endpoint: str = text("source/@path | source/@dev")
+    mode: str = text("source/@mode")
     address: str = text("source/@address")
     port: str = text("source/@port")
 
@@ -245,6 +247,16 @@ class Device:
 
 
 @dataclass(frozen=True)
+class ScsiDevice:
+    """`<hostdev type='scsi'>` of an adapter of the host: which of its devices the guest gets."""
+
+    adapter: str = text("source/adapter/@name")
+    bus: str = text("source/address/@bus")
+    target: str = text("source/address/@target")
+    unit: str = text("source/address/@unit")
+
+
+@dataclass(frozen=True)
 class Domain:
     """`<domain>`: what the guards look at."""
 
@@ -263,13 +275,14 @@ class Domain:
     volumes: tuple[Volume, ...] = children("devices//source[@protocol]")
     lines: tuple[Line, ...] = children("devices//source[@service]")
     nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
-    boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/dtb | os/acpi/table")
+    boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/shim | os/dtb | os/acpi/table")
     fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")
     character_files: tuple[str, ...] = texts(
         "devices/*[@type='file'][self::serial or self::parallel or self::console or self::channel]"
         "/source/@path | devices/*//log/@file"
     )
     assigns_devices: bool = present("devices/hostdev")
+    scsi_devices: tuple[ScsiDevice, ...] = children("devices/hostdev[@type='scsi'][source/adapter]")
     speaks_tcp: bool = present(
         "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
         " | devices/interface[@type='user' or @type='server' or @type='client']"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes into a domain's XML the paths of its own copies of the files that it boots.
 
-Those are the kernel, initrd and device tree, ACPI tables, and files for fw_cfg. The copies are made
-at each start (guards/boot.py).
+Those are the kernel, initrd, shim and device tree, ACPI tables, and files for fw_cfg. The copies
+are made at each start (guards/boot.py).
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from lxml import etree
 
 from virtwarden.domain.bootfiles import copy_of, is_copy
 from virtwarden.domain.model import WARDEN_NAMESPACE
+from virtwarden.enrolment import tree
 from virtwarden.paths import Paths
 
 _COPY = f"{{{WARDEN_NAMESPACE}}}copy"
-_PLACES = ("os/kernel", "os/initrd", "os/dtb", "os/acpi/table", "sysinfo/entry[@file]")
+_PLACES = (
+    *("os/kernel", "os/initrd", "os/shim", "os/dtb", "os/acpi/table"),
+    "sysinfo/entry[@file]",
+)
 
 
 def spell_out(root: etree._Element, notes: etree._Element, paths: Paths, uuid: str) -> None:
@@ -47,11 +51,11 @@ def _elements(root: etree._Element) -> Iterator[etree._Element]:
 
 
 def _path(element: etree._Element) -> str:
-    return element.get("file", "") if element.tag == "entry" else element.text or ""
+    return element.get("file", "") if element.tag == "entry" else tree.text(element)
 
 
 def _set_path(element: etree._Element, path: str) -> None:
     if element.tag == "entry":
         element.set("file", path)
     else:
-        element.text = path
+        tree.set_text(element, path)

@@ -154,11 +154,13 @@ def _set_emulator(
         emulator = etree.Element("emulator")
         devices.insert(0, emulator)
     else:
-        # libvirt may have taken the wrapper by itself: without virt-warden there is only QEMU.
-        is_ours = _is_wrapper(domain.emulator, paths)
-        former = ticket.emulator_path(domain.arch) if is_ours else emulator.text
-        etree.SubElement(notes, _EMULATOR).text = former
-    emulator.text = ticket.wrapper_path(paths, domain.arch)
+        note = etree.SubElement(notes, _EMULATOR)
+        if _is_wrapper(domain.emulator, paths):
+            # libvirt took it by itself: without virt-warden there is only QEMU.
+            note.text = ticket.emulator_path(domain.arch)
+        else:
+            tree.copy_content(emulator, note)
+    tree.set_text(emulator, ticket.wrapper_path(paths, domain.arch))
 
 
 def _set_label(root: etree._Element, user: str, notes: etree._Element) -> None:
@@ -206,7 +208,7 @@ def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:
     emulator = root.find("devices/emulator")
     if emulator is None or not _is_wrapper(domain.emulator, paths):
         return
-    emulator.text = ticket.emulator_path(domain.arch)
+    tree.set_text(emulator, ticket.emulator_path(domain.arch))
     own = users.account_of(domain.uuid)
     for label in root.findall(_LABEL):
         if own is not None and label.findtext("label") == f"{own.name}:{own.name}":
@@ -228,4 +230,4 @@ def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
         if notes.get("devices") == "made" and devices is not None and not len(devices):
             tree.remove(devices)
     else:
-        emulator.text = former.text
+        tree.copy_content(former, emulator)

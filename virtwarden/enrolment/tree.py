@@ -42,6 +42,26 @@ def bare(element: etree._Element) -> etree._Element:
     return copied
 
 
+def text(element: etree._Element) -> str:
+    """All the text of an element, without the comments in it: what libvirt reads."""
+    return str(element.xpath("string()"))
+
+
+def set_text(element: etree._Element, wanted: str) -> None:
+    """Make this all the text of an element; comments in it stay."""
+    for comment in element:
+        comment.tail = None
+    element.text = wanted
+
+
+def copy_content(source: etree._Element, target: etree._Element) -> None:
+    """Give an element the text and the comments of another one, and take away its own."""
+    for child in [*target]:
+        target.remove(child)
+    target.text = source.text
+    target.extend(copy.deepcopy(child) for child in source)
+
+
 def attribute(element: etree._Element, child: str, name: str) -> str:
     """An attribute of an element's first child of this name, or an empty string."""
     found = element.find(child)

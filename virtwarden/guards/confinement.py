@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from virtwarden.domain.model import Display, Domain, Label
 from virtwarden.domain.uses import granted_paths, uses
+from virtwarden.guards.base import Case, Op
 from virtwarden.system.mac import selinux_type
-
-if TYPE_CHECKING:
-    from virtwarden.guards.base import Case
 
 # The dynamic loader, which the kernel executes together with the emulator; ld.so(8).
 _LOADERS = ("lib64/ld-linux*.so.*", "lib/ld-linux*.so.*")
@@ -36,8 +34,21 @@ _DEVICES = (
     *("/dev/userfaultfd", "/dev/sev", "/dev/sgx_vepc"),
 )
 _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/sys/class")
+_MAKES_A_SOCKET = ("vhostuser", "server")
 # Threads are named by files there.
 _OWN_PROCESS = "/proc/self"
+
+
+def granted(case: Case) -> frozenset[str]:
+    """The files that QEMU may open: those that the XML names, and what it names otherwise.
+
+    The guard `host` refuses a domain with a SCSI device of the host where the policy allows none.
+    """
+    found = (
+        case.facts.generic_scsi(each.adapter, each.bus, each.target, each.unit)
+        for each in case.domain.scsi_devices
+    )
+    return granted_paths(case.domain, case.rules) | frozenset(filter(None, found))
 
 
 def has_label_of_its_own(case: Case) -> bool:
@@ -58,6 +69,21 @@ def _is_of_one_vm(case: Case, label: Label) -> bool:
 def is_confined_by_its_label(case: Case) -> bool:
     """Whether it has its own label and the kernel enforces it."""
     return has_label_of_its_own(case) and not case.facts.mac_is_permissive()
+
+
+def will_be_sandboxed(case: Case) -> bool:
+    """Whether Landlock confines the domain's QEMU once it starts, as far as that is known.
+
+    Before `start` nobody knows of a label, but that there is none without AppArmor and SELinux.
+    """
+    wanted = case.rules.sandbox
+    if wanted == "off" or "emulator" in case.rules.exceptions or not case.facts.has_landlock():
+        return False
+    if wanted == "required":
+        return True
+    if case.op is Op.PREPARE:
+        return not case.facts.mac_model()
+    return not is_confined_by_its_label(case)
 
 
 def is_sandboxed(case: Case) -> bool:
@@ -82,15 +108,15 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
     if wanted == "off" or (wanted == "auto" and is_confined_by_its_label(case)):
         return None
     domain = case.domain
-    granted = granted_paths(domain, case.rules)
-    only_read = granted & _only_read(domain) | {domain.emulator}
+    files = granted(case)
+    only_read = files & _only_read(domain) | {domain.emulator}
     return {
         "required": wanted == "required",
         "execute": [emulator, *_loaders()],
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
-            *sorted(granted - only_read),
+            *sorted(files - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
         ],
         "bind": _ports_to_listen_on(case),
@@ -115,8 +141,9 @@ def _only_read(domain: Domain) -> frozenset[str]:
 
 
 def _sockets(domain: Domain) -> list[str]:
-    """The directories in which QEMU makes the consoles' sockets."""
+    """The directories in which QEMU makes sockets: consoles', and those of vhost-user NICs."""
     named = [socket for display in domain.displays for socket in _sockets_of(display) if socket]
+    named += [nic.endpoint for nic in domain.nics if (nic.kind, nic.mode) == _MAKES_A_SOCKET]
     return sorted({str(Path(socket).parent) for socket in named})
 
 

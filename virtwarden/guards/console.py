@@ -8,7 +8,14 @@ from virtwarden.domain.model import Display
 from virtwarden.errors import Refusal
 from virtwarden.guards import console_probe, console_sasl
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.displays import addresses_of, consoles_of, has_consoles, has_port
+from virtwarden.guards.displays import (
+    addresses_of,
+    consoles_of,
+    has_consoles,
+    has_port,
+    is_name,
+    looked_up,
+)
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -58,13 +65,30 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
             )
         ]
     return [
+        refusal for address in addresses_of(case, display) for refusal in _review(case, address)
+    ]
+
+
+def _review(case: Case, address: str) -> list[Refusal]:
+    """Review one address, or a name that stands for one or more."""
+    found = looked_up(case, address)
+    forbidden = [each for each in found if each not in case.rules.listen]
+    if found and not forbidden:
+        return []
+    what = f"VNC would listen on {address or 'an address that is not known'}"
+    way_out = f"or add {' and '.join(forbidden) if is_name(address) else 'it'} to listen"
+    if is_name(address) and found:
+        what += f", which is {' and '.join(found)}"
+    elif is_name(address):
+        what += ", a name that is not in /etc/hosts, and may mean something else each time"
+        way_out = "or put it into /etc/hosts"
+    return [
         case.refusal(
-            f"VNC would listen on {address or 'an address that is not known'}",
+            what,
             where=case.rules.where("console.listen"),
-            fix=f"one of {', '.join(case.rules.listen)}: {edit}; or add it to listen",
+            fix=f"one of {', '.join(case.rules.listen)}: virsh edit {shown(case.domain.name)};"
+            f" {way_out}",
         )
-        for address in addresses_of(case, display)
-        if address not in case.rules.listen
     ]
 
 
@@ -94,7 +118,8 @@ def plan(case: Case) -> list[Change]:
 def _certificates(case: Case) -> list[IssueCertificate]:
     if not has_consoles(case) or case.rules.tls != "required":
         return []
-    addresses = [each for console in consoles_of(case) for each in addresses_of(case, console)]
+    written = [each for console in consoles_of(case) for each in addresses_of(case, console)]
+    addresses = [address for each in written for address in (each, *looked_up(case, each))]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
     return [
         IssueCertificate(

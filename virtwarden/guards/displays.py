@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from virtwarden.domain.model import Display
+from virtwarden.errors import HostError
 from virtwarden.guards.base import Case, Op
 
 
@@ -25,6 +28,31 @@ def addresses_of(case: Case, display: Display) -> list[str]:
     """
     is_early = case.op in (Op.PREPARE, Op.AHEAD)
     return [address for address in display.addresses if address or not is_early]
+
+
+def is_name(address: str) -> bool:
+    """Whether it is the name of a host, which the system must look up."""
+    if address in ("", "unix"):
+        return False
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    return False
+
+
+def looked_up(case: Case, address: str) -> tuple[str, ...]:
+    """The addresses that a name has in /etc/hosts; an address stays as it is.
+
+    Empty for a name that only name servers know: they may say something else when QEMU asks.
+    """
+    if not is_name(address):
+        return (address,)
+    try:
+        found = case.facts.addresses_of(address)
+    except HostError:
+        return ()
+    return () if found.servers else found.found
 
 
 def has_port(display: Display) -> bool:

@@ -17,6 +17,7 @@ from virtwarden import gate
 from virtwarden.changes import arrivals, worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.changes.reach import noted
+from virtwarden.domain import twins
 from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
@@ -31,6 +32,7 @@ from virtwarden.system import (
     reach,
     resolver,
     sasl,
+    scsi,
     seccomp,
     taps,
     users,
@@ -138,6 +140,9 @@ class Facts(Protocol):
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
 
+    def has_landlock(self) -> bool:
+        """Whether the kernel has Landlock, by which the wrapper confines QEMU."""
+
     def mac_model(self) -> str:
         """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
 
@@ -158,6 +163,15 @@ class Facts(Protocol):
 
     def port(self, interface: str) -> bridges.Port:
         """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
+        """The path of the device for commands to this SCSI device; empty where it has none."""
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        """Another running domain that has this MAC address on this bridge, and its tap there.
+
+        `domain` is the name of the one that asks. Two empty strings where there is none.
+        """
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         """What is wrong with the gate, and which of these taps it shuts out."""
@@ -304,6 +318,12 @@ class HostFacts(Facts):
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()
 
+    def has_landlock(self) -> bool:
+        # Imported here: hardly any start needs it.
+        from virtwarden.system import landlock
+
+        return landlock.abi() > 0
+
     def mac_model(self) -> str:
         return mac.model()
 
@@ -324,6 +344,12 @@ class HostFacts(Facts):
 
     def port(self, interface: str) -> bridges.Port:
         return bridges.port(interface)
+
+    def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
+        return scsi.generic(adapter, bus, target, unit)
+
+    def twin_of(self, domain: str, bridge: str, mac: str) -> tuple[str, str]:
+        return twins.twin_of(self.paths, domain, bridge, mac)
 
     def amiss_at_gate(self, names: Sequence[str]) -> list[str]:
         return gate.missing(self.paths, names)

@@ -127,6 +127,17 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
     return []
 
 
+def is_left_alone(case: Case, use: Use, inode: Inode) -> bool:
+    """Whether a shared file stays as it is: each user can read it, and its file system takes no ACL
+    by which only some could, such as an ISO on a read-only mount, or a base on NFS.
+
+    No VM's user may write it: not as its owner, to whom libvirt may have left it, nor by a group.
+    """
+    if use.write or use.taken_by_libvirt or inode.takes_acls or not inode.mode & stat.S_IROTH:
+        return False
+    return not swapper([inode], case.rules.uid_range, case.vm_groups)
+
+
 def claim(case: Case, use: Use, inode: Inode) -> Claim:
     """The claim of this domain on this file, until it stops."""
     # One device may have many nodes: the device itself is what is claimed.

@@ -21,6 +21,7 @@ _STAND_IN = "its-tap"
 
 def review(case: Case) -> list[Refusal]:
     refusals = [refusal for nic in case.domain.nics for refusal in _review_nic(case, nic)]
+    refusals += [refusal for nic in _tapped(case) for refusal in _review_twin(case, nic)]
     if case.op is Op.PREPARE:
         refusals += _review_backend(case)
     return refusals
@@ -37,6 +38,34 @@ def _review_nic(case: Case, nic: Nic) -> list[Refusal]:
             ' "allow" for this domain',
         )
     ]
+
+
+def _review_twin(case: Case, nic: Nic) -> list[Refusal]:
+    """A bridge sends what is for a MAC address to the port that last sent from it."""
+    bridge = (nic.tap and case.facts.bridge_of(nic.tap)) or nic.bridge
+    if case.rules.mac_spoofing == "allow" or not bridge or not nic.mac:
+        return []
+    twin, tap = case.facts.twin_of(case.domain.name, bridge, nic.mac)
+    if not twin or not _are_in_one_vlan(case, bridge, nic.tap, tap):
+        return []
+    return [
+        case.refusal(
+            f"domain {twin} runs with the same MAC address on bridge {bridge}: each would get"
+            " the other's frames",
+            where=f"NIC {nic.mac} ({case.rules.where('network.mac_spoofing')})",
+            fix=f"virsh edit {shown(case.domain.name)}, delete the line <mac address='{nic.mac}'/>"
+            f" (libvirt makes up another), or stop {twin}",
+        )
+    ]
+
+
+def _are_in_one_vlan(case: Case, bridge: str, *taps: str) -> bool:
+    """On a VLAN-aware bridge only a running domain's taps tell: before, nobody has set them up."""
+    if not case.facts.is_vlan_aware(bridge):
+        return True
+    if case.op is not Op.STARTED:
+        return False
+    return len({case.facts.port(tap).pvid for tap in taps}) == 1
 
 
 def _has_tap(case: Case, nic: Nic) -> bool:
@@ -106,6 +135,7 @@ def _promises(case: Case) -> list[TapFilter]:
             broadcast_limit=case.rules.broadcast_limit,
             multicast_limit=case.rules.multicast_limit,
             addresses=case.rules.nic(nic.mac, place).addresses,
+            macs=tuple(mac.lower() for mac in case.rules.nic(nic.mac, place).macs),
         )
         for place, nic in enumerate(case.domain.nics)
         if _has_tap(case, nic)
@@ -162,6 +192,11 @@ def verify(case: Case, process: Process) -> list[str]:
     promises = _promises(case)
     named = _backend(case)
     amiss = [_broken(case, each, case.facts.filtered_by(each.tap) or named) for each in promises]
+    amiss += [
+        f"{refusal.where}: {refusal.what}"
+        for nic in _tapped(case)
+        for refusal in _review_twin(case, nic)
+    ]
     if promises or named:
         queues = {nic.tap: nic.queue_count for nic in _tapped(case)}
         amiss += case.facts.amiss_at_gate([*queues])

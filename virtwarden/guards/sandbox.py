@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from virtwarden.changes import Change, EndProcesses, WriteFile
+from virtwarden.domain.model import Disk
 from virtwarden.errors import Refusal
 from virtwarden.guards import calls, ticket
 from virtwarden.guards.base import Case, Op
+from virtwarden.guards.confinement import will_be_sandboxed
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -42,7 +46,28 @@ def review(case: Case) -> list[Refusal]:
                 ' ["qemu-commandline"] for this domain',
             )
         )
+    refusals += [_transient(case, disk) for disk in _unreachable_overlays(case)]
     return refusals + calls.review(case)
+
+
+def _unreachable_overlays(case: Case) -> list[Disk]:
+    """The disks of which libvirt makes an overlay beside the image after the wrapper has run."""
+    transient = [disk for disk in case.domain.disks if disk.transient and not disk.readonly]
+    if not transient or not will_be_sandboxed(case):
+        return []
+    open_to_it = [Path(directory) for directory in case.rules.directories]
+    return [disk for disk in transient if not {*Path(disk.path).parents} & {*open_to_it}]
+
+
+def _transient(case: Case, disk: Disk) -> Refusal:
+    place = disk.path.rpartition("/")[0]
+    return case.refusal(
+        "it is transient: after the start libvirt makes a file for it beside its image, which the"
+        " sandbox does not let QEMU open",
+        where=f"disk {disk.target} ({case.rules.where('landlock.directories')})",
+        fix=f'directories = ["{place}"] under [domain.landlock] for this domain, or remove'
+        f" <transient/> (virsh edit {shown(case.domain.name)})",
+    )
 
 
 def plan(case: Case) -> list[Change]:

@@ -19,7 +19,7 @@ from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import libvirts_own, search_grants, swapper
+from virtwarden.guards.pathways import libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
@@ -230,7 +230,7 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
         return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
-    if _is_left_alone(case, use, found.leaf):
+    if files.is_left_alone(case, use, found.leaf):
         return changes
     permissions = _READ | (_WRITE if use.write else 0)
     return [
@@ -243,20 +243,9 @@ def _prepare(case: Case, use: Use) -> list[Change]:
 def _regain(case: Case, use: Use) -> list[Change]:
     """Take from libvirt's own user what libvirt has given it."""
     leaf = case.facts.look(use.path).leaf
-    if leaf is None or (use.shared and _is_left_alone(case, use, leaf)):
+    if leaf is None or (use.shared and files.is_left_alone(case, use, leaf)):
         return []
     return [Regain(use.path, leaf.device, leaf.number, "" if use.shared else case.user)]
-
-
-def _is_left_alone(case: Case, use: Use, inode: Inode) -> bool:
-    """Whether a shared file stays as it is: each user can read it, and its file system takes no ACL
-    by which only some could, such as an ISO on a read-only mount, or a base on NFS.
-
-    No VM's user may write it: not as its owner, to whom libvirt may have left it, nor by a group.
-    """
-    if use.write or use.taken_by_libvirt or inode.takes_acls or not inode.mode & stat.S_IROTH:
-        return False
-    return not swapper([inode], case.rules.uid_range, case.vm_groups)
 
 
 def verify(case: Case, process: Process) -> list[str]:
@@ -275,7 +264,7 @@ def verify(case: Case, process: Process) -> list[str]:
 
 def _verify_inode(case: Case, use: Use, inode: Inode) -> list[str]:
     breaches = []
-    if inode.mode & stat.S_IRWXO and not (use.shared and _is_left_alone(case, use, inode)):
+    if inode.mode & stat.S_IRWXO and not (use.shared and files.is_left_alone(case, use, inode)):
         breaches.append(f"{use.path} is open to everyone (mode {inode.permissions:04o})")
     if use.shared:
         lowest, highest = case.rules.uid_range

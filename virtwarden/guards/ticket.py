@@ -10,7 +10,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from virtwarden.domain.model import Display
-from virtwarden.domain.uses import granted_paths
 from virtwarden.guards import calls, confinement
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
@@ -53,7 +52,7 @@ def render(case: Case, account: Account) -> str:
             "gid": account.gid,
             "groups": list(case.facts.groups_of(account)),
             "emulator": emulator_path(domain.arch),
-            "files": sorted(granted_paths(domain, rules)),
+            "files": sorted(confinement.granted(case)),
             # A PCI device that is a NIC has its address without QEMU.
             "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],

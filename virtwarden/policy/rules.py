@@ -87,9 +87,10 @@ class Waiver:
 
 @dataclass(frozen=True)
 class NicRules:
-    """The rules for one NIC; without `addresses`, it may use any."""
+    """The rules for one NIC: the IP addresses that it may use (without any: all), more MACs."""
 
     addresses: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
     zone: str = ""
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ def bridge_of(port: str) -> str:
         return (_INTERFACES / port / "brport/bridge").readlink().name
     except OSError:
         return ""
+
+
+def ports(bridge: str) -> tuple[str, ...]:
+    """The ports of a bridge; none where there is no such bridge."""
+    try:
+        return tuple(os.listdir(_INTERFACES / _checked(bridge) / "brif"))  # noqa: PTH208
+    except OSError:
+        return ()
 
 
 def is_vlan_aware(bridge: str) -> bool:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
-from virtwarden.system import qcow2
+from virtwarden.system import basenames, qcow2
 from virtwarden.system.run import run
 
 QEMU_IMG = "/usr/bin/qemu-img"
@@ -39,7 +38,8 @@ def named_base(path: str) -> str:
 
     Raises HostError where it is no qcow2 image.
     """
-    return _beside(path, qcow2.read(path).untrusted_base)
+    base, _ = basenames.located(path, qcow2.read(path).untrusted_base)
+    return base
 
 
 def backing(path: str, image_format: str) -> Image | None:
@@ -55,12 +55,13 @@ def backing(path: str, image_format: str) -> Image | None:
         untrusted_base, untrusted_format = _asked_of_qemu(path, image_format)
     if not untrusted_base:
         return None
+    base, described_format = basenames.located(path, untrusted_base)
+    untrusted_format = untrusted_format or described_format
     if not untrusted_format:
         raise HostError(
             f"{path} does not say of which format its base {untrusted_base} is",
-            fix=f"qemu-img rebase -u -b {untrusted_base} -F FORMAT {path}",
+            fix=f"qemu-img rebase -u -b {base} -F FORMAT {path}",
         )
-    base = _beside(path, untrusted_base)
     try:
         mode = Path(base).stat().st_mode
     except (OSError, ValueError) as error:
@@ -75,11 +76,3 @@ def _asked_of_qemu(path: str, image_format: str) -> tuple[str, str]:
     names = ("full-backing-filename", "backing-filename")
     untrusted_base = next(filter(None, map(untrusted_header.get, names)), "")
     return untrusted_base, untrusted_header.get("backing-filename-format") or ""
-
-
-def _beside(path: str, untrusted_base: str) -> str:
-    """Where a base is, whose name counts from its image's directory."""
-    if not untrusted_base or "\0" in untrusted_base:
-        return untrusted_base
-    name = untrusted_base.removeprefix("file:")
-    return os.path.realpath(Path(path).parent / name)

@@ -65,6 +65,26 @@ def every() -> tuple[Tap, ...]:
     return tuple(filter(None, map(find, sorted(os.listdir(_INTERFACES)))))  # noqa: PTH208
 
 
+def address(name: str) -> str:
+    """The MAC address of an interface itself; empty where there is no such interface."""
+    try:
+        # A bridge may have a thousand ports: pathlib would take twice as long.
+        with open(f"{_INTERFACES}/{name}/address") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def address_for(mac: str) -> str:
+    """The MAC address that libvirt gives to the tap of a NIC with this one.
+
+    It differs in the first byte, so that a bridge does not take it (virNetDevTapCreateInBridgePort
+    in libvirt's src/util/virnetdevtap.c).
+    """
+    first, rest = mac.lower()[:2], mac.lower()[2:]
+    return f"{'fa' if first == 'fe' else 'fe'}{rest}"
+
+
 def _flags(name: str) -> int:
     """The flags of a tap (linux/if_tun.h); 0 where there is no tap of this name."""
     try:
@@ -125,9 +145,9 @@ def seize(tap: Tap, mac: str) -> Standing | None:
         fcntl.ioctl(queue, _TUNDETACHFILTER, bytes(16))
         fcntl.ioctl(queue, _TUNSETTXFILTER, bytes(4))
         fcntl.ioctl(queue, _TUNSETCARRIER, struct.pack("i", 1))
-        if mac and (_INTERFACES / tap.name / "address").read_text().strip() != mac:
-            address = bytes.fromhex(mac.replace(":", ""))
-            wanted = _IFREQ_ADDRESS.pack(tap.name.encode(), _ARPHRD_ETHER, address)
+        if mac and address(tap.name) != mac:
+            octets = bytes.fromhex(mac.replace(":", ""))
+            wanted = _IFREQ_ADDRESS.pack(tap.name.encode(), _ARPHRD_ETHER, octets)
             fcntl.ioctl(queue, _SIOCSIFHWADDR, wanted)
     return found and Standing(found.queues - 1, found.is_roots)
 

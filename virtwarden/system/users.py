@@ -52,6 +52,14 @@ def account(name: str) -> Account | None:
     return Account(name, entry.pw_uid, entry.pw_gid, _domain_of(entry))
 
 
+def name_of(uid: int) -> str:
+    """The name of a user, or `uid 1234` where nobody has that uid."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 def groups_of(account: Account) -> tuple[int, ...]:
     """The gids of all groups that a user is in; slower than every other look-up here."""
     return tuple(sorted(os.getgrouplist(account.name, account.gid)))

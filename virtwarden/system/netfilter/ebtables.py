@@ -9,6 +9,7 @@ the same rules. LLDP passes neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def chains(promise: TapFilter) -> Chains:
     """The chains of one tap with their rules; the tap's own comes first."""
     main = _chain(promise)
     found: Chains = {main: []}
-    for rule in r.rules_of(promise):
+    for rule in map(_sayable, r.rules_of(promise)):
         match rule:
             case r.Rule(unless=()):
                 found[main] += [f"{line} -j DROP" for line in _lines(rule.frames)]
@@ -136,9 +137,15 @@ def chains(promise: TapFilter) -> Chains:
                 found[main].append(f"-s ! {mac} -j DROP")
             case _:
                 chain = _chain(promise, rule.name)
-                found[main] += [f"{line} -j {chain}" for line in _lines(rule.frames)]
+                found[main] += [f"{line} -j {chain}".strip() for line in _lines(rule.frames)]
                 found[chain] = [*_exceptions(rule), "-j DROP"]
     return found
+
+
+def _sayable(rule: r.Rule) -> r.Rule:
+    """A rule without the exceptions that it can only make blindly: it drops these frames too."""
+    unsayable = (r.PriorityTagged(),)
+    return replace(rule, unless=tuple(each for each in rule.unless if each != unsayable))
 
 
 def _exceptions(rule: r.Rule) -> list[str]:

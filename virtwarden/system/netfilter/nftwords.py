@@ -124,6 +124,8 @@ def _ways(condition: r.Condition) -> list[str]:
             return [f"ether type {tag}" for tag in _TAGS]
         case r.TaggedTwice():
             return [f"meta protocol {tag}" for tag in _TAGS]
+        case r.PriorityTagged():
+            return [" ".join(["vlan id 0", *(f"meta protocol != {tag}" for tag in _TAGS)])]
     return [_WORDS[type(condition)](condition)]
 
 
@@ -154,7 +156,7 @@ def chains(promise: TapFilter) -> Chains:
                 found[base].append(f"ether saddr != {mac} drop")
             case _:
                 chain = chain_of(promise.tap, rule.name)
-                found[base] += [f"{line} jump {chain}" for line in _lines(rule.frames)]
+                found[base] += [f"{line} jump {chain}".strip() for line in _lines(rule.frames)]
                 exceptions = [line for each in rule.unless for line in _lines(each)]
                 found[chain] = [*(f"{line} return" for line in exceptions), "drop"]
     return found

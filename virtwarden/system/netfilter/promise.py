@@ -20,8 +20,8 @@ _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 class TapFilter:
     """What the frames from one tap must keep to.
 
-    Without `addresses` a guest may use any IP address. The limits are in frames a second; 0 means
-    no limit.
+    `macs` are MAC addresses that the guest may use beside `mac`. Without `addresses` it may use any
+    IP address. The limits are in frames a second; 0 means no limit.
     """
 
     tap: str
@@ -36,14 +36,17 @@ class TapFilter:
     broadcast_limit: int = 0
     multicast_limit: int = 0
     addresses: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every text field, since each becomes part of a rule's text. Raises HostError."""
         object.__setattr__(self, "addresses", tuple(self.addresses))
+        object.__setattr__(self, "macs", tuple(self.macs))
         if not _TAP.fullmatch(self.tap):
             raise HostError(f"{self.tap!r} is no name of a network interface")
-        if not _MAC.fullmatch(self.mac):
-            raise HostError(f"{self.mac!r} is no MAC address in lower case")
+        for mac in self.every_mac:
+            if not _MAC.fullmatch(mac):
+                raise HostError(f"{mac!r} is no MAC address in lower case")
         for address in self.addresses:
             try:
                 ipaddress.ip_network(address, strict=False)
@@ -58,8 +61,18 @@ class TapFilter:
         )
 
     @property
-    def link_local(self) -> ipaddress.IPv6Network:
-        """The link-local address that follows from the MAC address (RFC 4291, appendix A)."""
-        octets = bytes.fromhex(self.mac.replace(":", ""))
-        interface = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
-        return ipaddress.IPv6Network((b"\xfe\x80" + bytes(6) + interface, 128))
+    def every_mac(self) -> tuple[str, ...]:
+        """All MAC addresses that the guest may use, the NIC's own first, each once."""
+        return tuple(dict.fromkeys((self.mac, *self.macs)))
+
+    @property
+    def link_locals(self) -> tuple[ipaddress.IPv6Network, ...]:
+        """The link-local addresses that follow from its MAC addresses."""
+        return tuple(map(_link_local, self.every_mac))
+
+
+def _link_local(mac: str) -> ipaddress.IPv6Network:
+    """RFC 4291, appendix A."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
+    return ipaddress.IPv6Network((b"\xfe\x80" + bytes(6) + interface, 128))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from virtwarden.system.netfilter.promise import Network, TapFilter
 
@@ -64,6 +65,15 @@ class Protocol:
 @dataclass(frozen=True)
 class Tagged:
     """With a VLAN tag."""
+
+
+@dataclass(frozen=True)
+class PriorityTagged:
+    """With one tag of IEEE 802.1Q, which has a priority and no VLAN.
+
+    Bridges and hosts remove it and deliver what was behind it. A backend that has no words for what
+    is behind a tag drops these frames with all other tagged ones.
+    """
 
 
 @dataclass(frozen=True)
@@ -190,6 +200,7 @@ Condition = (
     | Destination
     | Protocol
     | Tagged
+    | PriorityTagged
     | TaggedTwice
     | LinkService
     | Wrapped
@@ -239,10 +250,10 @@ def rules_of(promise: TapFilter) -> tuple[Rule, ...]:
 
 def _link(promise: TapFilter) -> Iterator[Rule]:
     if promise.deny_mac_spoofing:
-        yield Rule("mac", f"source MAC other than {promise.mac}", (), ((Source(promise.mac),),))
+        what = f"source MAC other than {' '.join(promise.every_mac)}"
+        yield Rule("mac", what, (), tuple((Source(mac),) for mac in promise.every_mac))
     if promise.deny_vlan_tags:
-        # Bridges and hosts remove a priority tag (VLAN 0) and deliver what was behind it.
-        yield Rule("tag", "VLAN tag", (Tagged(),))
+        yield Rule("tag", "VLAN tag", (Tagged(),), ((PriorityTagged(),),))
     elif _looks_inside(promise):
         yield Rule("tags", "second VLAN tag", (TaggedTwice(),))
     if _looks_inside(promise):
@@ -267,16 +278,17 @@ def _looks_inside(promise: TapFilter) -> bool:
 
 
 def _arp(promise: TapFilter) -> Iterator[Rule]:
-    mac = promise.mac if promise.deny_arp_spoofing else None
+    macs = promise.every_mac if promise.deny_arp_spoofing else ()
     # RFC 5227: a guest that checks whether an address is free has none yet.
     networks = (_NO_IPV4, *promise.networks(4)) if promise.addresses else (None,)
-    if mac or promise.addresses:
-        what = " ".join(["ARP sender other than", *filter(None, [mac, *promise.addresses])])
-        yield Rule("arp", what, (Protocol(ARP),), tuple((ArpFrom(mac, n),) for n in networks))
-    if mac:
+    if macs or promise.addresses:
+        what = " ".join(["ARP sender other than", *macs, *promise.addresses])
+        senders = product(macs or (None,), networks)
+        yield Rule("arp", what, (Protocol(ARP),), tuple((ArpFrom(*each),) for each in senders))
+    if macs:
         # QEMU announces a migrated guest with RARP, which has the same layout as ARP (RFC 903).
-        what = f"ARP sender other than {mac}"
-        yield Rule("rarp", what, (Protocol(RARP),), ((RarpFrom(mac),),))
+        what = " ".join(["ARP sender other than", *macs])
+        yield Rule("rarp", what, (Protocol(RARP),), tuple((RarpFrom(mac),) for mac in macs))
 
 
 def _addresses(promise: TapFilter) -> Iterator[Rule]:
@@ -300,7 +312,7 @@ def _addresses(promise: TapFilter) -> Iterator[Rule]:
 
 
 def _own_ipv6(promise: TapFilter) -> tuple[Network, ...]:
-    found = (*promise.networks(6), promise.link_local)
+    found = (*promise.networks(6), *promise.link_locals)
     return tuple(ipaddress.collapse_addresses(found))  # type: ignore[type-var]
 
 
@@ -313,8 +325,9 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
     if not (promise.addresses and promise.deny_neighbour_spoofing):
         return
     what = "neighbour discovery for an address or MAC that is not its own"
-    mac = bytes.fromhex(promise.mac.replace(":", ""))
-    source, target = (bytes([kind, 1]) + mac for kind in (_SOURCE_LINK_LAYER, _TARGET_LINK_LAYER))
+    macs = [bytes.fromhex(mac.replace(":", "")) for mac in promise.every_mac]
+    sources = [bytes([_SOURCE_LINK_LAYER, 1]) + mac for mac in macs]
+    targets = [bytes([_TARGET_LINK_LAYER, 1]) + mac for mac in macs]
     yield Rule(
         "nd-claim",
         what,
@@ -322,7 +335,7 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
         tuple(
             (Neighbour(24, network, option),)
             for network in _own_ipv6(promise)
-            for option in (target, b"")
+            for option in (*targets, b"")
         ),
     )
     yield Rule(
@@ -330,7 +343,7 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
         what,
         (Protocol(IPV6), Icmp6(NEIGHBOUR_SOLICITATION)),
         (
-            (Neighbour(24, option=source),),
+            *((Neighbour(24, option=source),) for source in sources),
             (Neighbour(24),),
             (From(_NO_IPV6), Neighbour(24, option=bytes([_NONCE, 1]))),
         ),
@@ -339,7 +352,7 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
         "nd-router",
         what,
         (Protocol(IPV6), Icmp6(ROUTER_SOLICITATION)),
-        ((Neighbour(8, option=source),), (Neighbour(8),)),
+        (*((Neighbour(8, option=source),) for source in sources), (Neighbour(8),)),
     )
 
 
