@@ -17,14 +17,17 @@ from virtwarden import gate
 from virtwarden.changes import arrivals, worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.changes.reach import noted
+from virtwarden.errors import HostError
 from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
     blockstack,
     bridges,
+    conf,
     files,
     mac,
     mapper,
+    mounts,
     netfilter,
     portfilter,
     reach,
@@ -130,6 +133,12 @@ class Facts(Protocol):
 
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         """The TCP ports at which QEMU waits for a migration; None for a domain that starts anew."""
+
+    def qemu_setting(self, name: str) -> conf.Located:
+        """A setting of libvirt's for all its VMs, from qemu.conf, and the line that says it."""
+
+    def memory_directories(self) -> tuple[str, ...]:
+        """Where libvirt makes files for guests' memory: of huge pages, and qemu.conf's."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -282,15 +291,22 @@ class HostFacts(Facts):
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         if not arrivals.is_noted(self.paths, domain):
             return None
-        # Imported here: hardly any start needs it.
-        from virtwarden.system import conf
-
         settings = conf.settings(_QEMU_CONF, conf.QEMU)
         lowest, highest = (
             int(str(settings.get(f"migration_port_{end}", default)))
             for end, default in zip(("min", "max"), _MIGRATION_PORTS, strict=True)
         )
         return lowest, highest
+
+    def qemu_setting(self, name: str) -> conf.Located:
+        try:
+            return conf.setting(_QEMU_CONF, conf.QEMU, name)
+        except HostError:  # libvirtd, which runs, has read another one
+            return conf.Located()
+
+    def memory_directories(self) -> tuple[str, ...]:
+        named = self.qemu_setting("memory_backing_dir").values
+        return tuple(path for path in (*named, *mounts.of_type("hugetlbfs")) if path[:1] == "/")
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()
