@@ -75,9 +75,10 @@ class Need:
 
 def needs(domain: Domain) -> tuple[Need, ...]:
     """Everything of the host that the XML asks for, each once, in the XML's order."""
-    found = [need for device in domain.devices for need in _of_device(domain, device)]
+    kinds = _kinds_of_paths(domain)
+    found = [need for device in domain.devices for need in _of_device(kinds, device)]
     found += [_element("backingStore", kind) for kind in _unknown_bases(domain)]
-    found += [_of_path(domain, path) for path in domain.other_paths]
+    found += [_of_path(kinds, path) for path in domain.other_paths]
     return tuple(dict.fromkeys(found))
 
 
@@ -88,7 +89,16 @@ def allowed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
     )
 
 
-def _of_device(domain: Domain, device: Device) -> Iterator[Need]:
+def _kinds_of_paths(domain: Domain) -> Mapping[str, str]:
+    """The kinds of the paths whose place in the XML tells it; a program is always one."""
+    return {
+        **dict.fromkeys(domain.unix_sockets, "unix-socket"),
+        **dict.fromkeys(domain.vhost_user_sockets, "vhost-user"),
+        **dict.fromkeys(domain.programs, "program"),
+    }
+
+
+def _of_device(kinds: Mapping[str, str], device: Device) -> Iterator[Need]:
     yield from (_of_assigned(device, each) for each in device.assigned)
     yield from (_of_line(device, line) for line in device.lines if line.kind in ("tcp", "udp"))
     if device.tag == "shmem":
@@ -97,7 +107,7 @@ def _of_device(domain: Domain, device: Device) -> Iterator[Need]:
     elif not (_is_harmless(device) or device.assigned or _tells_all(device)):
         yield _element(device.tag, device.variant)
     names = {each.name for each in device.assigned}
-    yield from (_of_path(domain, path, device) for path in device.paths if path not in names)
+    yield from (_of_path(kinds, path, device) for path in device.paths if path not in names)
 
 
 def _shown(tag: str, variant: str) -> str:
@@ -131,20 +141,14 @@ def _of_line(device: Device, line: Line) -> Need:
     return Need(f"{_shown(device.tag, line.kind)} at {name}", f"serial-{line.kind}", (name,))
 
 
-def _of_path(domain: Domain, path: str, device: Device | None = None) -> Need:
+def _of_path(kinds: Mapping[str, str], path: str, device: Device | None = None) -> Need:
     tag = device.tag if device else ""
     what = f"{_shown(tag, device.variant)} with {path}" if device else path
     may_be_own = device is None or _is_harmless(device)
-    return Need(what, _kind_of_path(domain, path, tag), (path,), path, may_be_own)
+    return Need(what, kinds.get(path) or _by_name(path, tag), (path,), path, may_be_own)
 
 
-def _kind_of_path(domain: Domain, path: str, tag: str) -> str:
-    if path in domain.programs:
-        return "program"
-    if path in domain.vhost_user_sockets:
-        return "vhost-user"
-    if path in domain.unix_sockets:
-        return "unix-socket"
+def _by_name(path: str, tag: str) -> str:
     if not path.startswith("/dev/") or path.startswith(_NO_DEVICES) or ".." in path.split("/"):
         return "file"
     if tag == "input":

@@ -262,7 +262,8 @@ class Device:
     connects: bool = present("source[@mode='connect']")
     paths: tuple[str, ...] = texts(PATHS_OF_A_DEVICE)
     assigned: tuple[Assigned, ...] = children(
-        "self::hostdev | self::disk[@type='nvme'] | self::disk//backingStore[@type='nvme']"
+        "self::hostdev | self::disk[@type='nvme']"
+        " | self::disk/descendant::backingStore[@type='nvme']"
     )
     lines: tuple[Line, ...] = children("source[@service] | backend/source[@service]")
 

@@ -63,9 +63,10 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
         address for address in addresses_of(case, display) if address not in case.rules.listen
     ]
     default = default_of(case, display)
-    if default and default.address not in case.rules.listen:
-        return [_not_listed_by_libvirt(case, default)]
-    return [_not_listed(case, address) for address in unlisted]
+    if default is None or default.address in case.rules.listen:
+        return [_not_listed(case, address) for address in unlisted]
+    others = [_not_listed(case, address) for address in unlisted if address != default.address]
+    return [_not_listed_by_libvirt(case, default), *others]
 
 
 def _not_listed(case: Case, address: str) -> Refusal:
