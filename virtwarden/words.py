@@ -9,6 +9,13 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def toml(value: str | list[str]) -> str:
+    """A text or a list of texts as one can paste it into the policy."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
 def shown(name: str) -> str:
     """A domain's name as one can paste it into a shell, with nothing a terminal would obey."""
     import shlex

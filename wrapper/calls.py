@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import _ctypes
+import posix as os
 
 from kernel import failure, in_memory, packed, syscall
 
@@ -23,6 +24,22 @@ OF_QEMU = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 def insist_on_filter(options: list[Option]) -> list[str]:
     """The words that have QEMU set a filter of its own, where libvirt did not ask for it."""
     return [] if any(option.name == "sandbox" for option in options) else ["-sandbox", OF_QEMU]
+
+
+def without_off(ticket: Ticket, options: list[Option]) -> list[Option]:
+    """The options without `-sandbox off`, which libvirt writes for seccomp_sandbox = 0.
+
+    That is qemu.conf's word for all VMs. The policy's for this one is system_calls.
+    """
+    switched_off = [option for option in options if option.words == ["-sandbox", "off"]]
+    if not switched_off or ticket["passthrough"]:
+        return options
+    os.write(
+        2,
+        b"virt-warden: QEMU filters its system calls: seccomp_sandbox = 0 in /etc/libvirt/qemu.conf"
+        b" does not hold for a VM of virt-warden's\n",
+    )
+    return [option for option in options if option not in switched_off]
 
 
 def limit_calls(ticket: Ticket, options: list[Option]) -> None:

@@ -8,7 +8,7 @@ from texts import ENCODING, is_number, is_uuid, is_words, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from argv import Option
     from ticket import Ticket
@@ -42,7 +42,7 @@ def check_files(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     """Every host file was reviewed, or libvirt made it for this domain."""
     for option in options:
         for path in opened_files(option):
-            if path in ticket["files"] or is_own(path, ticket["name"]):
+            if path in ticket["files"] or is_own(path, ticket["name"], ticket["memory"]):
                 continue
             yield Refusal(f"-{option.name} opens {path!r}, which was not reviewed", XML)
 
@@ -59,9 +59,16 @@ def opened_files(option: Option) -> Iterator[str]:
             yield text
 
 
-def is_own(path: str, name: str) -> bool:
+def certificate_directories(options: Iterable[Option]) -> set[str]:
+    """The directories of qemu.conf that TLS reads: the domain's XML cannot name one."""
+    keys = {"object": "dir", "spice": "x509-dir"}
+    found = [text for o in options if o.name in keys for text in o.under(keys[o.name])]
+    return {path for path in found if path.startswith("/")}
+
+
+def is_own(path: str, name: str, memory: Sequence[str]) -> bool:
     """Whether libvirt made a file only for the domain of this name, or opens it by device."""
-    return path in OF_ALL or is_devices(path) or is_made_for(path, name)
+    return path in OF_ALL or is_devices(path) or is_made_for(path, name, memory)
 
 
 def is_devices(path: str) -> bool:
@@ -75,8 +82,11 @@ def is_devices(path: str) -> bool:
     return False
 
 
-def is_made_for(path: str, name: str) -> bool:
-    """Whether it is at a place for this domain's name among libvirt's files for QEMU."""
+def is_made_for(path: str, name: str, memory: Sequence[str]) -> bool:
+    """Whether it is at a place for this domain's name among libvirt's files for QEMU.
+
+    `memory`: where else libvirt makes files for guests' memory.
+    """
     top, _, below = path.partition("/libvirt/qemu/")
     # libvirt's locale decides whether it cuts characters or bytes.
     names = {name[:SHORT_NAME], name.encode(*ENCODING)[:SHORT_NAME].decode(*ENCODING)}
@@ -84,7 +94,8 @@ def is_made_for(path: str, name: str) -> bool:
         return False
     if top == "/run" and is_helpers(below, names):
         return True
-    return (top in OWN_DIRECTORIES or is_huge_pages(top)) and is_domains(below, names)
+    is_libvirts = top in OWN_DIRECTORIES or top in memory or is_huge_pages(top)
+    return is_libvirts and is_domains(below, names)
 
 
 def is_domains(below: str, names: set[str]) -> bool:

@@ -7,7 +7,7 @@ import _ctypes
 import _stat as stat
 import posix as os
 
-from hostfiles import SHARED_DIRECTORIES, is_made_for, opened_files
+from hostfiles import SHARED_DIRECTORIES, certificate_directories, is_made_for, opened_files
 from kernel import failure, packed, syscall
 from refusal import Refusal, say
 
@@ -64,11 +64,11 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     ports &= BIND_TCP * (wanted["bind"] is not None) | CONNECT_TCP * (wanted["connect"] is not None)
     ruleset = create_ruleset(files, ports, scoped)
     opened = {path for option in options for path in opened_files(option)}
-    made = {path for path in opened if is_made_for(path, ticket["name"])}
-    homes = {path.rpartition("/")[0] for path in made} - SHARED_DIRECTORIES
+    made = {path for path in opened if is_made_for(path, ticket["name"], ticket["memory"])}
+    homes = {home_of(path) for path in made} - SHARED_DIRECTORIES
     for rights, paths in (
         (EXECUTE | READ_FILE, wanted["execute"]),
-        (READ, wanted["read"]),
+        (READ, certificate_directories(options).union(wanted["read"])),
         (WRITE, opened - {*wanted["read"]}),
         (CHANGE, homes.union(wanted["write"])),
     ):
@@ -82,6 +82,15 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
         raise failure("landlock_restrict_self")
     os.close(ruleset)
     os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())
+
+
+def home_of(path: str) -> str:
+    """In which directory QEMU makes files: of huge pages libvirt names the directory itself."""
+    try:
+        is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        is_directory = False
+    return path if is_directory else path.rpartition("/")[0]
 
 
 def call(number: int, *arguments: bytes | int | None) -> int:

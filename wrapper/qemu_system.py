@@ -24,7 +24,7 @@ import posix as os
 import sys
 
 from argv import guest_names, guest_uuid, is_probe, parse_argv
-from calls import insist_on_filter, limit_calls
+from calls import insist_on_filter, limit_calls, without_off
 from consoles import tighten_argv
 from landlock import confine
 from process import (
@@ -149,6 +149,7 @@ def main(argv: list[str]) -> NoReturn:
         ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}
         judge(ticket, check_identity(ticket, *ids, capabilities()))
         judge(ticket, check_argv(ticket, options))
+        options = without_off(ticket, options)
         words = tighten_argv(ticket, options) + insist_on_filter(options)
         environment = tighten_environment(ticket, given)
         tighten_descriptors(ticket, options)

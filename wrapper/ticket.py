@@ -34,6 +34,7 @@ FORM = {
     "groups": [int],
     "emulator": is_path,
     "files": [is_path],
+    "memory": [is_path],
     "macs": [is_mac],
     "vnc": [({"listen": is_text, "port": int}, {"socket": is_path})],
     "tls_dir": (is_path, type(None)),
@@ -61,7 +62,7 @@ FORM = {
     ),
 }
 # What former versions do not write, as it is without them: an upgrade may come amid a start.
-NEWER = {"system_calls": None}
+NEWER: Ticket = {"memory": [], "system_calls": None}
 
 
 def fits(value: Any, form: Any) -> Any:

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +17,22 @@ import pytest
 from tests.host.command import run
 from tests.host.domain import Disk, domain_xml
 from tests.host.images import qcow2, raw
-from tests.libvirt.warden import PATHS, Warden, as_user, set_policy
+from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 
 OVMF = Path("/usr/share/OVMF")
-EXCEPTED = 'managed = ["*"]\n[[domain]]\nmatch = "web01"\nexceptions = ["host-devices"]\n'
+FORMER = f'{ENFORCING}[[domain]]\nmatch = "web01"\nexceptions = ["host-devices"]\n'
 
 
 def owner(path: Path) -> str:
     found = path.lstat()
     return f"{found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o}"
+
+
+def obey(line: str) -> None:
+    """Write into the policy what a refusal says, and nothing else."""
+    found = re.search(r'(allow = \[.*?\]) for it, in a \[\[domain\]\] with (match = "[^"]+")', line)
+    assert found, line
+    set_policy(f"{ENFORCING}[[domain]]\n{found[2]}\n{found[1]}\n")
 
 
 def with_firmware(name: str, template: Path) -> str:
@@ -32,6 +42,19 @@ def with_firmware(name: str, template: Path) -> str:
         f"<nvram template='{template}'/>"
     )
     return domain_xml(name, machine="q35").replace("</os>", f"{firmware}</os>")
+
+
+@contextmanager
+def serving(image: Path, at: Path) -> Iterator[None]:
+    """An NBD server of the host's, at a socket that everybody may connect to."""
+    words = ("qemu-nbd", "--persistent", "--format=raw", f"--socket={at}", str(image))
+    with subprocess.Popen(words) as server:
+        until(at.exists)
+        at.chmod(0o666)
+        try:
+            yield
+        finally:
+            server.terminate()
 
 
 @pytest.fixture
@@ -53,10 +76,112 @@ def test_a_serial_port_into_a_service_of_the_hosts_is_refused_and_the_socket_sta
     before = owner(service)
     warden.enrolled("web01", extra_devices=serial)
     line = warden.refusal("web01")
-    assert "it has <serial> of type unix, which no guard protects" in line
-    assert 'exceptions = ["host-devices"]' in line
+    assert f"it has <serial> of type unix with {service}, " in line
+    assert f'allow = ["unix-socket {service}"]' in line
     assert owner(service) == before
-    set_policy(EXCEPTED)
+    obey(line)
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_the_former_exception_opens_a_device_and_no_service_of_the_hosts(
+    warden: Warden, service: Path
+) -> None:
+    set_policy(FORMER)
+    device = (
+        "<shmem name='web01-shared'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+    )
+    warden.started("web01", extra_devices=device)
+    assert warden.status("web01")["breaches"] == []
+    said = warden.command("explain", "web01").stdout
+    assert 'What "host-devices" opens for it, by name: allow = ["shmem web01-shared"]' in said
+    assert '"host-devices" opens every device' in warden.command("policy", "check").stdout
+    serial = f"<serial type='unix'><source mode='connect' path='{service}'/></serial>"
+    warden.enrolled("web02", extra_devices=device.replace("web01", "web02") + serial)
+    set_policy(FORMER.replace("web01", "web*"))
+    line = warden.refusal("web02")
+    assert f'{service}, which no guard protects and "host-devices" does not cover' in line
+    assert f'allow = ["unix-socket {service}"]' in line
+
+
+@pytest.mark.parametrize(
+    ("devices", "word"),
+    [
+        (
+            "<shmem name='shared'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>",
+            "shmem shared",
+        ),
+        (
+            "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='4555'/></serial>",
+            "serial-tcp 127.0.0.1:4555",
+        ),
+        (
+            (
+                "<serial type='udp'><source mode='bind' host='127.0.0.1' service='4556'/>"
+                "<source mode='connect' host='127.0.0.1' service='4557'/></serial>"
+            ),
+            "serial-udp 127.0.0.1:4557",
+        ),
+        ("<serial type='dev'><source path='/dev/null'/></serial>", "device /dev/null"),
+        (
+            (
+                "<channel type='unix'><source mode='bind' path='/run/web01.sock'/>"
+                "<target type='virtio' name='a'/></channel>"
+            ),
+            "unix-socket /run/web01.sock",
+        ),
+    ],
+)
+def test_a_vm_starts_with_the_line_that_its_refusal_tells(
+    warden: Warden, devices: str, word: str
+) -> None:
+    warden.enrolled("web01", machine="q35", extra_devices=devices)
+    line = warden.refusal("web01")
+    assert word in line
+    obey(line)
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_a_usb_device_that_the_policy_names_is_libvirts_to_find(warden: Warden) -> None:
+    device = (
+        "<hostdev mode='subsystem' type='usb'><source><vendor id='0x046d'/>"
+        "<product id='0xc52b'/></source></hostdev>"
+    )
+    xml = domain_xml("web01", extra_devices=device)
+    warden.libvirt.define(xml.replace('type="usb" model="none"', 'type="usb"'))
+    warden.command("enrol", "web01")
+    line = warden.refusal("web01")
+    assert 'allow = ["usb 046d:c52b"]' in line
+    obey(line)
+    assert "virt-warden" not in warden.libvirt.virsh("start", "web01", check=False).stderr
+
+
+def test_a_network_disk_behind_a_socket_starts_with_the_line_that_its_refusal_tells(
+    warden: Warden, images: Path
+) -> None:
+    image, served = raw(images / "served.img", "16M"), Path("/run/nbd.sock")
+    disk = (
+        f"<disk type='network'><driver name='qemu' type='raw'/><source protocol='nbd'>"
+        f"<host transport='unix' socket='{served}'/></source>"
+        "<target dev='vda' bus='virtio'/></disk>"
+    )
+    warden.enrolled("web01", extra_devices=disk)
+    line = warden.refusal("web01")
+    obey(line)
+    with serving(image, served):
+        warden.libvirt.start("web01")
+        assert warden.status("web01")["breaches"] == []
+        warden.libvirt.destroy("web01")
+
+
+def test_the_hardwares_random_numbers_are_had_as_the_refusal_says(warden: Warden) -> None:
+    rng = "<rng model='virtio'><backend model='random'>/dev/hwrng</backend></rng>"
+    warden.enrolled("web01", extra_devices=rng)
+    line = warden.refusal("web01")
+    assert "write /dev/urandom for /dev/hwrng (virsh edit web01)" in line
+    edited = warden.libvirt.xml("web01", "--inactive").replace("/dev/hwrng", "/dev/urandom")
+    warden.libvirt.define(edited)
     warden.libvirt.start("web01")
     assert warden.status("web01")["breaches"] == []
 

@@ -429,7 +429,7 @@ def test_the_policys_hosts_are_reached_at_their_ports(warden: Warden, lan: Lan) 
 SERIAL = (
     "<serial type='tcp'><source mode='{}' host='{}' service='4555'/><protocol type='raw'/></serial>"
 )
-EXCEPTED = '[[domain]]\nmatch = "*"\nexceptions = ["host-devices"]\n'
+EXCEPTED = f'[[domain]]\nmatch = "*"\nallow = ["serial-tcp {HOST4}:4555"]\n'
 
 
 def test_a_serial_port_that_listens_answers(warden: Warden, lan: Lan) -> None:

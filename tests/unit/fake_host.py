@@ -24,6 +24,7 @@ from virtwarden.policy.schema import read as read_schema
 from virtwarden.system import netfilter, portfilter, vnc
 from virtwarden.system.blockstack import Identity
 from virtwarden.system.bridges import Port
+from virtwarden.system.conf import Located
 from virtwarden.system.files import Found, Inode
 from virtwarden.system.mapper import Map
 from virtwarden.system.process import Process
@@ -92,6 +93,8 @@ class FakeHost:
     lost_limits: dict[str, str] = field(default_factory=dict)
     names: dict[str, Addresses] = field(default_factory=dict)
     arriving: dict[str, tuple[int, int]] = field(default_factory=dict)
+    qemu_conf: dict[str, Located] = field(default_factory=dict)
+    memory: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path, (mode, uid) in _DIRECTORIES.items():
@@ -258,6 +261,12 @@ class FakeHost:
 
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         return self.arriving.get(domain)
+
+    def qemu_setting(self, name: str) -> Located:
+        return self.qemu_conf.get(name, Located())
+
+    def memory_directories(self) -> tuple[str, ...]:
+        return self.memory
 
     def host_names(self) -> tuple[str, ...]:
         return ("kvm1", "localhost")

@@ -243,6 +243,27 @@ def test_a_running_domain_is_not_asked_for_what_it_is_while_off() -> None:
     assert domains.FILES.id not in {each.id for each in domains.checks(running, managed=True)}
 
 
+# What the policy lets it do
+
+
+@pytest.mark.parametrize(
+    ("more", "seen"),
+    [
+        ({}, "none"),
+        ({"allow": ("usb 046d:c52b",)}, "usb 046d:c52b (built-in default)"),
+        (
+            {"exceptions": frozenset({"spice"}), "allow": ("shmem a", "shmem b")},
+            "spice (built-in default); shmem a, shmem b (built-in default)",
+        ),
+    ],
+)
+def test_exceptions_and_what_is_allowed_of_the_host_are_told(
+    more: dict[str, Any], seen: str
+) -> None:
+    found = item(case(**more), domains.EXCEPTIONS)
+    assert (found.state, found.seen) == (State.BAD if more else State.GOOD, seen)
+
+
 # System calls
 
 

@@ -62,3 +62,17 @@ def test_what_its_label_confines_needs_no_sandbox(model: str, label: str) -> Non
 
 def test_where_it_is_off_there_is_none() -> None:
     assert not is_sandboxed("selinux", SVIRT, permissive=True, sandbox="off")
+
+
+@pytest.mark.parametrize(
+    ("allow", "is_open"), [((), False), (("shmem b",), False), (("shmem a",), True)]
+)
+def test_the_memory_that_vms_share_can_be_made_where_the_policy_allows_it(
+    allow: tuple[str, ...], is_open: bool
+) -> None:
+    xml = xmls.domain("<shmem name='a'/>", labels=xmls.label())
+    made = confinement.landlock_rules(
+        case_of(xml, rules(allow=allow), FakeHost(), Op.START), EMULATOR
+    )
+    assert made is not None
+    assert ("/dev/shm" in made["write"]) is is_open

@@ -19,6 +19,7 @@ from virtwarden.domain import model as domain_module
 from virtwarden.domain import xpath
 from virtwarden.domain.model import (
     XML_LIMIT_BYTES,
+    Assigned,
     Backing,
     Copied,
     Device,
@@ -68,6 +69,88 @@ def noted(inside: str) -> str:
 
 # Each field, the XML that shows it, and what is to come out.
 EXAMPLES: list[tuple[type, str, str, Any]] = [
+    (Domain, "backs_memory", "<domain><memoryBacking/></domain>", True),
+    (
+        Domain,
+        "backs_memory",
+        "<domain><cpu><numa><cell memAccess='shared'/></numa></cpu></domain>",
+        True,
+    ),
+    (Assigned, "kind", "<hostdev type='usb'/>", "usb"),
+    (Assigned, "name", "<hostdev><source name='iqn.a'/></hostdev>", "iqn.a"),
+    (Assigned, "name", "<hostdev><source wwpn='naa.5'/></hostdev>", "naa.5"),
+    *[
+        (Assigned, name, f"<hostdev><source><{tag} {attribute}='1'/></source></hostdev>", "1")
+        for name, tag, attribute in [
+            ("adapter", "adapter", "name"),
+            ("vendor", "vendor", "id"),
+            ("product", "product", "id"),
+            *[
+                (name, "address", name)
+                for name in [
+                    "uuid",
+                    "domain",
+                    "bus",
+                    "slot",
+                    "function",
+                    "device",
+                    "target",
+                    "unit",
+                ]
+            ],
+        ]
+    ],
+    (Device, "assigned", "<hostdev type='pci'/>", (Assigned(kind="pci"),)),
+    (Device, "assigned", "<disk type='nvme'/>", (Assigned(kind="nvme"),)),
+    (
+        Device,
+        "assigned",
+        "<disk><backingStore type='file'><backingStore type='nvme'/></backingStore></disk>",
+        (Assigned(kind="nvme"),),
+    ),
+    (
+        Device,
+        "lines",
+        "<serial type='tcp'><source service='1'/></serial>",
+        (Line(kind="tcp", service="1"),),
+    ),
+    (
+        Device,
+        "lines",
+        "<rng><backend type='udp'><source service='1'/></backend></rng>",
+        (Line(kind="udp", service="1"),),
+    ),
+    *[
+        (Domain, "programs", devices(f"<a><{tag} path='/p'/></a>"), ("/p",))
+        for tag in ("script", "downscript", "binary")
+    ],
+    (Domain, "programs", "<domain><bootloader>/p</bootloader></domain>", ("/p",)),
+    *[
+        (Domain, "vhost_user_sockets", devices(xml), ("/s",))
+        for xml in (
+            "<disk type='vhostuser'><source path='/s'/></disk>",
+            "<interface type='vhostuser'><source path='/s'/></interface>",
+            "<filesystem><source socket='/s'/></filesystem>",
+        )
+    ],
+    *[
+        (Domain, "unix_sockets", devices(xml), ("/s",))
+        for xml in (
+            "<serial type='unix'><source path='/s'/></serial>",
+            "<rng><backend type='unix'><source path='/s'/></backend></rng>",
+            "<tpm><backend type='external'><source path='/s'/></backend></tpm>",
+            "<shmem><server path='/s'/></shmem>",
+            "<audio serverName='/s'/>",
+            "<disk><source><host socket='/s'/></source></disk>",
+            "<disk><source><reservations><source path='/s'/></reservations></source></disk>",
+        )
+    ],
+    (
+        Domain,
+        "unix_sockets",
+        os("<nvram><source><host socket='/s'/></source></nvram>"),
+        ("/s",),
+    ),
     (Label, "kind", "<seclabel type='static'/>", "static"),
     (Label, "model", "<seclabel model='dac'/>", "dac"),
     (Label, "relabel", "<seclabel relabel='yes'/>", "yes"),

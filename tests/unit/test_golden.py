@@ -30,6 +30,11 @@ from virtwarden.system.resolver import Addresses
 _OVMF = "/usr/share/OVMF"
 EBTABLES = '[network]\nbackend = "ebtables"\n'
 CEPH = '[domain.reach]\nhosts = ["192.0.2.0/24", "[2001:db8::7]:6800-7300"]'
+LEAKS = (
+    '["device /dev/ttyS0", "serial-tcp 0.0.0.0:2445", "unix-socket /run/docker.sock",'
+    ' "file /tmp/pipe", "evdev /dev/input/event0", "device /dev/tpm0", "element audio alsa",'
+    ' "unix-socket /run/egd.sock", "shmem shared-by-all"]'
+)
 WORKSTATIONS = '[console]\nadmin_workstations = ["192.0.2.0/24", "2001:db8::7"]\n'
 
 
@@ -140,12 +145,20 @@ SCENARIOS = {
     "network-volumes-without-hosts": Scenario("net01"),
     "network-volumes-without-a-limit": Scenario("net01", '[reach]\nhost_network = "allow"\n'),
     "network-volumes-excepted": Scenario(
-        "net01", for_the_domain("net01", f'exceptions = ["host-devices"]\n{CEPH}')
+        "net01", for_the_domain("net01", f'allow = ["unix-socket /run/nbd.sock"]\n{CEPH}')
     ),
     "shared-directories-refused": Scenario("mem01"),
     "shared-directories-allowed": Scenario("mem01", '[storage]\nshared_directories = "allow"\n'),
     "host-devices-refused": Scenario("hostdev01"),
     "host-devices-excepted": Scenario(
+        "hostdev01",
+        for_the_domain(
+            "*",
+            'allow = ["pci 0000:00:1f.2", "usb 1234:beef",'
+            ' "mdev c2177883-f1bb-47f0-914d-32a22e3a8804"]',
+        ),
+    ),
+    "host-devices-by-the-former-exception": Scenario(
         "hostdev01", for_the_domain("*", 'exceptions = ["host-devices"]')
     ),
     "all-that-leaks-refused": Scenario("leaky01"),
@@ -155,8 +168,11 @@ SCENARIOS = {
         "leaky01",
         for_the_domain(
             "leaky01",
-            'exceptions = ["host-devices"]\n[domain.storage]\nshared_directories = "allow"',
+            f'allow = {LEAKS}\n[domain.storage]\nshared_directories = "allow"',
         ),
+    ),
+    "all-that-leaks-by-the-former-exception": Scenario(
+        "leaky01", for_the_domain("leaky01", 'exceptions = ["host-devices"]')
     ),
 }
 

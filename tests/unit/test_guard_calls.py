@@ -53,6 +53,8 @@ def needed(devices: str = "", **more: Any) -> set[str]:
         ("<filesystem><source dir='/srv'/></filesystem>", {}, {"shares"}),
         ("<disk><driver io='io_uring'/></disk>", {}, {"io_uring"}),
         ("", EXCEPTED, {"events"}),
+        ("", {"allow": ("pci 0000:65:00.0", "usb 046d:c52b")}, {"events"}),
+        ("", {"allow": ("pci 0000:65:00.0", "unix-socket /run/a")}, set()),
         ("", PASSED, {field.name for field in fields(Needs)}),
     ],
 )

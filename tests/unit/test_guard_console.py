@@ -12,6 +12,7 @@ from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusa
 from virtwarden.changes import IssueCertificate, RestrictPorts
 from virtwarden.guards import console
 from virtwarden.guards.base import Case, Op
+from virtwarden.system.conf import Located
 from virtwarden.system.resolver import Addresses
 from virtwarden.system.vnc import Offer
 
@@ -91,6 +92,92 @@ def test_any_other_display_is_refused(kind: str) -> None:
     line = refusal(console, case(f"<graphics type='{kind}'/>"))
     assert f"a {kind} display" in line
     assert "type='vnc'" in line
+
+
+OPEN = "<graphics type='vnc' autoport='yes'><listen type='address'/></graphics>"
+LISTEN = {"vnc_listen": Located(EVERYWHERE, "/etc/libvirt/qemu.conf:12")}
+BY_SOCKET = {"vnc_auto_unix_socket": Located("1", "/etc/libvirt/qemu.conf:9")}
+
+
+@pytest.mark.parametrize("devices", [OPEN, "<graphics type='vnc'/>"])
+def test_an_address_of_qemu_conf_is_told_before_anything_starts(devices: str) -> None:
+    host = FakeHost(qemu_conf=LISTEN)
+    line = refusal(console, case(devices, host=host))
+    assert line == (
+        "built-in default: VNC would listen on 0.0.0.0, as vnc_listen in /etc/libvirt/qemu.conf:12"
+        ' says; fix: write vnc_listen = "127.0.0.1" there: systemctl restart libvirtd; or put'
+        " <listen type='address' address='127.0.0.1'/> into its <graphics> (virsh edit web01); or"
+        ' add "0.0.0.0" to listen'
+    )
+    assert refusals(console, case(devices, host=host, listen=(EVERYWHERE,))) == []
+    assert refusals(console, case(xmls.vnc(), host=host)) == []
+
+
+def test_an_address_of_the_xml_is_not_blamed_on_qemu_conf() -> None:
+    line = refusal(console, case(xmls.vnc(EVERYWHERE), host=FakeHost(qemu_conf=LISTEN)))
+    assert "qemu.conf" not in line
+
+
+@pytest.mark.parametrize("op", [Op.START, Op.STARTED])
+def test_once_libvirt_has_chosen_the_address_qemu_conf_is_named_too(op: Op) -> None:
+    line = refusal(console, case(xmls.vnc(EVERYWHERE), op, host=FakeHost(qemu_conf=LISTEN)))
+    assert "vnc_listen in /etc/libvirt/qemu.conf:12 says" in line
+    assert "qemu.conf" not in refusal(console, case(xmls.vnc(EVERYWHERE), op))
+
+
+def test_a_socket_that_qemu_conf_asks_for_is_told_before_anything_starts() -> None:
+    host = FakeHost(qemu_conf=LISTEN | BY_SOCKET)
+    line = refusal(console, case(OPEN, host=host))
+    assert "VNC would listen on unix, as vnc_auto_unix_socket in /etc/libvirt/qemu.conf:9" in line
+    assert 'write vnc_auto_unix_socket = 0 and vnc_listen = "127.0.0.1" there' in line
+    assert refusals(console, case(OPEN, host=host, listen=("unix",))) == []
+
+
+def test_where_only_sockets_are_allowed_the_way_to_one_is_told() -> None:
+    line = refusal(console, case(OPEN, host=FakeHost(qemu_conf=LISTEN), listen=("unix",)))
+    assert "write vnc_auto_unix_socket = 1 there" in line
+    assert "put <listen type='socket'/> into its <graphics>" in line
+    line = refusal(console, case(OPEN, listen=("unix",)))
+    assert "VNC would listen on 127.0.0.1; fix: put <listen type='socket'/>" in line
+
+
+BOUND_TO_SPICE = (
+    "<channel type='spicevmc'/><channel type='unix'/><redirdev bus='usb' type='spicevmc'/>"
+    "<redirdev bus='usb' type='spicevmc'/><redirdev bus='usb' type='tcp'/><audio type='spice'/>"
+    "<smartcard mode='passthrough' type='spicevmc'/><serial type='spiceport'/>"
+)
+NAMED = (
+    "<channel type='spicevmc'>, 2 <redirdev type='spicevmc'>, <audio type='spice'>,"
+    " <smartcard type='spicevmc'>, <serial type='spiceport'>"
+)
+
+
+def test_the_whole_way_from_spice_to_vnc_is_told_and_the_exception_too() -> None:
+    line = refusal(console, case("<graphics type='spice'/>" + BOUND_TO_SPICE))
+    assert line.endswith(
+        "; fix: virsh edit web01: take out the whole <graphics type='spice'>, and what goes with"
+        f" it: {NAMED}; put <graphics type='vnc'/> there; or exceptions = [\"spice\"] for it, in a"
+        ' [[domain]] with match = "web01"'
+    )
+
+
+def test_spice_beside_vnc_needs_no_other_display() -> None:
+    line = refusal(console, case(xmls.vnc() + "<graphics type='spice'/>"))
+    assert "take out the whole <graphics type='spice'>; or exceptions" in line
+
+
+def test_the_exception_that_is_told_keeps_those_that_the_domain_has() -> None:
+    former = frozenset({"qemu-commandline"})
+    line = refusal(console, case("<graphics type='spice'/>", exceptions=former))
+    assert 'exceptions = ["qemu-commandline", "spice"] for it' in line
+
+
+def test_where_no_display_is_allowed_all_that_goes_with_it_is_told_too() -> None:
+    off = case("<graphics type='spice'/>" + BOUND_TO_SPICE, display="off")
+    line = refusal(console, off)
+    assert line.endswith(
+        f"take out the whole <graphics type='spice'>, and what goes with it: {NAMED}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["sdl", "rdp", "spice"])

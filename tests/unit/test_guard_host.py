@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from virtwarden import lifecycle
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.guards import host as guard
 from virtwarden.guards.base import Case, Op
+from virtwarden.policy.allowances import is_well_formed
 
 EXCEPTED = {"exceptions": frozenset({"host-devices"})}
 CODE, VARS = "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"
@@ -47,86 +49,227 @@ def case(
 
 # Attacks: devices
 
+UUID = "4b20d080-1b54-4048-85b3-a6a62d165c01"
+SERVER = f"{CHANNELS}/domain-7-web01/{AGENT}"
+LINES = ("serial", "parallel", "console", "channel")
 
-@pytest.mark.parametrize(
-    "device",
-    [
-        "<hostdev mode='subsystem' type='pci'><source><address/></source></hostdev>",
-        "<hostdev mode='subsystem' type='usb'/>",
-        "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='a'/></hostdev>",
-        "<hostdev mode='subsystem' type='mdev' model='vfio-pci'/>",
-        "<hostdev mode='capabilities'><source><block>/dev/sda</block></source></hostdev>",
-        "<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
-        "<tpm><backend type='external'><source path='/run/tpm.sock'/></backend></tpm>",
-        "<tpm/>",
-        "<shmem name='shared'/>",
-        "<shmem name='x'><server path='/run/shm.sock'/></shmem>",
-        "<lease><lockspace>a</lockspace><key>b</key><target path='/a'/></lease>",
-        "<input type='evdev'><source dev='/dev/input/event0'/></input>",
-        "<input type='passthrough'><source evdev='/dev/input/event0'/></input>",
-        "<audio id='1' type='alsa'/>",
-        "<audio id='1' type='pulseaudio' serverName='/run/user/1000/pulse/native'/>",
-        "<audio id='1' type='file' path='audio.wav'/>",
-        "<smartcard mode='host'/>",
-        "<smartcard mode='host-certificates'><certificate>a</certificate></smartcard>",
-        "<smartcard mode='passthrough' type='tcp'><source mode='bind'/></smartcard>",
-        "<redirdev bus='usb' type='tcp'><source mode='connect' host='a'/></redirdev>",
-        "<redirdev bus='usb' type='dev'><source path='/dev/bus/usb/001/001'/></redirdev>",
-        "<rng><backend model='egd' type='udp'/></rng>",
-        "<teleporter/>",
-        *[
-            f"<{tag} type='{kind}'><source path='/x'/></{tag}>"
-            for tag in ("serial", "parallel", "console", "channel")
-            for kind in ("dev", "pipe", "tcp", "udp", "nmdm", "dbus", "unheard-of")
-        ],
-        *[
-            f"<{tag} type='unix'><source mode='connect' path='{path}'/></{tag}>"
-            for tag in ("serial", "channel")
-            for path in ("/run/docker.sock", f"{CHANNELS}/domain-7-web01/{AGENT}")
-        ],
-    ],
-)
-def test_what_is_the_hosts_is_refused_unless_the_policy_makes_an_exception(device: str) -> None:
+
+def hostdev(kind: str, source: str) -> str:
+    return f"<hostdev mode='subsystem' type='{kind}'><source>{source}</source></hostdev>"
+
+
+def usb(inside: str) -> str:
+    return hostdev("usb", inside)
+
+
+DEVICES = [
+    (hostdev("pci", "<address domain='0x0000' bus='0x65' slot='0x00' function='0x1'/>"),
+     ["pci 0000:65:00.1"]),
+    (hostdev("pci", "<address bus='0xA' slot='31' function='7'/>"), ["pci 0000:0a:1f.7"]),
+    (usb("<vendor id='0x046d'/><product id='0xc52b'/>"), ["usb 046d:c52b"]),
+    (usb("<vendor id='0x046D'/><product id='0xC52B'/><address bus='1' device='3'/>"),
+     ["usb 046d:c52b"]),
+    (usb("<address bus='1' device='13'/>"), ["usb 001/013"]),
+    (hostdev("mdev", f"<address uuid='{UUID}'/>"), [f"mdev {UUID}"]),
+    (hostdev("scsi", "<adapter name='scsi_host2'/><address bus='0' target='3' unit='1'/>"),
+     ["scsi 2:0:3:1"]),
+    (("<hostdev type='scsi'><source protocol='iscsi' name='iqn.2014-08.com:a/1'><host name='h'/>"
+     "</source></hostdev>"), ["scsi iqn.2014-08.com:a/1"]),
+    ("<hostdev type='scsi_host'><source protocol='vhost' wwpn='naa.5001405'/></hostdev>",
+     ["scsi naa.5001405"]),
+    ("<hostdev type='usb'/>", ["element hostdev usb"]),
+    ("<hostdev type='pci'><source><address bus='elf'/></source></hostdev>",
+     ["element hostdev pci"]),
+    (("<hostdev mode='capabilities' type='storage'><source><block>/dev/sda</block></source>"
+     "</hostdev>"), ["element hostdev storage", "device /dev/sda"]),
+    ("<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
+     ["device /dev/tpm0"]),
+    ("<tpm><backend type='external'><source path='/run/tpm.sock'/></backend></tpm>",
+     ["unix-socket /run/tpm.sock"]),
+    ("<tpm/>", ["element tpm"]),
+    ("<shmem name='shared'/>", ["shmem shared"]),
+    ("<shmem name='x'><server path='/run/shm.sock'/></shmem>",
+     ["shmem x", "unix-socket /run/shm.sock"]),
+    ("<lease><lockspace>a</lockspace><key>b</key><target path='/a'/></lease>",
+     ["element lease", "file /a"]),
+    ("<input type='evdev'><source dev='/dev/input/event0'/></input>",
+     ["evdev /dev/input/event0"]),
+    ("<input type='passthrough'><source evdev='/dev/input/event0'/></input>",
+     ["evdev /dev/input/event0"]),
+    ("<audio id='1' type='alsa'/>", ["element audio alsa"]),
+    ("<audio id='1' type='pulseaudio' serverName='/run/user/1000/pulse/native'/>",
+     ["element audio pulseaudio", "unix-socket /run/user/1000/pulse/native"]),
+    ("<audio id='1' type='file' path='/srv/audio.wav'/>",
+     ["element audio file", "file /srv/audio.wav"]),
+    ("<smartcard mode='host'/>", ["element smartcard host"]),
+    ("<smartcard mode='host-certificates'><certificate>a</certificate></smartcard>",
+     ["element smartcard host-certificates"]),
+    (("<smartcard mode='passthrough' type='tcp'><source mode='bind' host='::' service='2001'/>"
+     "</smartcard>"), ["serial-tcp [::]:2001"]),
+    ("<smartcard mode='passthrough' type='tcp'><source mode='bind'/></smartcard>",
+     ["element smartcard tcp"]),
+    ("<redirdev bus='usb' type='tcp'><source mode='connect' host='a' service='b'/></redirdev>",
+     ["serial-tcp a:b"]),
+    ("<redirdev bus='usb' type='dev'><source path='/dev/bus/usb/001/001'/></redirdev>",
+     ["device /dev/bus/usb/001/001"]),
+    ("<rng><backend model='egd' type='udp'/></rng>", ["element rng egd"]),
+    (("<rng><backend model='egd' type='udp'><source mode='bind' service='1'/>"
+     "<source mode='connect' host='a' service='2'/></backend></rng>"),
+     ["serial-udp *:1", "serial-udp a:2"]),
+    (("<rng><backend model='egd' type='unix'><source mode='connect' path='/run/egd'/></backend>"
+     "</rng>"), ["unix-socket /run/egd"]),
+    ("<teleporter/>", ["element teleporter"]),
+    ("<teleporter to='/x'/>", ["element teleporter", "file /x"]),
+    (("<disk type='nvme'><source type='pci' namespace='1'><address domain='0x0000' bus='0x01'"
+     " slot='0x00' function='0x0'/></source></disk>"), ["pci 0000:01:00.0"]),
+    (("<disk type='file'><source file='/a'/><backingStore type='nvme'><source><address bus='0x01'"
+     " slot='0x00' function='0x0'/></source></backingStore></disk>"), ["pci 0000:01:00.0"]),
+    ("<disk type='unheard-of'><source where='/x'/></disk>",
+     ["element disk unheard-of", "file /x"]),
+    ("<disk type='vhostuser'/>", ["element disk vhostuser"]),
+    ("<disk type='file'><source file='/a'/><backingStore type='unheard-of'/></disk>",
+     ["element backingStore unheard-of"]),
+    *[(f"<{tag} type='dev'><source path='/dev/ttyS0'/></{tag}>", ["device /dev/ttyS0"])
+      for tag in LINES],
+    *[(f"<{tag} type='pipe'><source path='/x'/></{tag}>", ["file /x"]) for tag in LINES],
+    *[(f"<{tag} type='{kind}'><source mode='connect' host='10.0.0.1' service='4555'/></{tag}>",
+       [f"serial-{kind} 10.0.0.1:4555"]) for tag in LINES for kind in ("tcp", "udp")],
+    *[(f"<{tag} type='{kind}'><source path='/x'/></{tag}>", [f"element {tag} {kind}", "file /x"])
+      for tag in LINES for kind in ("nmdm", "dbus", "unheard-of")],
+    *[(f"<{tag} type='unix'><source mode='connect' path='{path}'/></{tag}>",
+       [f"unix-socket {path}"])
+      for tag in ("serial", "channel") for path in ("/run/docker.sock", SERVER)],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("device", "words"), DEVICES)
+def test_what_is_the_hosts_is_refused_unless_the_policy_names_it(
+    device: str, words: list[str]
+) -> None:
     line = refusal(guard, case(device))
     assert "which no guard protects" in line
-    assert 'exceptions = ["host-devices"]' in line
-    assert refusals(guard, case(device, **EXCEPTED)) == []
+    assert f'allow = {json.dumps(words)} for it, in a [[domain]] with match = "web01"' in line
+    assert all(is_well_formed(word) for word in words)
+    assert refusals(guard, case(device, allow=tuple(words))) == []
+    for word in words:
+        left = tuple(other for other in words if other != word)
+        assert word in refusal(guard, case(device, allow=left))
+
+
+@pytest.mark.parametrize(("device", "words"), DEVICES)
+def test_the_former_exception_still_opens_devices_and_no_socket_program_or_file(
+    device: str, words: list[str]
+) -> None:
+    kept = [w for w in words if w.startswith(("unix-socket", "vhost-user", "program", "file"))]
+    found = refusals(guard, case(device, **EXCEPTED))
+    assert len(found) == bool(kept)
+    assert all(f"allow = {json.dumps(kept)}" in line for line in found)
+    assert all('"host-devices" does not cover' in line for line in found)
+
+
+def test_a_usb_device_may_be_named_by_its_place_too() -> None:
+    device = usb("<vendor id='0x046d'/><product id='0xc52b'/><address bus='1' device='3'/>")
+    assert refusals(guard, case(device, allow=("usb 001/003",))) == []
+    assert refusals(guard, case(device, allow=("usb 001/004", "usb 046d:c52c")))
+
+
+def test_the_line_to_write_keeps_what_the_policy_allows_already() -> None:
+    two = usb("<vendor id='0x1'/><product id='0x2'/>") + "<shmem name='a'/>"
+    line = refusal(guard, case(two, allow=("shmem a", "shmem b")))
+    assert "it has <hostdev> of type usb (0001:0002), which" in line
+    assert 'allow = ["shmem a", "shmem b", "usb 0001:0002"]' in line
+
+
+def test_all_that_is_refused_is_told_in_one_line() -> None:
+    line = refusal(guard, case("<shmem name='a'/><shmem name='b'/><serial type='tcp'/>"))
+    assert "it has <shmem> a, <shmem> b, <serial> of type tcp, which" in line
+    assert "remove them (virsh edit web01)" in line
+    assert 'allow = ["shmem a", "shmem b", "element serial tcp"]' in line
+
+
+@pytest.mark.parametrize(
+    ("device", "word"),
+    [
+        ("<shmem name='a/b'/>", "shmem a/b"),
+        ("<serial type='pipe'><source path='/a/../b'/></serial>", "file /a/../b"),
+        ("<serial type='dev'><source path='/dev/../etc/x'/></serial>", "file /dev/../etc/x"),
+        ("<serial type='dev'><source path='dev/ttyS0'/></serial>", "file dev/ttyS0"),
+    ],
+)
+def test_what_no_word_can_name_is_refused_whatever_the_policy_says(device: str, word: str) -> None:
+    line = refusal(guard, case(device))
+    assert f"name it in the XML as the policy can: {word!r}" in line
+    assert "allow = " not in line
+
+
+def test_the_line_to_write_matches_no_other_domain() -> None:
+    xml = xmls.domain("<shmem name='a'/>").replace("<name>web01<", "<name>web[01]*<")
+    line = refusal(guard, case_of(xml, rules(), FakeHost()))
+    assert line.endswith('with match = "web[[]01][*]"')
+
+
+def test_the_hardwares_random_numbers_are_had_by_urandom() -> None:
+    rng = "<rng><backend model='random'>/dev/hwrng</backend></rng>"
+    line = refusal(guard, case(rng))
+    assert "fix: write /dev/urandom for /dev/hwrng (virsh edit web01)" in line
+    assert 'allow = ["device /dev/hwrng"]' in line
+    assert "remove" not in line
+    assert refusals(guard, case(rng.replace("hwrng", "urandom"))) == []
 
 
 # Attacks: paths
 
 
 @pytest.mark.parametrize(
-    ("device", "path"),
+    ("device", "path", "kind"),
     [
-        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "/etc/shadow"),
-        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "etc/shadow"),
-        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "swapfile"),
-        ("<serial type='pty' tty='{}'/>", "/dev/tty1"),
-        ("<rng><backend model='random'>{}</backend></rng>", "/dev/sda"),
-        ("<rng><backend model='random'>{}</backend></rng>", "/dev/hwrng"),
-        ("<interface type='bridge'><backend vhost='{}'/></interface>", "/etc/shadow"),
-        ("<interface type='bridge'><backend tap='{}'/></interface>", "/etc/shadow"),
-        ("<interface type='ethernet'><script path='{}'/></interface>", "/tmp/evil.sh"),
-        ("<interface type='ethernet'><downscript path='{}'/></interface>", "/tmp/evil.sh"),
-        ("<interface type='user'><backend type='passt' logFile='{}'/></interface>", "/etc/x"),
-        ("<interface type='vhostuser'><source type='unix' path='{}'/></interface>", "/run/x"),
-        ("<interface type='vdpa'><source dev='{}'/></interface>", "/dev/vhost-vdpa-0"),
-        ("<filesystem><binary path='{}'/></filesystem>", "/tmp/evil"),
-        ("<filesystem><source socket='{}'/></filesystem>", "/run/x"),
-        ("<disk type='network'><source><host socket='{}'/></source></disk>", "/run/nbd.sock"),
-        ("<disk><source><reservations><source path='{}'/></reservations></source></disk>", "/r"),
-        ("<disk type='vhostuser'><source path='{}'/></disk>", "/run/x"),
-        ("<video><model><acceleration rendernode='{}'/></model></video>", "/dev/dri/renderD128"),
-        ("<graphics type='egl-headless'><gl rendernode='{}'/></graphics>", "/dev/dri/renderD128"),
-        ("<sound><codec store='{}'/></sound>", "/unheard/of"),
+        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "/etc/x", "unix-socket"),
+        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "etc/shadow", ""),
+        ("<serial type='unix'><source mode='bind' path='{}'/></serial>", "swapfile", ""),
+        ("<serial type='pty' tty='{}'/>", "/dev/tty1", "device"),
+        ("<rng><backend model='random'>{}</backend></rng>", "/dev/sda", "device"),
+        ("<interface type='bridge'><backend vhost='{}'/></interface>", "/etc/shadow", "file"),
+        ("<interface type='bridge'><backend tap='{}'/></interface>", "/etc/shadow", "file"),
+        ("<interface type='ethernet'><script path='{}'/></interface>", "/tmp/evil.sh", "program"),
+        ("<interface type='ethernet'><downscript path='{}'/></interface>", "/tmp/x", "program"),
+        ("<interface type='user'><backend type='passt' logFile='{}'/></interface>", "/x", "file"),
+        ("<interface type='vhostuser'><source type='unix' path='{}'/></interface>", "/run/x",
+         "vhost-user"),
+        ("<interface type='vdpa'><source dev='{}'/></interface>", "/dev/vhost-vdpa-0", "device"),
+        ("<filesystem><binary path='{}'/></filesystem>", "/tmp/evil", "program"),
+        ("<filesystem><source socket='{}'/></filesystem>", "/run/x", "vhost-user"),
+        ("<disk type='network'><source><host socket='{}'/></source></disk>", "/run/nbd.sock",
+         "unix-socket"),
+        (("<disk type='file'><source file='/a'/><backingStore type='network'><source>"
+         "<host socket='{}'/></source></backingStore></disk>"), "/run/nbd.sock", "unix-socket"),
+        ("<disk><source><reservations><source path='{}'/></reservations></source></disk>", "/r",
+         "unix-socket"),
+        ("<disk type='vhostuser'><source path='{}'/></disk>", "/run/x", "vhost-user"),
+        ("<disk type='vhostvdpa'><source dev='{}'/></disk>", "/dev/vhost-vdpa-0", "device"),
+        ("<video><model><acceleration rendernode='{}'/></model></video>", "/dev/dri/renderD128",
+         "render-node"),
+        ("<graphics type='egl-headless'><gl rendernode='{}'/></graphics>", "/dev/dri/renderD128",
+         "render-node"),
+        ("<sound><codec store='{}'/></sound>", "/unheard/of", "file"),
     ],
 )  # fmt: skip
-def test_a_path_that_no_guard_knows_is_refused_with_its_name(device: str, path: str) -> None:
-    found = case(device.format(path))
-    line = refusal(guard, found)
-    assert f"names {path}," in line
-    assert refusals(guard, case(device.format(path), **EXCEPTED)) == []
+def test_a_path_that_no_guard_knows_is_refused_with_its_name(
+    device: str, path: str, kind: str
+) -> None:
+    line = refusal(guard, case(device.format(path)))
+    assert f"with {path}, which no guard protects" in line
+    if kind:
+        assert f'allow = ["{kind} {path}"]' in line
+        allowed = case(device.format(path), allow=(f"{kind} {path}",))
+        assert refusals(guard, allowed) == []
+        assert path in reviewed_paths(allowed.domain, allowed.rules)
+
+
+def test_a_program_stays_one_where_the_xml_names_it_a_second_time() -> None:
+    script = "<interface type='ethernet'><script path='/x'/></interface>"
+    pipe = "<serial type='pipe'><source path='/x'/></serial>"
+    line = refusal(guard, case(script + pipe, allow=("file /x",)))
+    assert '"program /x"' in line
 
 
 @pytest.mark.parametrize(
@@ -144,28 +287,30 @@ def test_a_path_that_no_guard_knows_is_refused_with_its_name(device: str, path: 
 )
 def test_a_socket_of_another_domains_is_refused(path: str) -> None:
     channel = f"<channel type='unix'><source mode='bind' path='{path}'/></channel>"
-    assert f"names {path}," in refusal(guard, case(channel))
+    assert f"with {path}, which" in refusal(guard, case(channel))
 
 
 def test_without_an_id_nothing_is_its_own_yet() -> None:
     path = f"{CHANNELS}/domain-none-web01/{AGENT}"
     xml = xmls.domain(f"<channel type='unix'><source mode='bind' path='{path}'/></channel>")
     off = case_of(xml.replace(" id='7'", ""), rules(), FakeHost())
-    assert "names" in refusal(guard, off)
+    assert f"with {path}, which" in refusal(guard, off)
 
 
 @pytest.mark.parametrize(
-    ("os", "extra"),
+    ("os", "extra", "kind"),
     [
-        ("<unheard-of>/etc/shadow</unheard-of>", ""),
-        ("<nvram><source><host socket='/etc/shadow'/></source></nvram>", ""),
-        ("", "<bootloader>/etc/shadow</bootloader>"),
-        ("", "<teleporter file='/etc/shadow'/>"),
+        ("<unheard-of>/etc/shadow</unheard-of>", "", "file"),
+        ("<nvram><source><host socket='/etc/shadow'/></source></nvram>", "", "unix-socket"),
+        ("", "<bootloader>/etc/shadow</bootloader>", "program"),
+        ("", "<teleporter file='/etc/shadow'/>", "file"),
     ],
 )
-def test_a_path_outside_of_the_devices_is_refused_too(os: str, extra: str) -> None:
-    assert "it names /etc/shadow," in refusal(guard, case(os=os, extra=extra))
-    assert refusals(guard, case(os=os, extra=extra, **EXCEPTED)) == []
+def test_a_path_outside_of_the_devices_is_refused_too(os: str, extra: str, kind: str) -> None:
+    line = refusal(guard, case(os=os, extra=extra))
+    assert "it has /etc/shadow, which" in line
+    assert f'allow = ["{kind} /etc/shadow"]' in line
+    assert refusals(guard, case(os=os, extra=extra, allow=(f"{kind} /etc/shadow",))) == []
 
 
 # Honest passage
@@ -312,16 +457,19 @@ def test_there_is_nothing_to_do() -> None:
 def test_what_was_plugged_in_since_the_start_breaks_the_promise() -> None:
     process = process_of(account_of("vmw-web01", xmls.UUID))
     assert guard.verify(case(op=Op.STARTED), process) == []
-    (breach,) = guard.verify(case("<hostdev type='usb'/>", Op.STARTED), process)
-    assert "<hostdev> of type usb" in breach
+    plugged = case("<hostdev type='usb'/><shmem name='a'/>", Op.STARTED)
+    assert guard.verify(plugged, process) == [
+        "it has <hostdev> of type usb, which no guard protects",
+        "it has <shmem> a, which no guard protects",
+    ]
 
 
-def test_an_exception_reaches_the_ticket() -> None:
+def test_what_is_allowed_reaches_the_ticket_and_nothing_else_does() -> None:
     device = "<shmem name='shared'/><serial type='dev'><source path='/dev/ttyS0'/></serial>"
-    found = case(device, extra="<teleporter file='/x'/>", **EXCEPTED)
-    paths = reviewed_paths(found.domain, found.rules)
-    assert {"/dev/shm/shared", "/dev/ttyS0", "/x"} <= paths
-    assert not {"/dev/shm/shared", "/dev/ttyS0", "/x"} & reviewed_paths(found.domain, rules())
+    every = {"shmem shared": "/dev/shm/shared", "device /dev/ttyS0": "/dev/ttyS0", "file /x": "/x"}
+    for word, path in every.items():
+        found = case(device, extra="<teleporter file='/x'/>", allow=(word,))
+        assert {*every.values()} & reviewed_paths(found.domain, found.rules) == {path}
 
 
 def test_the_guard_is_asked() -> None:

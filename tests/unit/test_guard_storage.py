@@ -25,6 +25,7 @@ from fake_host import (
 
 from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
 from virtwarden.domain.model import stamp
+from virtwarden.guards import host as host_guard
 from virtwarden.guards import storage
 from virtwarden.guards.base import Case, Op
 
@@ -452,15 +453,15 @@ def test_a_disk_whose_file_the_xml_does_not_name_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["nvme", "vhostuser", "vhostvdpa", "unheard-of"])
-def test_a_disk_of_a_kind_that_is_no_file_is_refused_unless_excepted(
+def test_a_disk_of_a_kind_that_is_no_file_is_for_the_guard_of_the_host(
     host: FakeHost, kind: str
 ) -> None:
-    disk = xmls.disk(kind=kind, source="type='pci'")
-    assert f"of type {kind}" in refusal(storage, case(host, disk))
-    assert refusals(storage, case(host, disk, exceptions=frozenset({"host-devices"}))) == []
+    found = case(host, xmls.disk("/dev/x", kind=kind, source="type='pci'"))
+    assert refusals(storage, found) == []
+    assert refusals(host_guard, found)
 
 
-@pytest.mark.parametrize("kind", ["volume", "dir", "nvme"])
+@pytest.mark.parametrize("kind", ["volume", "dir"])
 def test_a_base_of_such_a_kind_is_refused_as_well(host: FakeHost, kind: str) -> None:
     below = xmls.base(BASE).replace("type='file'", f"type='{kind}'")
     line = refusal(storage, case(host, xmls.disk(form="qcow2", inside=below)))

@@ -18,6 +18,7 @@ from virtwarden.policy.compile import compile_policy
 
 SCHEMA = Path(__file__).parents[2] / "policy" / "schema.json"
 DISK = '[[domain]]\nmatch = "a"\n[domain.disks.vda]\n'
+ALLOW = "[[domain]]\nmatch = 'a'\nallow = ["
 
 
 @pytest.fixture
@@ -209,6 +210,21 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
         ("\n[[domain]]\nmode='disabled'", "2: domain.match: it is missing; it must be a glob"),
         ('[[domain]]\nmatch = ""', '2: domain.match: "" is not allowed; it must be a glob on'),
         ('[[domain]]\nmatch="a"\nexceptions=["vnc"]', '3: domain.exceptions: "vnc" is not allow'),
+        ("allow = []", "1: allow: unknown key"),
+        (f"{ALLOW}'ubs 046d:c52b']", '3: domain.allow: "ubs 046d:c52b" is not allowed: there is n'),
+        (
+            f"{ALLOW}'ubs 1']",
+            "3: domain.allow: \"ubs 1\" is not allowed: there is no kind 'ubs'; di",
+        ),
+        (f"{ALLOW}'usb 46d:c52b']", '3: domain.allow: "usb 46d:c52b" is not allowed: it must be'),
+        (f"{ALLOW}'usb 046D:C52B']", '3: domain.allow: "usb 046D:C52B" is not allowed: it must '),
+        (f"{ALLOW}'usb']", '3: domain.allow: "usb" is not allowed: it must be written like "usb 0'),
+        (f"{ALLOW}'pci 65:00.0']", '3: domain.allow: "pci 65:00.0" is not allowed: it must be wri'),
+        (f"{ALLOW}'device /etc/x']", '3: domain.allow: "device /etc/x" is not allowed: it must be'),
+        (f"{ALLOW}'file /a/../b']", '3: domain.allow: "file /a/../b" is not allowed: it must be w'),
+        (f"{ALLOW}'file  /a']", '3: domain.allow: "file  /a" is not allowed: it must be written l'),
+        (f"{ALLOW}'']", '3: domain.allow: "" is not allowed; it must be a kind and a name, such'),
+        (f"{ALLOW}1]", "3: domain.allow: 1 is not allowed; it must be a kind and a name, such as"),
         ("[identity]\nuid_range = [999, 2000]", "2: identity.uid_range: 999 is not allowed; it"),
         ("[identity]\nuid_range = [1000, 2147483647]", "2: identity.uid_range: 2147483647 is no"),
         ("[identity]\nuid_range = [70000]", "2: identity.uid_range: [70000] is not allowed; it "),

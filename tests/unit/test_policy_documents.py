@@ -32,10 +32,11 @@ from virtwarden.policy import (
     Svirt,
     Switch,
 )
+from virtwarden.policy.allowances import KINDS, is_well_formed
 from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import readers
 from virtwarden.policy.rules import NAMED
-from virtwarden.policy.schema import defaults, entry, keys, named, read, resolved
+from virtwarden.policy.schema import defaults, entry, keys, named, of_domains_only, read, resolved
 
 REPOSITORY = Path(__file__).parents[2]
 POLICY = REPOSITORY / "policy"
@@ -183,15 +184,15 @@ def test_the_defaults_are_themselves_valid() -> None:
     document: dict[str, Any] = {}
     for key, value in defaults(SCHEMA).items():
         section, _, name = key.rpartition(".")
-        if key != "exceptions":
+        if key not in of_domains_only(SCHEMA):
             (document.setdefault(section, {}) if section else document)[name] = value
     jsonschema.validate(document, SCHEMA)
 
 
 def test_policy_toml_says_every_key_with_its_built_in_default() -> None:
-    expected = defaults(SCHEMA)
-    # It is only a [[domain]]'s; the commented example shows it.
-    del expected["exceptions"]
+    # What only a [[domain]] has, the commented example shows.
+    only = of_domains_only(SCHEMA)
+    expected = {key: value for key, value in defaults(SCHEMA).items() if key not in only}
     assert flat(tomllib.loads(SHIPPED)) == expected
 
 
@@ -213,6 +214,7 @@ def test_every_key_in_policy_toml_is_explained_right_above_it() -> None:
 def test_the_example_of_a_domain_in_policy_toml_works_as_written(tmp_path: Path) -> None:
     rules = compiled(tmp_path, uncommented()).rules_for("web-1")
     assert rules.exceptions == {"spice"}
+    assert rules.allow == ("usb 046d:c52b", "pci 0000:65:00.0")
     assert rules.listen == ("unix",)
     shown = tomllib.loads(uncommented())["domain"][0]
     assert shown.keys() == entry(SCHEMA)["properties"].keys()
@@ -241,6 +243,15 @@ def test_the_reference_names_every_default(key: str, value: Any) -> None:
 def test_the_reference_names_no_key_that_is_not_there() -> None:
     told = set(re.findall(r"^### `(.+)`$", REFERENCE, re.MULTILINE))
     assert told == {*READERS, *NAMED_KEYS, "domain", "match"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_and_policy_toml_show_every_kind_of_allow(kind: str) -> None:
+    section = REFERENCE.split("### `allow`\n")[1].split("\n### ")[0]
+    told = re.findall(rf"`({kind} [^`]+)`", section)
+    assert told
+    assert all(is_well_formed(word) for word in told)
+    assert re.search(rf'^#   .*"{kind} ', SHIPPED, re.MULTILINE)
 
 
 def test_the_reference_names_every_word_that_a_value_can_be() -> None:

@@ -40,6 +40,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "groups": [70001, 106],
         "emulator": "/usr/bin/qemu-system-x86_64",
         "files": [],
+        "memory": [],
         "macs": [],
         "vnc": [],
         "tls_dir": None,
@@ -339,7 +340,7 @@ RBD = '{"driver":"rbd","pool":"p","image":"i","conf":"%s"}'
         ("-run-with", "chroot=x"),
         ("-smbios", "file=x"),
         ("-spice", "port=5900,tls-creds=x,x509-key-file=y"),
-        ("-sandbox", "off"),
+        ("-sandbox", "off,spawn=deny"),
     ],
 )
 def test_a_word_that_libvirt_does_not_write_is_refused(option: str, value: str) -> None:
@@ -449,7 +450,7 @@ def test_what_a_network_disk_has_elsewhere_is_no_file_of_the_host() -> None:
         ["-incoming", "tcp:0:4444"],
         ["-mon", "chardev=mine,mode=control"],
         ["-serial", "stdio"],
-        ["-sandbox", "off"],
+        ["-sandbox", "off,spawn=deny"],
         ["-sandbox", "on,spawn=allow"],
         ["-display", "gtk"],
     ],

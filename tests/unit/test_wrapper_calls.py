@@ -77,3 +77,23 @@ def test_qemus_own_filter_is_insisted_on() -> None:
     place = argv.index("-sandbox")
     bare = wrapped.argv.parse_argv(argv[:place] + argv[place + 2 :])
     assert wrapped.calls.insist_on_filter(bare) == ["-sandbox", argv[place + 1]]
+
+
+def test_qemu_conf_cannot_switch_qemus_own_filter_off(capfd: pytest.CaptureFixture[str]) -> None:
+    ticket, argv = real("plain")
+    place = argv.index("-sandbox")
+    off = [*argv[:place], "-sandbox", "off", *argv[place + 2 :]]
+    options = wrapped.argv.parse_argv(off)
+    assert [str(each) for each in wrapped.review.check_argv(ticket, options)] == []
+    kept = wrapped.calls.without_off(ticket, options)
+    assert [option for option in options if option not in kept] == [options[place_of(options)]]
+    assert wrapped.calls.insist_on_filter(kept) == ["-sandbox", argv[place + 1]]
+    assert "seccomp_sandbox = 0 in /etc/libvirt/qemu.conf" in capfd.readouterr().err
+    assert wrapped.calls.without_off(ticket | {"passthrough": True}, options) == options
+    honest = wrapped.argv.parse_argv(argv)
+    assert wrapped.calls.without_off(ticket, honest) == honest
+    assert capfd.readouterr().err == ""
+
+
+def place_of(options: Any) -> int:
+    return next(at for at, option in enumerate(options) if option.name == "sandbox")

@@ -126,3 +126,57 @@ def test_a_descriptor_that_is_named_only_later_is_handed_on(
     argv = [word for word in argv if word not in words]
     wrapped.process.tighten_descriptors(ticket_of(passthrough=False), wrapped.argv.parse_argv(argv))
     assert closed != []
+
+
+# Memory and certificates: places that qemu.conf names
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The rights that the sandbox gives, by path."""
+    rights: dict[str, int] = {}
+    monkeypatch.setattr(
+        wrapped.landlock,
+        "allow_path",
+        lambda _, path, given: rights.update({path: rights.get(path, 0) | given}),
+    )
+    return rights
+
+
+@pytest.mark.parametrize("kernel", [6], indirect=True)
+@pytest.mark.parametrize("below", ["", "/pc.ram"])
+def test_qemu_makes_its_guests_memory_where_libvirt_says_and_nowhere_beside_it(
+    kernel: Kernel, opened: dict[str, int], tmp_path: Any, below: str
+) -> None:
+    """libvirt names a directory of huge pages itself, and a file of memory_backing_dir."""
+    home = tmp_path / "libvirt/qemu/3-web01"
+    home.mkdir(parents=True)
+    words = ["-object", f'{{"qom-type":"memory-backend-file","mem-path":"{home}{below}"}}']
+    options = wrapped.argv.parse_argv(words)
+    ticket = ticket_of(landlock=SANDBOX, memory=[str(tmp_path)])
+    assert [*wrapped.hostfiles.check_files(ticket, options)] == []
+    assert [*wrapped.hostfiles.check_files(ticket_of(), options)] != []
+    wrapped.landlock.confine(ticket, options)
+    make_file = 1 << 8
+    assert opened[str(home)] & make_file
+    assert not opened.get(str(home.parent), 0)
+
+
+@pytest.mark.parametrize("path", ["4-db01", "3-web01/../4-db01", "../../etc"])
+def test_another_domains_memory_is_not_its_own(path: str) -> None:
+    words = ["-object", f"memory-backend-file,id=a,mem-path=/srv/ram/libvirt/qemu/{path}"]
+    found = wrapped.hostfiles.check_files(
+        ticket_of(memory=["/srv/ram"]), wrapped.argv.parse_argv(words)
+    )
+    assert len([*found]) == 1
+
+
+@pytest.mark.parametrize("kernel", [6], indirect=True)
+def test_certificates_are_read_where_qemu_conf_has_them(
+    kernel: Kernel, opened: dict[str, int]
+) -> None:
+    words = ["-object", '{"qom-type":"tls-creds-x509","id":"t","dir":"/srv/pki"}']
+    words += ["-spice", "port=5900,x509-dir=/srv/spice"]
+    wrapped.landlock.confine(ticket_of(landlock=SANDBOX), wrapped.argv.parse_argv(words))
+    for path in ("/srv/pki", "/srv/spice"):
+        assert opened[path] == wrapped.landlock.READ

@@ -15,6 +15,7 @@ try:
     argv: Any = importlib.import_module("argv")
     calls: Any = importlib.import_module("calls")
     consoles: Any = importlib.import_module("consoles")
+    hostfiles: Any = importlib.import_module("hostfiles")
     kernel: Any = importlib.import_module("kernel")
     landlock: Any = importlib.import_module("landlock")
     process: Any = importlib.import_module("process")

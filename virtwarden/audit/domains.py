@@ -71,7 +71,7 @@ EXCEPTIONS = Check(
     "It has no exceptions",
     "It has exceptions",
     "Each exception takes a protection away.",
-    "remove from its [[domain]] those that it does not need",
+    "remove from exceptions and allow of its [[domain]] what it does not need",
 )
 FILES = Check(
     "vm.files",
@@ -231,12 +231,12 @@ def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
 
 def _allowed(case: Case) -> Iterator[Item]:
     name, rules = case.domain.name, case.rules
-    exceptions = ", ".join(sorted(rules.exceptions))
-    yield EXCEPTIONS.judged(
-        not exceptions,
-        f"{exceptions} ({rules.where('exceptions')})" if exceptions else "none",
-        name,
-    )
+    found = [
+        f"{', '.join(sorted(value))} ({rules.where(key)})"
+        for key, value in (("exceptions", rules.exceptions), ("allow", rules.allow))
+        if value
+    ]
+    yield EXCEPTIONS.judged(not found, "; ".join(found) or "none", name)
     allowed = [key for key in _DENIABLE if getattr(rules, key) == "allow"]
     yield SPOOFING.judged(not allowed, f"allowed: {', '.join(allowed) or 'nothing'}", name)
     clear = ", ".join(disk.target for disk in in_the_clear(case))

@@ -7,11 +7,13 @@ import argparse
 
 from virtwarden import lifecycle
 from virtwarden.changes import Change
+from virtwarden.guards import host
 from virtwarden.guards.base import Case, Guard
 from virtwarden.libvirtd.cases import at_start, next_case
 from virtwarden.libvirtd.connection import connected, find
 from virtwarden.paths import Paths
 from virtwarden.policy import KeySource, Mode, Policy, load
+from virtwarden.policy.allowances import BROAD_EXCEPTION
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +51,9 @@ def _print_rules(policy: Policy, case: Case) -> None:
     rules = case.rules
     for key in sorted(rules.origins):
         print(f"  {key} = {_shown(rules.value(key))}   ({rules.where(key)})")
+    line = host.line_of(case)
+    if line and BROAD_EXCEPTION in rules.exceptions:
+        print(f'What "{BROAD_EXCEPTION}" opens for it, by name: {line}')
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,8 @@ import sys
 
 from virtwarden.paths import Paths
 from virtwarden.policy import InvalidPolicy, load
+from virtwarden.policy.allowances import BROAD_EXCEPTION
+from virtwarden.words import shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +20,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, paths: Paths) -> int:
     """Print what is wrong, or that all is well."""
     try:
-        load(paths, store=True)  # from now on this is the last good one
+        policy = load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
+    for entry in policy.entries:
+        exceptions = entry.settings.get("exceptions")
+        if exceptions and BROAD_EXCEPTION in exceptions.value:
+            print(
+                f'{exceptions.origin}: "{BROAD_EXCEPTION}" opens every device that the XML of'
+                f" {shown(entry.match)} names, and no more its sockets, programs and other files:"
+                " write allow instead. virt-warden explain NAME prints the line"
+            )
     print("The policy is valid. Does it fit this host and its domains: virt-warden check")
     return 0

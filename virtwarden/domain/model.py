@@ -230,6 +230,25 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Assigned:
+    """`<hostdev>`, or an image on an NVMe device: a device of the host's, by number or by name."""
+
+    kind: str = text("@type")
+    name: str = text("source/@name | source/@wwpn")
+    adapter: str = text("source/adapter/@name")
+    vendor: str = text("source/vendor/@id")
+    product: str = text("source/product/@id")
+    uuid: str = text("source/address/@uuid")
+    domain: str = text("source/address/@domain")
+    bus: str = text("source/address/@bus")
+    slot: str = text("source/address/@slot")
+    function: str = text("source/address/@function")
+    device: str = text("source/address/@device")
+    target: str = text("source/address/@target")
+    unit: str = text("source/address/@unit")
+
+
+@dataclass(frozen=True)
 class Device:
     """Anything in `<devices>` except the emulator: its kind, and what may be a host's path in it.
 
@@ -244,6 +263,11 @@ class Device:
     name: str = text("@name")
     connects: bool = present("source[@mode='connect']")
     paths: tuple[str, ...] = texts(PATHS_OF_A_DEVICE)
+    assigned: tuple[Assigned, ...] = children(
+        "self::hostdev | self::disk[@type='nvme']"
+        " | self::disk/descendant::backingStore[@type='nvme']"
+    )
+    lines: tuple[Line, ...] = children("source[@service] | backend/source[@service]")
 
 
 @dataclass(frozen=True)
@@ -306,7 +330,21 @@ class Domain:
         "os/loader | os/nvram/@template | devices/*/rom/@file | devices/disk//config/@file"
     )
     other_paths: tuple[str, ...] = texts(PATHS_BESIDE_DEVICES)
+    programs: tuple[str, ...] = texts(
+        "devices/*/script/@path | devices/*/downscript/@path | devices/*/binary/@path | bootloader"
+    )
+    vhost_user_sockets: tuple[str, ...] = texts(
+        "devices/*[@type='vhostuser'][self::disk or self::interface]/source/@path"
+        " | devices/filesystem/source/@socket"
+    )
+    unix_sockets: tuple[str, ...] = texts(
+        "devices/*[@type='unix']/source/@path | devices/*/backend[@type='unix']/source/@path"
+        " | devices/*/backend[@type='external']/source/@path | devices/shmem/server/@path"
+        " | devices/audio/@serverName | devices/*//source/host/@socket"
+        " | devices/disk//reservations/source/@path | os/nvram/source/host/@socket"
+    )
     memory_source: str = text("memoryBacking/source/@type")
+    backs_memory: bool = present("memoryBacking | cpu/numa/cell/@memAccess")
     huge_pages: bool = present("memoryBacking/hugepages")
     on_crash: str = text("on_crash")
     watchdogs: tuple[str, ...] = texts("devices/watchdog/@action")

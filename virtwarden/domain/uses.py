@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from virtwarden.domain.hostneeds import allowed_paths
 from virtwarden.domain.model import Disk, Domain
 from virtwarden.policy import Rules
 
@@ -69,11 +70,7 @@ def reviewed_paths(domain: Domain, rules: Rules) -> frozenset[str]:
         paths |= {filesystem.directory for filesystem in domain.filesystems}
     if rules.untapped == "allow":
         paths |= {nic.endpoint for nic in domain.nics}
-    if "host-devices" in rules.exceptions:
-        paths |= {path for device in domain.devices for path in device.paths}
-        names = [device.name for device in domain.devices if device.tag == "shmem"]
-        paths |= {f"/dev/shm/{name}" for name in names}  # noqa: S108 - QEMU makes it, not we
-        paths |= {*domain.other_paths}
+    paths |= allowed_paths(domain, rules)
     return frozenset(paths - {""})
 
 

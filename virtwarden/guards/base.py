@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from glob import escape
 from typing import Protocol
 
 from virtwarden.changes import Change
@@ -15,7 +16,7 @@ from virtwarden.paths import Paths
 from virtwarden.policy import Rules
 from virtwarden.system.process import Process
 from virtwarden.system.users import Account
-from virtwarden.words import shown
+from virtwarden.words import printable, shown, toml
 
 SUPPLEMENTARY_GROUPS = ("kvm",)
 
@@ -78,6 +79,16 @@ class Case:
     def enrol(self) -> str:
         """The command that makes the domain's XML what virt-warden needs."""
         return f"virt-warden enrol {shown(self.domain.name)}"
+
+    @property
+    def entry(self) -> str:
+        """Where the policy says what is for this domain alone."""
+        return f"in a [[domain]] with match = {toml(escape(printable(self.domain.name)))}"
+
+    @property
+    def edit(self) -> str:
+        """The command that edits the domain's XML."""
+        return f"virsh edit {shown(self.domain.name)}"
 
     def refusal(self, what: str, *, fix: str, where: str = "") -> Refusal:
         """A refusal of this domain."""

@@ -17,6 +17,7 @@ from virtwarden.errors import Refusal
 from virtwarden.guards.callgroups import Needs, allowed, narrowed, silenced, streamless, tried
 from virtwarden.guards.displays import has_port
 from virtwarden.policy import Mode
+from virtwarden.policy.allowances import BROAD_EXCEPTION
 from virtwarden.system import seccomp
 from virtwarden.system.process import Process
 from virtwarden.system.seccomp import Action
@@ -45,7 +46,9 @@ def needs_of(case: Case) -> Needs:
         streams=has_consoles or domain.speaks_tcp or bool(rules.tcp_bind or rules.tcp_connect),
         connects=domain.connects,
         datagrams=domain.speaks_udp,
-        events="host-devices" in rules.exceptions,
+        # libusb hears of what is plugged in.
+        events=any(word.startswith("usb ") for word in rules.allow)
+        or BROAD_EXCEPTION in rules.exceptions,
         shares=domain.shares_by_9p,
         io_uring=domain.uses_io_uring,
         hashes=domain.hashes_frames,

@@ -35,6 +35,8 @@ _DEVICES = (
 )
 _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/sys/class")
 _MAKES_A_SOCKET = ("vhostuser", "server")
+# QEMU makes the file of a <shmem> there, and a ruleset cannot allow what is not there yet.
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
 # Threads are named by files there.
 _OWN_PROCESS = "/proc/self"
 
@@ -118,10 +120,15 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
             *sorted(files - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
+            *([_SHARED_MEMORY] if any(map(_is_shared_memory, files)) else []),
         ],
         "bind": _ports_to_listen_on(case),
         "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),
     }
+
+
+def _is_shared_memory(path: str) -> bool:
+    return path.startswith(f"{_SHARED_MEMORY}/")
 
 
 def _for_sasl(case: Case) -> list[str]:

@@ -9,15 +9,18 @@ from virtwarden.errors import Refusal
 from virtwarden.guards import console_probe, console_sasl
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.displays import (
+    Default,
     addresses_of,
+    bound_to,
     consoles_of,
+    default_of,
     has_consoles,
     has_port,
     is_name,
     looked_up,
 )
 from virtwarden.system.process import Process
-from virtwarden.words import shown
+from virtwarden.words import toml
 
 NAME = "console"
 
@@ -50,7 +53,6 @@ def review(case: Case) -> list[Refusal]:
 
 
 def _review_display(case: Case, display: Display) -> list[Refusal]:
-    edit = f"virsh edit {shown(case.domain.name)}"
     if display.kind in _UNREACHABLE:
         return []
     if case.rules.display == "off":
@@ -58,15 +60,14 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
     if display.kind == "spice" and "spice" in case.rules.exceptions:
         return []
     if display.kind != "vnc":
-        return [
-            case.refusal(
-                f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
-                fix=f"make it type='vnc': {edit}",
-            )
-        ]
-    return [
-        refusal for address in addresses_of(case, display) for refusal in _review(case, address)
-    ]
+        return [_not_vnc(case, display)]
+    addresses = addresses_of(case, display)
+    default = default_of(case, display)
+    if default is None or default.address in case.rules.listen:
+        return [refusal for address in addresses for refusal in _review(case, address)]
+    others = [address for address in addresses if address != default.address]
+    refused = [refusal for address in others for refusal in _review(case, address)]
+    return [_not_listed_by_libvirt(case, default), *refused]
 
 
 def _review(case: Case, address: str) -> list[Refusal]:
@@ -86,18 +87,61 @@ def _review(case: Case, address: str) -> list[Refusal]:
         case.refusal(
             what,
             where=case.rules.where("console.listen"),
-            fix=f"one of {', '.join(case.rules.listen)}: virsh edit {shown(case.domain.name)};"
-            f" {way_out}",
+            fix=f"one of {', '.join(case.rules.listen)}: {case.edit}; {way_out}",
         )
     ]
+
+
+def _not_listed_by_libvirt(case: Case, default: Default) -> Refusal:
+    """What qemu.conf says for all VMs, and how to say it there, here, or in the policy."""
+    addresses = [address for address in case.rules.listen if address != "unix"]
+    said, edits = "", []
+    if default.setting:
+        said = f", as {default.setting} in {default.where} says"
+        edits = [f"write {_in_qemu_conf(default, addresses)} there: systemctl restart libvirtd"]
+    listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
+    edits.append(f"put <listen {listen}/> into its <graphics> ({case.edit})")
+    edits.append(f"add {toml(default.address)} to listen")
+    return case.refusal(
+        f"VNC would listen on {default.address}{said}",
+        where=case.rules.where("console.listen"),
+        fix="; or ".join(edits),
+    )
+
+
+def _in_qemu_conf(default: Default, addresses: list[str]) -> str:
+    if not addresses:
+        return "vnc_auto_unix_socket = 1"
+    listen = f"vnc_listen = {toml(addresses[0])}"
+    return listen if default.setting == "vnc_listen" else f"vnc_auto_unix_socket = 0 and {listen}"
 
 
 def _not_switched_off(case: Case, display: Display) -> Refusal:
     return case.refusal(
         f'a {display.kind} display, but the policy says display = "off"',
         where=case.rules.where("console.display"),
-        fix=f"remove it: virsh edit {shown(case.domain.name)}",
+        fix=f"{case.edit}: {_without(case, display)}",
     )
+
+
+def _not_vnc(case: Case, display: Display) -> Refusal:
+    fix = f"{case.edit}: {_without(case, display)}"
+    if not consoles_of(case):
+        fix += "; put <graphics type='vnc'/> there"
+    if display.kind == "spice":
+        exceptions = toml(sorted({*case.rules.exceptions, "spice"}))
+        fix += f"; or exceptions = {exceptions} for it, {case.entry}"
+    return case.refusal(
+        f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
+        fix=fix,
+    )
+
+
+def _without(case: Case, display: Display) -> str:
+    """What to do to the XML, so that the display is gone and libvirt takes the rest."""
+    bound = bound_to(case, display)
+    rest = f", and what goes with it: {bound}" if bound else ""
+    return f"take out the whole <graphics type='{display.kind}'>{rest}"
 
 
 def _certificates_without_tls(case: Case) -> bool:

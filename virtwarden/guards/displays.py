@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
+from dataclasses import dataclass
 
 from virtwarden.domain.model import Display
 from virtwarden.errors import HostError
 from virtwarden.guards.base import Case, Op
+
+_TYPES_BOUND_TO = {"dbus": ("dbus",), "spice": ("spice", "spiceport", "spicevmc")}
 
 
 def consoles_of(case: Case) -> list[Display]:
@@ -53,6 +57,56 @@ def looked_up(case: Case, address: str) -> tuple[str, ...]:
     except HostError:
         return ()
     return () if found.servers else found.found
+
+
+@dataclass(frozen=True)
+class Default:
+    """Where libvirt has a display listen whose XML leaves that to it; `setting` is qemu.conf's."""
+
+    address: str
+    setting: str = ""
+    where: str = ""
+
+
+def default_of(case: Case, display: Display) -> Default | None:
+    """Where a VNC display listens by libvirt's choice; None where its XML says it.
+
+    Once libvirt has chosen, the XML does not tell who said it.
+    """
+    if case.op in (Op.PREPARE, Op.AHEAD):
+        return _by_qemu_conf(case) if _leaves_it_open(display) else None
+    if {*display.addresses} <= {*case.rules.listen}:
+        return None  # nobody asks
+    default = _by_qemu_conf(case)
+    return default if default.setting and default.address in display.addresses else None
+
+
+def _leaves_it_open(display: Display) -> bool:
+    if not display.listens:
+        return not (display.address or display.socket)
+    return any(listen.kind == "address" and not listen.address for listen in display.listens)
+
+
+def _by_qemu_conf(case: Case) -> Default:
+    """A socket goes before an address: libvirt's qemuProcessGraphicsSetupListen."""
+    socket = case.facts.qemu_setting("vnc_auto_unix_socket")
+    if socket.values == ("1",):
+        return Default("unix", "vnc_auto_unix_socket", socket.where)
+    listen = case.facts.qemu_setting("vnc_listen")
+    if listen.values:
+        return Default(listen.values[0], "vnc_listen", listen.where)
+    return Default("127.0.0.1")
+
+
+def bound_to(case: Case, display: Display) -> str:
+    """The elements that libvirt refuses without this display, such as the channel of its agent."""
+    types = _TYPES_BOUND_TO.get(display.kind, ())
+    found = Counter(
+        f"<{device.tag} type='{device.variant}'>"
+        for device in case.domain.devices
+        if device.variant in types and device.tag != "graphics"
+    )
+    return ", ".join(f"{n} {each}" if n > 1 else each for each, n in found.items())
 
 
 def has_port(display: Display) -> bool:

@@ -18,14 +18,17 @@ from virtwarden.changes import arrivals, worked
 from virtwarden.changes.claims import Claim, claims_on
 from virtwarden.changes.reach import noted
 from virtwarden.domain import twins
+from virtwarden.errors import HostError
 from virtwarden.gate.queues import strangers_at
 from virtwarden.paths import Paths
 from virtwarden.system import (
     blockstack,
     bridges,
+    conf,
     files,
     mac,
     mapper,
+    mounts,
     namespaces,
     netfilter,
     portfilter,
@@ -136,6 +139,12 @@ class Facts(Protocol):
 
     def cannot_adopt(self) -> str:
         """Why a start that nobody enrolled cannot get its own user; empty if it can."""
+
+    def qemu_setting(self, name: str) -> conf.Located:
+        """A setting of libvirt's for all its VMs, from qemu.conf, and the line that says it."""
+
+    def memory_directories(self) -> tuple[str, ...]:
+        """Where libvirt makes files for guests' memory: of huge pages, and qemu.conf's."""
 
     def has_cgroups(self) -> bool:
         """Whether libvirt can limit, by a cgroup, what a domain's processes use."""
@@ -300,9 +309,6 @@ class HostFacts(Facts):
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         if not arrivals.is_noted(self.paths, domain):
             return None
-        # Imported here: hardly any start needs it.
-        from virtwarden.system import conf
-
         settings = conf.settings(_QEMU_CONF, conf.QEMU)
         lowest, highest = (
             int(str(settings.get(f"migration_port_{end}", default)))
@@ -314,6 +320,16 @@ class HostFacts(Facts):
         if not self.paths.adopt_socket.exists():
             return "virt-warden.service, which would give it one, does not run"
         return namespaces.why_not()
+
+    def qemu_setting(self, name: str) -> conf.Located:
+        try:
+            return conf.setting(_QEMU_CONF, conf.QEMU, name)
+        except HostError:  # libvirtd, which runs, has read another one
+            return conf.Located()
+
+    def memory_directories(self) -> tuple[str, ...]:
+        named = self.qemu_setting("memory_backing_dir").values
+        return tuple(path for path in (*named, *mounts.of_type("hugetlbfs")) if path[:1] == "/")
 
     def has_cgroups(self) -> bool:
         return _CGROUPS.exists()

@@ -10,41 +10,22 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterator
+from dataclasses import replace
 
 from virtwarden.changes import Change
-from virtwarden.domain.model import Device
+from virtwarden.domain.hostneeds import Need, needs
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case
 from virtwarden.guards.pathways import service_swapper, swapper
+from virtwarden.policy.allowances import BROAD_EXCEPTION, is_well_formed, wrong_with
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
-from virtwarden.words import shown
+from virtwarden.words import toml
 
 NAME = "host"
 
-# Devices that are QEMU's own make-believe, or of which every path is looked at; all others are
-# refused, those of which nobody has heard yet as well.
-_HARMLESS = (
-    *("controller", "crypto", "disk", "filesystem", "graphics", "hub", "interface", "iommu"),
-    *("memballoon", "memory", "nvram", "panic", "redirfilter", "sound", "video", "vsock"),
-    "watchdog",
-)
-_ENDS_IN_QEMU = frozenset(
-    {"", "file", "null", "pty", "qemu-vdagent", "spiceport", "spicevmc", "stdio", "unix", "vc"}
-)
-_HARMLESS_VARIANTS = {
-    "audio": frozenset({"none", "spice"}),
-    "channel": _ENDS_IN_QEMU,
-    "console": _ENDS_IN_QEMU,
-    "input": frozenset({"keyboard", "mouse", "tablet"}),
-    "parallel": _ENDS_IN_QEMU,
-    "redirdev": frozenset({"spicevmc"}),
-    "rng": frozenset({"builtin", "random"}),
-    "serial": _ENDS_IN_QEMU,
-    "smartcard": frozenset({"spicevmc"}),
-    "tpm": frozenset({"emulator"}),
-}
 _HARMLESS_PATHS = frozenset(
     {
         *("/dev/net/tun", "/dev/random", "/dev/urandom", "/dev/vhost-net"),
@@ -55,34 +36,31 @@ _HARMLESS_PATHS = frozenset(
 # the domain's id.
 _LIBVIRTS_OWN = r"/(?:var/lib|run)/libvirt/qemu/(?:[a-z]+/){0,2}(?:domain-)?ID-[^/]*(?:/[^/]+)*"
 _PSEUDO_TERMINAL = r"/dev/pts/\d+"
+_HARDWARE_GENERATOR = "/dev/hwrng"
 
 
 def review(case: Case) -> list[Refusal]:
     refusals = [refusal for path in case.domain.common_files for refusal in _common(case, path)]
-    if "host-devices" in case.rules.exceptions:
-        return refusals
+    missing = _missing(case)
+    return [*refusals, _refusal(case, missing)] if missing else refusals
+
+
+def line_of(case: Case) -> str:
+    """The policy's line that names all that the domain needs of the host; empty for nothing."""
+    strict = replace(case.rules, exceptions=case.rules.exceptions - {BROAD_EXCEPTION}, allow=())
+    words = [need.word for need in _missing(replace(case, rules=strict))]
+    return _line(words) if words else ""
+
+
+def _missing(case: Case) -> list[Need]:
+    """What the domain needs of the host, and neither the policy nor another guard lets through."""
     reviewed = reviewed_paths(case.domain, case.rules) | _others_matter(case) | _HARMLESS_PATHS
-    for device in case.domain.devices:
-        if not _is_harmless(device):
-            refusals.append(_refusal(case, f"it has {_shown(device)}"))
-            continue
-        refusals += [
-            _refusal(case, f"its {_shown(device)} names {path}")
-            for path in dict.fromkeys(device.paths)
-            if not (path in reviewed or _is_libvirts_own(case, path))
-        ]
-    refusals += [
-        _refusal(case, f"it names {path}")
-        for path in case.domain.other_paths
-        if path not in reviewed
+    return [
+        need
+        for need in needs(case.domain)
+        if not case.rules.allows(need.kind, *need.names)
+        and not (need.may_be_own and (need.path in reviewed or _is_libvirts_own(case, need.path)))
     ]
-    return refusals
-
-
-def _is_harmless(device: Device) -> bool:
-    if device.tag in _HARMLESS:
-        return True
-    return device.variant in _HARMLESS_VARIANTS.get(device.tag, ()) and not device.connects
 
 
 def _is_libvirts_own(case: Case, path: str) -> bool:
@@ -100,21 +78,44 @@ def _others_matter(case: Case) -> frozenset[str]:
     return frozenset([*sockets, *(shared.directory for shared in case.domain.filesystems)])
 
 
-def _shown(device: Device) -> str:
-    kind = f" of type {device.variant}" if device.variant else ""
-    return f"<{device.tag}>{kind}"
-
-
-def _refusal(case: Case, what: str) -> Refusal:
+def _refusal(case: Case, missing: list[Need]) -> Refusal:
+    """One refusal for all of them: the policy has one line for all of them."""
+    what = ", ".join(dict.fromkeys(need.what for need in missing))
+    broad = f' and "{BROAD_EXCEPTION}" does not cover' if _has_broad_exception(case) else ""
     return case.refusal(
-        f"{what}, which no guard protects",
-        where=case.rules.where("exceptions"),
-        fix=f'remove it ({_edit(case)}), or exceptions = ["host-devices"] for this domain',
+        f"it has {what}, which no guard protects{broad}",
+        where=case.rules.where("allow"),
+        fix="; or ".join([*_edits(case, missing), *_lines(case, missing)]),
     )
 
 
-def _edit(case: Case) -> str:
-    return f"virsh edit {shown(case.domain.name)}"
+def _has_broad_exception(case: Case) -> bool:
+    return BROAD_EXCEPTION in case.rules.exceptions
+
+
+def _edits(case: Case, missing: list[Need]) -> Iterator[str]:
+    """What to do to the domain."""
+    if any(need.path == _HARDWARE_GENERATOR for need in missing):
+        yield (
+            f"write /dev/urandom for {_HARDWARE_GENERATOR} ({case.edit}): the kernel mixes the"
+            " hardware's numbers into it"
+        )
+    if any(need.path != _HARDWARE_GENERATOR for need in missing):
+        yield f"remove {'it' if len(missing) == 1 else 'them'} ({case.edit})"
+
+
+def _lines(case: Case, missing: list[Need]) -> Iterator[str]:
+    """What to write into the policy: the domain's whole line, because the last one wins."""
+    words = [*case.rules.allow, *(need.word for need in missing)]
+    strange = [need.word for need in missing if not is_well_formed(need.word)]
+    if strange:
+        yield f"name it in the XML as the policy can: {strange[0]!r}: {wrong_with(strange[0])}"
+        return
+    yield f"{_line(words)} for it, {case.entry}"
+
+
+def _line(words: list[str]) -> str:
+    return f"allow = {toml([*dict.fromkeys(words)])}"
 
 
 def _common(case: Case, path: str) -> list[Refusal]:
@@ -128,7 +129,7 @@ def _common(case: Case, path: str) -> list[Refusal]:
         if named.symlink:
             found = case.facts.look(named.real)
     except HostError as error:
-        return [case.refusal(error.what, where=where, fix=error.fix or _edit(case))]
+        return [case.refusal(error.what, where=where, fix=error.fix or case.edit)]
     steps = (*named.directories, *found.directories)
     wrong, fix = _wrong_with_common(case, steps, found.leaf)
     return [case.refusal(wrong, where=where, fix=fix)] if wrong else []
@@ -138,7 +139,7 @@ def _wrong_with_common(
     case: Case, directories: tuple[Inode, ...], inode: Inode | None
 ) -> tuple[str, str]:
     """What is wrong, and the fix; two empty strings where nothing is."""
-    edit = _edit(case)
+    edit = case.edit
     if inode is None or not stat.S_ISREG(inode.mode):
         return "it is not there, or not a regular file", edit
     if not inode.mode & stat.S_IROTH:
@@ -164,4 +165,9 @@ def plan(case: Case) -> list[Change]:
 
 def verify(case: Case, process: Process) -> list[str]:
     """What was plugged in since the start shows here."""
-    return [refusal.what for refusal in review(case)]
+    common = [refusal for path in case.domain.common_files for refusal in _common(case, path)]
+    devices = dict.fromkeys(need.what for need in _missing(case))
+    return [
+        *(refusal.what for refusal in common),
+        *(f"it has {what}, which no guard protects" for what in devices),
+    ]

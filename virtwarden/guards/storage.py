@@ -15,7 +15,7 @@ from virtwarden.changes import (
     TakeDirectory,
 )
 from virtwarden.domain.model import Backing, Disk
-from virtwarden.domain.uses import FILE_KINDS, Use
+from virtwarden.domain.uses import Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
@@ -28,7 +28,8 @@ from virtwarden.words import shown
 
 NAME = "storage"
 
-# Types of a disk that name no file, but a pool's volume, or a whole directory.
+# Types of a disk that name no file, but a pool's volume, or a whole directory. What leads to
+# something else of the host's than a file, the guard host reviews.
 _NAMED_ELSEWHERE = ("volume", "dir")
 _PRIVATE_MODE = 0o600
 _READ, _WRITE = 4, 2
@@ -92,9 +93,9 @@ def _review_disk(case: Case, disk: Disk) -> list[Refusal]:
     if not disk.has_source:
         return []
     kinds = [disk.kind, *(layer.kind for layer in disk.layers)]
-    unknown = [_unknown_kind(case, kind, where) for kind in kinds if not _is_known(case, kind)]
-    if unknown:
-        return unknown
+    elsewhere = [_unnamed(case, kind, where) for kind in kinds if kind in _NAMED_ELSEWHERE]
+    if elsewhere:
+        return elsewhere
     if not disk.is_spelled_out:
         return [
             case.refusal(
@@ -152,19 +153,11 @@ def _spelling(case: Case, disk: Disk) -> str:
     )
 
 
-def _is_known(case: Case, kind: str) -> bool:
-    if kind in _NAMED_ELSEWHERE:
-        return False
-    return kind in (*FILE_KINDS, "network") or "host-devices" in case.rules.exceptions
-
-
-def _unknown_kind(case: Case, kind: str, where: str) -> Refusal:
+def _unnamed(case: Case, kind: str, where: str) -> Refusal:
     return case.refusal(
         f"it is of type {kind}, so virt-warden does not know its files",
         where=where,
-        fix="name the file itself (virsh vol-path VOLUME --pool POOL), as type 'file'"
-        if kind in _NAMED_ELSEWHERE
-        else 'make it a file or a block device, or exceptions = ["host-devices"] for this domain',
+        fix="name the file itself (virsh vol-path VOLUME --pool POOL), as type 'file'",
     )
 
 

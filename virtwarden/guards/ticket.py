@@ -53,6 +53,7 @@ def render(case: Case, account: Account) -> str:
             "groups": list(case.facts.groups_of(account)),
             "emulator": emulator_path(domain.arch),
             "files": sorted(confinement.granted(case)),
+            "memory": list(case.facts.memory_directories()) if domain.backs_memory else [],
             # A PCI device that is a NIC has its address without QEMU.
             "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],

@@ -9,6 +9,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from virtwarden.policy.allowances import BROAD_EXCEPTION, KINDS, word
+
 Choice = Literal["deny", "allow"]
 Backend = Literal["auto", "nftables", "ebtables"]
 Switch = Literal["on", "off"]
@@ -159,11 +161,18 @@ class Rules:
     operators: tuple[str, ...]
     ticket_seconds: int
     exceptions: frozenset[str]
+    allow: tuple[str, ...]
     disks: Mapping[str, DiskRules]
     waivers: Mapping[str, Waiver]
     nics: Mapping[str, NicRules]
     zones: Mapping[str, Zone]
     origins: Mapping[str, Origin]
+
+    def allows(self, kind: str, *names: str) -> bool:
+        """Whether the domain may use a thing of the host that has any of these names."""
+        if BROAD_EXCEPTION in self.exceptions and KINDS[kind].is_device:
+            return True
+        return any(word(kind, name) in self.allow for name in names)
 
     @property
     def asks_by_sasl(self) -> bool:

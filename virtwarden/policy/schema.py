@@ -45,9 +45,13 @@ def keys(schema: Schema) -> dict[str, Mapping[str, Any]]:
             found[name] = declared
         else:
             found |= {f"{name}.{key}": item for key, item in inner.items()}
-    # This is the one key that only a [[domain]] has.
-    found["exceptions"] = entry(schema)["properties"]["exceptions"]
-    return found
+    return found | of_domains_only(schema)
+
+
+def of_domains_only(schema: Schema) -> dict[str, Mapping[str, Any]]:
+    """The keys with a value that only a [[domain]] can set."""
+    inside = entry(schema)["properties"].items()
+    return {name: declared for name, declared in inside if "default" in declared}
 
 
 def defaults(schema: Schema) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 
+from virtwarden.policy.allowances import wrong_with
 from virtwarden.policy.destinations import destination
 from virtwarden.policy.origins import KeyPath
 from virtwarden.policy.schema import Schema, defaults, entry, named
@@ -188,6 +189,14 @@ def _is_network(value: str) -> bool:
     return "%" not in value and _parses(ipaddress.ip_network, value)
 
 
+def _check_allow(values: list[Any]) -> list[str]:
+    return [
+        f"{shown(value)} is not allowed: {wrong}"
+        for value in values
+        if (wrong := wrong_with(value))
+    ]
+
+
 def _check_path(values: list[Any]) -> list[str]:
     return [
         f"{shown(value)} is not allowed; it must be a path without . and .. and //"
@@ -225,6 +234,7 @@ _CHECKS: dict[str, Callable[[list[Any]], list[str]]] = {
     "management_addresses": _check_interfaces,
     "management_gateway": _check_hosts,
     "management_dns": _check_hosts,
+    "allow": _check_allow,
     "luks": _check_path,
     "until": _check_until,
     "file": _check_path,

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +18,55 @@ LIBVIRTD = "Libvirtd.lns"
 Settings = dict[str, str | tuple[str, ...]]
 
 
+@dataclass(frozen=True)
+class Located:
+    """A setting's value, and the line that sets it: `/etc/libvirt/qemu.conf:812`."""
+
+    value: str | tuple[str, ...] = ""
+    where: str = ""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All of its texts; empty where it is not set."""
+        return self.value if isinstance(self.value, tuple) else (self.value,) * bool(self.value)
+
+
 def settings(path: Path, lens: str) -> Settings:
     """The settings in a file, without comments; empty where there is no such file.
 
     Raises HostError where the file cannot be parsed: libvirt cannot parse it then either.
     """
+    return {name: found.value for name, found in located(path, lens).items()}
+
+
+def located(path: Path, lens: str) -> Mapping[str, Located]:
+    """The settings in a file with their lines. Raises HostError as `settings` does."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return {}
+    return _located(path, lens, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+def setting(path: Path, lens: str, name: str) -> Located:
+    """One setting with its line. Raises HostError as `settings` does.
+
+    To parse a file as it was installed, with each setting in a comment, takes 20 ms.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return Located()
+    if not re.search(rb"^[ \t]*%b\b" % name.encode(), text, re.MULTILINE):
+        return Located()
+    return located(path, lens).get(name, Located())
+
+
+@lru_cache(maxsize=4)
+def _located(path: Path, lens: str, _identity: tuple[int, ...]) -> Mapping[str, Located]:
     import augeas
 
-    if not path.exists():
-        return {}
-    flags = augeas.Augeas.NO_MODL_AUTOLOAD | augeas.Augeas.NO_LOAD
+    flags = augeas.Augeas.NO_MODL_AUTOLOAD | augeas.Augeas.NO_LOAD | augeas.Augeas.ENABLE_SPAN
     tree = augeas.Augeas(flags=flags)
     try:
         tree.set("/augeas/load/it/lens", lens)
@@ -36,12 +79,19 @@ def settings(path: Path, lens: str) -> Settings:
                 where=f"{path}:{tree.get(f'{error}/line') or '?'}",
                 fix=f"correct the line: sensible-editor {path}",
             )
+        text = path.read_bytes()
         return {
-            node.rpartition("/")[2]: _value(tree, node)
+            node.rpartition("/")[2]: Located(
+                _value(tree, node), f"{path}:{_line(tree, node, text)}"
+            )
             for node in tree.match(f"/files{path}/*[label() !~ regexp('#.*')]")
         }
     finally:
         tree.close()
+
+
+def _line(tree: Any, node: str, text: bytes) -> int:
+    return text.count(b"\n", 0, tree.span(node)[5]) + 1
 
 
 def _value(tree: Any, node: str) -> str | tuple[str, ...]:
