@@ -118,6 +118,16 @@ def _guard(call: _Call) -> None:
         _let_pass(call)
         return
     rules = policy.rules_for(call.name)
+    try:
+        _guard_by(call, rules)
+    except Exception as error:
+        if rules.mode is not Mode.PERMISSIVE or call.op not in _REFUSABLE:
+            raise
+        reason = str(error) if isinstance(error, WardenError) else _unexpected(error)
+        log.event(log.Level.WARNING, "would-refuse", domain=call.name, op=call.op, reason=reason)
+
+
+def _guard_by(call: _Call, rules: Rules) -> None:
     if call.op in ("migrate", "restore"):
         if call.op == "restore" and _may_fail(call):
             _refuse_saved_memory(call.name, rules)
@@ -211,7 +221,8 @@ def _refuse_saved_memory(name: str, rules: Rules) -> None:
 def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     """Answer with the enrolled XML of a saved or migrated domain, whose own may be older.
 
-    libvirt reads XML from the hook's stdout only at these two steps.
+    libvirt reads XML from the hook's stdout only at these two steps. A permissive domain keeps the
+    user that it was saved with where its own might not be able to open all that it needs.
     """
     from virtwarden.changes import arrivals
     from virtwarden.domain.model import read
@@ -220,6 +231,11 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     untrusted_xml = _untrusted_xml(call)
     if call.op == "migrate":
         arrivals.note(call.paths, read(untrusted_xml).uuid)
+    if rules.mode is Mode.PERMISSIVE:
+        from virtwarden.nextstart import foresee
+
+        if foresee(call.paths, rules, untrusted_xml).may_lack_access:
+            return
     call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths))
 
 

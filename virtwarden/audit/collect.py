@@ -30,7 +30,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
     managed = [case.domain for case, is_managed in cases if is_managed]
     return [
         *hooks.checks(paths),
-        *policy_checks.checks(policy, managed),
+        *policy_checks.checks(paths, policy, managed),
         *kernel.checks(),
         *libvirt_settings.checks(),
         *updates.checks(),

@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import libvirt
 
-from virtwarden import lifecycle
-from virtwarden.changes import CreateUser
-from virtwarden.domain.model import Domain, read
-from virtwarden.errors import JournalError
+from virtwarden.domain.model import read
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.facts import HostFacts
 from virtwarden.libvirtd.connection import inactive_xml
+from virtwarden.nextstart import case_before_start
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy
 from virtwarden.system.users import Account
@@ -23,14 +20,14 @@ from virtwarden.system.users import Account
 
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it runs."""
-    xml = str(domain.XMLDesc(0)).encode()
-    return _case(HostFacts(paths), policy, read(xml), Op.STARTED)
+    found = read(str(domain.XMLDesc(0)).encode())
+    return Case(Op.STARTED, found, policy.rules_for(found.name), HostFacts(paths), paths)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
     found = read(inactive_xml(domain))
-    return _case(_FactsBeforeStart(paths, found.uuid), policy, found, Op.PREPARE)
+    return case_before_start(paths, policy.rules_for(found.name), found)
 
 
 def at_start(case: Case) -> Case:
@@ -59,26 +56,6 @@ def _stand_in(place: int) -> str:
 
 
 @dataclass(frozen=True)
-class _FactsBeforeStart(HostFacts):
-    """This host without what a start undoes first: the group of a user that was only begun."""
-
-    domain: str
-
-    def group_id(self, name: str) -> int | None:
-        found = super().group_id(name)
-        return None if found is not None and self._is_undone(name, found) else found
-
-    def _is_undone(self, name: str, gid: int) -> bool:
-        with suppress(JournalError):  # then the start undoes nothing
-            return any(
-                isinstance(record.change, CreateUser)
-                and (record.change.name, record.before["uid"]) == (name, gid)
-                for record in lifecycle.half_made(self.paths, self.domain)
-            )
-        return False
-
-
-@dataclass(frozen=True)
 class _FactsAtStart(HostFacts):
     """This host, with what `prepare` and libvirt will have made by then."""
 
@@ -93,7 +70,3 @@ class _FactsAtStart(HostFacts):
 
     def bridge_of(self, interface: str) -> str:
         return self.bridges.get(interface, "")
-
-
-def _case(facts: HostFacts, policy: Policy, domain: Domain, op: Op) -> Case:
-    return Case(op, domain, policy.rules_for(domain.name), facts, facts.paths)

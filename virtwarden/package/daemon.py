@@ -13,6 +13,7 @@ from pathlib import Path
 from virtwarden.paths import Paths
 
 _PROGRAMS = ("libvirtd", "virtqemud")
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
 
 def running(paths: Paths) -> list[int]:
@@ -28,6 +29,11 @@ def running(paths: Paths) -> list[int]:
         if executable.removesuffix(" (deleted)") == program:
             found.append(pid)
     return found
+
+
+def host_is_up(paths: Paths) -> bool:
+    """Whether this is a system that runs, and not a directory in which one is being made."""
+    return _BOOTED.is_dir() or bool(running(paths))
 
 
 def reload(paths: Paths) -> None:

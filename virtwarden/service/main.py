@@ -36,12 +36,14 @@ def run(paths: Paths) -> int:
     Gives 0 then, and 1 where the process that listens to libvirt died. Raises HostError where
     another service already runs.
     """
+    _review_if_due(paths)
     warm_up(paths)
     gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as listener:
             serve = partial(answer, paths=paths, turns=Turns(paths))
-            watching = fork(lambda: _watch(paths), [listener, signals])
+            with _held_back(signal.SIGTERM):
+                watching = fork(lambda: _watch(paths), [listener, signals])
             workers = Workers(serve, [listener, signals])
             notify("READY=1")
             code = _serve(listener, signals, workers, watching)
@@ -51,6 +53,21 @@ def run(paths: Paths) -> int:
             os.kill(watching, signal.SIGTERM)
         _await_children()
     return code
+
+
+def _review_if_due(paths: Paths) -> None:
+    """Where installation could not review the domains: do it before libvirtd starts any of them."""
+    if not paths.review_due.exists():
+        return
+    from virtwarden.package.found import review_if_due  # which no hook needs
+
+    def warn(line: str) -> None:
+        log.event(log.Level.ERROR, "failed", reason=line)
+
+    try:
+        review_if_due(paths, lambda _: None, warn)
+    except Exception as error:  # noqa: BLE001 - the service serves all the same
+        warn(repr(error))
 
 
 @contextmanager
@@ -95,7 +112,20 @@ def _is_served(path: Path) -> bool:
         return visitor.connect_ex(str(path)) == 0
 
 
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """A signal waits, and in a child too, until the child is ready for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
 def _watch(paths: Paths) -> None:
+    # The handler that is inherited ignores it, and importing libvirt takes its time.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     from virtwarden.service import watcher  # it imports libvirt, which no hook needs
 
     watcher.watch(paths)
