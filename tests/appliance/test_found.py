@@ -86,7 +86,8 @@ def _domains(host: Host, *, has_spice: bool) -> dict[str, bool]:
     define("usernet", extra_devices=USER_NET)
     define("everywhere", vnc=Vnc(listen="0.0.0.0"))  # noqa: S104
     define("lv", disks=[Disk("/dev/vms/lv", kind="block", format="raw")])
-    define("usb", extra_devices="<controller type='usb' index='1' model='qemu-xhci'/>" + TABLET)
+    usb = domain_xml("usb", disks=[Disk(f"{IMAGES}/usb.qcow2")], extra_devices=TABLET)
+    host.define(usb.replace('<controller type="usb" model="none"/>', ""))
     iso = Disk("/srv/www/debian.iso", "hda", "raw", readonly=True, device="cdrom")
     define("install", disks=[Disk(f"{IMAGES}/install.qcow2"), iso])
     if has_spice:

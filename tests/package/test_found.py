@@ -7,12 +7,14 @@ import glob
 import json
 import shutil
 import tomllib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.host.command import run
 from tests.host.domain import Disk, Vnc, domain_xml
 from tests.host.images import qcow2
 from tests.host.libvirt import Libvirt
@@ -27,6 +29,18 @@ USER_NET = "<interface type='user'><mac address='52:54:00:00:00:07'/></interface
 SPICE = "<graphics type='spice' autoport='yes' listen='127.0.0.1'/>"
 WRAPPER = PATHS.wrapper_dir / "qemu-system-x86_64"
 PLAIN_QEMU = "<emulator>/usr/bin/qemu-system-x86_64</emulator>"
+WEBSOCKET = (
+    "<graphics type='vnc' autoport='yes' websocket='-1'>"
+    "<listen type='address' address='127.0.0.1'/></graphics>"
+)
+SERIAL = (
+    "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='4555'/>"
+    "<protocol type='raw'/></serial>"
+)
+ARGUMENTS = (
+    "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'>"
+    "<arg value='-boot'/><arg value='menu=on'/></commandline>"
+)
 LIBVIRTS_USER = "libvirt-qemu"
 ODD = "a[b]*?\"c'd\\e&"
 
@@ -48,7 +62,7 @@ def downloads(images: Path) -> Path:
 
 
 @pytest.fixture
-def ordinary(libvirt: Libvirt, images: Path, downloads: Path) -> dict[str, str]:
+def ordinary(libvirt: Libvirt, images: Path, downloads: Path) -> Iterator[dict[str, str]]:
     """What a host has, by name: how each runs before the installation, which is plainly."""
     shared = images / "shared"
     shared.mkdir(mode=0o700)
@@ -60,6 +74,13 @@ def ordinary(libvirt: Libvirt, images: Path, downloads: Path) -> dict[str, str]:
     own_qemu.write_text('#!/bin/sh\nexec /usr/bin/qemu-system-x86_64 "$@"\n')
     own_qemu.chmod(0o755)
     anywhere = Vnc(listen="0.0.0.0")  # noqa: S104
+    kernel = downloads / "vmlinuz"
+    kernel.write_bytes(bytes(2**16))
+    plain = images / "plain"
+    plain.mkdir()
+    run("mount", "-t", "ramfs", "ramfs", str(plain))
+    plain.chmod(0o711)
+    without_acls = qcow2(plain / "base.qcow2", mode=0o600)
 
     def disk(name: str) -> list[Disk]:
         return [Disk(qcow2(images / f"{name}.qcow2"))]
@@ -81,13 +102,23 @@ def ordinary(libvirt: Libvirt, images: Path, downloads: Path) -> dict[str, str]:
             ],
         ),
         "patched": domain_xml("patched", disks=disk("patched"), emulator=own_qemu),
+        "password": domain_xml("password", disks=disk("password"), vnc=Vnc(password="abc123")),
+        "websocket": domain_xml("websocket", disks=disk("websocket"), extra_devices=WEBSOCKET),
+        "serial": domain_xml("serial", disks=disk("serial"), extra_devices=SERIAL),
+        "arguments": domain_xml("arguments", disks=disk("arguments"), extra=ARGUMENTS),
+        "kernel": domain_xml("kernel", disks=disk("kernel"), kernel=kernel),
+        "noacl": domain_xml(
+            "noacl", disks=[Disk(qcow2(images / "noacl.qcow2", backing=without_acls))]
+        ),
         ODD: domain_xml(ODD, disks=disk("odd"), vnc=anywhere),
     }
     for name, xml in made.items():
         libvirt.define(xml)
         libvirt.start(name)
         libvirt.destroy(name)
-    return made
+    yield made
+    libvirt.remove_domains()
+    run("umount", "--lazy", str(plain))
 
 
 def started(libvirt: Libvirt, name: str) -> str:
@@ -115,15 +146,10 @@ class TestInstalled:
         self, package: Package, libvirt: Libvirt, ordinary: dict[str, str]
     ) -> None:
         said = package.install()
-        assert {
-            "folder",
-            "usernet",
-            "everywhere",
-            "install",
-            "patched",
-            glob.escape(ODD),
-        } <= listed()
-        assert not {"plain", "overlay"} & listed()
+        clean = {"plain", "overlay"}
+        unsure = {"spice", "websocket"}
+        assert {*map(glob.escape, ordinary)} - clean - unsure <= listed()
+        assert not clean & listed()
         assert f"{len(listed())} of {len(ordinary)} domains would be refused" in said
         assert "virt-warden graduate NAME" in said
         warden = Warden(libvirt)
@@ -137,7 +163,7 @@ class TestInstalled:
             assert warden.status(name)["breaches"] == []
         assert ran_as["everywhere"] == "vmw-everywhere"
         # Of these the user of their own could not open all.
-        for name in ("folder", "install", "patched"):
+        for name in ("folder", "install", "patched", "kernel", "noacl", "serial", "arguments"):
             assert ran_as[name] == LIBVIRTS_USER, name
             assert "libvirt's user" in warden.status(name)["breaches"][0]
 
