@@ -315,7 +315,7 @@ def test_domains_that_are_permissive_since_the_installation_are_named_also_those
 ) -> None:
     item = found_item("", tmp_path, monkeypatch)
     assert item.state is State.BAD
-    assert item.seen == "web01, gone (no such domain), a[*]b (no such domain)"
+    assert item.seen == "web01, gone (no such managed domain), a[*]b (no such managed domain)"
     assert "virt-warden graduate" in item.fix
 
 

@@ -45,5 +45,5 @@ def checks(paths: Paths, policy: Policy, domains: Sequence[Domain]) -> Iterator[
 def _found(paths: Paths, policy: Policy, domains: Sequence[Domain]) -> Item:
     names = [domain.name for domain in domains]
     there = [name for name in names if policy.rules_for(name).is_permissive_by(paths.found)]
-    gone = [f"{match} (no such domain)" for match in stale(paths, names)]
+    gone = [f"{match} (no such managed domain)" for match in stale(paths, names)]
     return FOUND.judged(not [*there, *gone], ", ".join([*there, *gone]) or "none is")
