@@ -7,9 +7,11 @@ this tells what will be in the way, not that the domain has to be enrolled first
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from virtwarden import lifecycle
 from virtwarden.changes import CreateUser
@@ -20,8 +22,10 @@ from virtwarden.errors import HostError, JournalError, Refusal, WardenError
 from virtwarden.guards import boot, host, identity, luks, sandbox, storage, ticket
 from virtwarden.guards.base import Case, Guard, Op
 from virtwarden.guards.facts import HostFacts
+from virtwarden.luks.containers import plain_uses
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Rules
+from virtwarden.system import filesystems
 from virtwarden.words import shown
 
 # Where one of these has a reason against a domain, its own user may not be able to open what it
@@ -64,8 +68,45 @@ def foresee(paths: Paths, rules: Rules, untrusted_xml: bytes) -> NextStart:
     else:
         reviews = _reviews(paths, rules, enrolled)
     lacks_access |= any(reviews.get(guard) for guard in _OF_ITS_USER)
+    lacks_access |= any(map(filesystems.may_refuse_owners, _given_paths(former, rules)))
     against += [refusal for found in reviews.values() for refusal in found]
     return NextStart(tuple(against), lacks_access)
+
+
+def try_owners(rules: Rules, untrusted_xml: bytes) -> list[WardenError]:
+    """What a review cannot see: file systems whose files cannot be given to a domain's user.
+
+    Makes a file beside each of the domain's files that are on such a one, for a moment.
+    """
+    uid = rules.uid_range[0]
+    domain = read(untrusted_xml)
+    return [
+        Refusal(
+            "its file system does not let a file belong to the domain's own user",
+            where=path,
+            fix="move it to one that does, such as /var/lib/libvirt/images; or see how it is"
+            f" mounted: findmnt -T {shown(path)}",
+        )
+        for path in _given_paths(domain, rules)
+        if filesystems.may_refuse_owners(path)
+        and not filesystems.keeps_owners(Path(path).parent, uid)
+    ]
+
+
+def _given_paths(domain: Domain, rules: Rules) -> list[str]:
+    """The files that a start gives to the domain's user, or keeps from others."""
+    return [
+        use.path
+        for use in plain_uses(domain, rules)
+        if not (use.shared and _is_for_everybody(use.path))
+    ]
+
+
+def _is_for_everybody(path: str) -> bool:
+    try:
+        return bool(Path(path).stat().st_mode & stat.S_IROTH)
+    except (OSError, ValueError):
+        return False
 
 
 def case_before_start(paths: Paths, rules: Rules, domain: Domain) -> Case:

@@ -19,6 +19,7 @@ from virtwarden.guards.base import Case
 from virtwarden.nextstart import NextStart, foresee
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode
+from virtwarden.system import filesystems
 
 PLAIN = "/usr/bin/qemu-system-x86_64"
 OF_ITS_USER = {"identity", "luks", "storage", "boot", "host", "sandbox"}
@@ -133,3 +134,45 @@ def test_a_password_that_enforcing_mode_would_not_enrol_is_a_reason(tmp_path: Pa
 def test_what_is_not_the_xml_of_a_domain_is_an_error(tmp_path: Path, xml: str) -> None:
     with pytest.raises(DomainError):
         seen(tmp_path, xml)
+
+
+# File systems
+
+DISK = "/srv/nfs/web01.img"
+
+
+def on_nfs(monkeypatch: pytest.MonkeyPatch, *, keeps: bool) -> None:
+    monkeypatch.setattr(filesystems, "may_refuse_owners", lambda path: path.startswith("/srv/nfs"))
+    monkeypatch.setattr(filesystems, "keeps_owners", lambda directory, uid: keeps)
+
+
+@pytest.mark.parametrize("path", [DISK, "/srv/ext4/web01.img"])
+def test_a_disk_on_a_file_system_that_may_refuse_owners_says_that_access_may_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    on_nfs(monkeypatch, keeps=True)
+    found = seen(tmp_path, xmls.domain(xmls.disk(path), labels="", emulator=PLAIN))
+    assert (found.reasons, found.may_lack_access) == ((), path == DISK)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_only_a_try_tells_whether_it_does(monkeypatch: pytest.MonkeyPatch, *, keeps: bool) -> None:
+    on_nfs(monkeypatch, keeps=keeps)
+    xml = xmls.domain(xmls.disk(DISK), labels="", emulator=PLAIN).encode()
+    found = [str(reason) for reason in nextstart.try_owners(rules(), xml)]
+    assert ["does not let a file belong" in reason for reason in found] == [True] * (not keeps)
+    elsewhere = xmls.domain(xmls.disk("/srv/a.img"), labels="", emulator=PLAIN).encode()
+    assert nextstart.try_owners(rules(), elsewhere) == []
+
+
+def test_an_iso_that_everybody_may_read_needs_no_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystems, "may_refuse_owners", lambda path: True)
+    iso = tmp_path / "debian.iso"
+    iso.touch()
+    disk = xmls.disk(str(iso), inside="<readonly/>")
+    for mode, lacks in ((0o644, False), (0o600, True)):
+        iso.chmod(mode)
+        found = seen(tmp_path, xmls.domain(disk, labels="", emulator=PLAIN))
+        assert found.may_lack_access is lacks

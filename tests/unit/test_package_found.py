@@ -71,6 +71,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> 
         return NextStart((Refusal("no", fix="mend"), Refusal("nor that")), may_lack_access=True)
 
     monkeypatch.setattr(found, "foresee", foresee)
+    monkeypatch.setattr(found, "try_owners", lambda rules, xml: [])
     made = Host(tmp_path)
     found.make_due(made.paths)
     return made

@@ -13,7 +13,7 @@ from virtwarden import log
 from virtwarden.errors import HostError, WardenError
 from virtwarden.libvirtd import enrolling
 from virtwarden.libvirtd.connection import find, inactive_xml, persistent
-from virtwarden.nextstart import foresee
+from virtwarden.nextstart import foresee, try_owners
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Rules, load
 from virtwarden.policy.found import pattern, patterns, without
@@ -63,7 +63,8 @@ def graduate(paths: Paths, warn: Warn, connection: libvirt.virConnect, name: str
     if rules.mode is Mode.ENFORCING:
         return Graduation(name, "is enforcing already")
     _must_be_found(paths, rules, name)
-    obstacles = foresee(paths, rules, inactive_xml(domain)).reasons
+    xml = inactive_xml(domain)
+    obstacles = (*foresee(paths, rules, xml).reasons, *try_owners(rules, xml))
     if obstacles:
         return Graduation(name, "stays permissive", obstacles)
     former = _take_out(paths, pattern(name))

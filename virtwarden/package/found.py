@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from virtwarden import log
 from virtwarden.domain.model import read
 from virtwarden.errors import DomainError, WardenError
-from virtwarden.nextstart import foresee
+from virtwarden.nextstart import foresee, try_owners
 from virtwarden.package import daemon
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Rules, load
@@ -107,7 +107,7 @@ def _name(untrusted_xml: bytes, otherwise: str) -> str:
 
 def _reasons(paths: Paths, rules: Rules, untrusted_xml: bytes) -> tuple[str, ...]:
     try:
-        against = foresee(paths, rules, untrusted_xml).reasons
+        against = (*foresee(paths, rules, untrusted_xml).reasons, *try_owners(rules, untrusted_xml))
     except DomainError as error:
         against = (error,)
     return tuple(dict.fromkeys(map(str, against)))
