@@ -369,8 +369,9 @@ class TestRemoved:
         assert not FOUND.parent.parent.exists()
         assert not PATHS.state.exists()
 
+    @pytest.mark.parametrize("runs", [True, False], ids=["libvirt-runs", "libvirt-is-off"])
     def test_an_emulator_that_is_the_wrapper_of_a_domain_never_enrolled_becomes_qemu(
-        self, package: Package, libvirt: Libvirt, images: Path
+        self, package: Package, libvirt: Libvirt, images: Path, *, runs: bool
     ) -> None:
         package.install()
         set_policy("managed = []\n")
@@ -378,13 +379,15 @@ class TestRemoved:
         libvirt.define(domain_xml("web01", disks=disks, emulator=WRAPPER))
         libvirt.virsh("snapshot-create-as", "web01", "first")
         libvirt.define(domain_xml("off", emulator=WRAPPER))
+        if not runs:
+            libvirt.stop()
         package.remove()
+        libvirt.restart()
         assert not WRAPPER.parent.exists()
         for name in ("web01", "off"):
             assert PLAIN_QEMU in libvirt.xml(name, "--inactive")
             assert started(libvirt, name) == LIBVIRTS_USER
             libvirt.destroy(name)
-        libvirt.restart()
         assert libvirt.virsh("snapshot-list", "web01", "--name").stdout.split() == ["first"]
 
     def test_nor_does_one_whose_enrolment_noted_the_wrapper_keep_it(

@@ -27,6 +27,8 @@ from virtwarden.system import files
 
 _ROOT_ONLY = 0o177
 _BACKLOG = 512
+# What a host of a thousand domains needs for their review, many times over.
+_REVIEW_SECONDS = 3600
 _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -60,6 +62,8 @@ def _review_if_due(paths: Paths) -> None:
     if not paths.review_due.exists():
         return
     from virtwarden.package.found import review_if_due  # which no hook needs
+
+    notify(f"EXTEND_TIMEOUT_USEC={_REVIEW_SECONDS * 1_000_000}")
 
     def warn(line: str) -> None:
         log.event(log.Level.ERROR, "failed", reason=line)
