@@ -133,6 +133,35 @@ def test_xml_that_cannot_be_read_makes_its_domain_permissive_by_the_files_name(
     assert host.listed() == ["a[[]1]"]
 
 
+def test_a_domain_at_which_the_review_itself_fails_becomes_permissive_and_the_others_are_reviewed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = found.foresee
+
+    def fail(paths: Paths, rules: Rules, xml: bytes) -> NextStart:
+        if b"<name>odd" in xml:
+            raise KeyError("a bug")
+        return judge(paths, rules, xml)
+
+    monkeypatch.setattr(found, "foresee", fail)
+    host.has("bad1", "good", "odd")
+    host.review()
+    assert host.listed() == ["bad1", "odd"]
+    assert "it cannot be reviewed: KeyError('a bug')" in host.paths.found.read_text()
+
+
+def test_a_review_that_fails_as_a_whole_keeps_nobody_from_installing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(found, "_write_down", fail)
+    host.review()
+    assert "not reviewed yet: KeyError('a bug')" in host.warned[0]
+    assert host.paths.review_due.exists()
+
+
 def test_a_broken_policy_leaves_it_due(host: Host) -> None:
     host.has("bad1")
     host.set_policy("mode = 5\n")

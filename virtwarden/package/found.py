@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from virtwarden import log
 from virtwarden.domain.model import read
-from virtwarden.errors import DomainError, WardenError
+from virtwarden.errors import DomainError, HostError, WardenError
 from virtwarden.nextstart import foresee, try_owners
 from virtwarden.package import daemon
 from virtwarden.paths import Paths
@@ -68,8 +68,9 @@ def review_if_due(paths: Paths, say: Say, warn: Say) -> None:
         done = _review(paths, load(paths))
         _write_down(paths, done.found)
         policy = load(paths, store=True)
-    except (WardenError, OSError) as error:
-        warn(f"the domains are not reviewed yet: {error}; then: virt-warden package configure")
+    except Exception as error:  # noqa: BLE001 - the installation goes on
+        what = error if isinstance(error, WardenError | OSError) else repr(error)
+        warn(f"the domains are not reviewed yet: {what}; then: virt-warden package configure")
         return
     paths.review_due.unlink(missing_ok=True)
     for line in _told(paths, done):
@@ -108,8 +109,10 @@ def _name(untrusted_xml: bytes, otherwise: str) -> str:
 def _reasons(paths: Paths, rules: Rules, untrusted_xml: bytes) -> tuple[str, ...]:
     try:
         against = (*foresee(paths, rules, untrusted_xml).reasons, *try_owners(rules, untrusted_xml))
-    except DomainError as error:
+    except WardenError as error:
         against = (error,)
+    except Exception as error:  # noqa: BLE001 - what cannot be reviewed must start all the same
+        against = (HostError(f"it cannot be reviewed: {error!r}", fix="report this"),)
     return tuple(dict.fromkeys(map(str, against)))
 
 
