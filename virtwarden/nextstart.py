@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virtwarden import lifecycle
-from virtwarden.changes import CreateUser
+from virtwarden.changes import CreateUser, GrantAccess
 from virtwarden.domain.model import Domain, read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml
@@ -57,20 +57,35 @@ def foresee(paths: Paths, rules: Rules, untrusted_xml: bytes) -> NextStart:
     """
     former = read(untrusted_xml)
     rules = replace(rules, mode=Mode.ENFORCING)
-    against = [*_of_emulator(former, rules, paths), *_of_password(untrusted_xml, rules)]
-    lacks_access = any(isinstance(reason, Refusal) for reason in against)
+    emulator = _of_emulator(former, rules, paths)
+    reviews, others = _once_enrolled(paths, rules, untrusted_xml)
+    refusals = [refusal for found in reviews.values() for refusal in found]
+    may_lack_access = (
+        bool(emulator or others)
+        or any(reviews.get(guard) for guard in _OF_ITS_USER)
+        or any(map(filesystems.may_refuse_owners, _given_paths(former, rules)))
+    )
+    reasons = (*emulator, *_of_password(untrusted_xml, rules), *others, *refusals)
+    return NextStart(reasons, may_lack_access)
+
+
+def _once_enrolled(
+    paths: Paths, rules: Rules, untrusted_xml: bytes
+) -> tuple[Mapping[Guard, list[Refusal]], list[WardenError]]:
+    """What the guards will refuse, and what else keeps the domain's own user from its files.
+
+    Where the domain cannot be enrolled, that is the reason, and of the guards only those are asked
+    that do not depend on it.
+    """
     try:
         enrolled = read(enrol_xml(untrusted_xml, rules.user_prefix, paths))
     except (WardenError, OSError) as error:
-        reviews = _reviews(paths, rules, former, without=_ENROLMENTS_OWN)
-        against.append(error if isinstance(error, WardenError) else HostError(str(error)))
-        lacks_access = True
-    else:
-        reviews = _reviews(paths, rules, enrolled)
-    lacks_access |= any(reviews.get(guard) for guard in _OF_ITS_USER)
-    lacks_access |= any(map(filesystems.may_refuse_owners, _given_paths(former, rules)))
-    against += [refusal for found in reviews.values() for refusal in found]
-    return NextStart(tuple(against), lacks_access)
+        found = lifecycle.lenient_reviews(case_before_start(paths, rules, read(untrusted_xml)))
+        rest = {guard: found[guard] for guard in found if guard not in _ENROLMENTS_OWN}
+        return rest, [error if isinstance(error, WardenError) else HostError(str(error))]
+    case = case_before_start(paths, rules, enrolled)
+    found = lifecycle.lenient_reviews(case)
+    return found, [] if found[storage] else _without_acls(case)
 
 
 def try_owners(rules: Rules, untrusted_xml: bytes) -> list[WardenError]:
@@ -114,11 +129,19 @@ def case_before_start(paths: Paths, rules: Rules, domain: Domain) -> Case:
     return Case(Op.PREPARE, domain, rules, _FactsBeforeStart(paths, domain.uuid), paths)
 
 
-def _reviews(
-    paths: Paths, rules: Rules, domain: Domain, without: tuple[Guard, ...] = ()
-) -> Mapping[Guard, list[Refusal]]:
-    found = lifecycle.lenient_reviews(case_before_start(paths, rules, domain))
-    return {guard: refusals for guard, refusals in found.items() if guard not in without}
+def _without_acls(case: Case) -> list[WardenError]:
+    """What no guard sees before it acts: what can have no ACL entry for the domain's user."""
+    try:
+        planned = lifecycle.plan(case, [storage, boot])
+    except WardenError as error:
+        return [error]
+    found: list[WardenError] = []
+    for change in planned:
+        if isinstance(change, GrantAccess):
+            with suppress(HostError):  # it was replaced meanwhile, which the start will see
+                obstacle = change.obstacle()
+                found += [obstacle] if obstacle else []
+    return found
 
 
 def _of_emulator(domain: Domain, rules: Rules, paths: Paths) -> list[WardenError]:

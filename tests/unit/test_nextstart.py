@@ -12,6 +12,7 @@ import xmls
 from fake_host import FakeHost, rules
 
 from virtwarden import lifecycle, nextstart
+from virtwarden.changes import GrantAccess, access
 from virtwarden.enrolment import enrol
 from virtwarden.errors import DomainError, HostError, Refusal
 from virtwarden.guards import console, identity, luks, network, sandbox, storage, zones
@@ -176,3 +177,20 @@ def test_an_iso_that_everybody_may_read_needs_no_owner(
         iso.chmod(mode)
         found = seen(tmp_path, xmls.domain(disk, labels="", emulator=PLAIN))
         assert found.may_lack_access is lacks
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_shared_file_that_can_have_no_entry_for_the_user_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, can: bool
+) -> None:
+    base = tmp_path / "base.img"
+    base.touch()
+    place = base.stat()
+    grant = GrantAccess(str(base), place.st_dev, place.st_ino, "vmw-web01", 4)
+    monkeypatch.setattr(storage, "plan", lambda case: [grant])
+    monkeypatch.setattr(access.acl, "can_be_set", lambda handle: can)
+    found = seen(tmp_path)
+    assert [f"{base} cannot have an ACL" in str(r) for r in found.reasons] == [True] * (not can)
+    assert found.may_lack_access is not can
+    base.unlink()  # the start will say that it is gone
+    assert seen(tmp_path).reasons == ()
