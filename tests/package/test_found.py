@@ -319,6 +319,8 @@ class TestGraduate:
         assert warden.command("graduate", "--all", check=False).returncode == 1
         assert listed() == {"web01"}
         libvirt.undefine("web01")
+        told = warden.command("check", check=False).stdout
+        assert "web01 is permissive, and no domain any more: virt-warden graduate web01" in told
         said = warden.command("graduate", "--all").stdout
         assert said == "web01 is no domain any more; its entry is removed\n"
         assert not FOUND.exists()

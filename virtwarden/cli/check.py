@@ -13,6 +13,7 @@ from virtwarden.audit.unmet import unmet
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import connected, inactive_xml, persistent
+from virtwarden.libvirtd.graduating import stale
 from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
@@ -27,11 +28,15 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     """Raises PolicyError where the policy itself cannot be used."""
     policy = load(paths)
     with connected() as connection:
-        managed = [each for each in persistent(connection) if policy.manages(each.name())]
+        domains = persistent(connection)
+        managed = [each for each in domains if policy.manages(each.name())]
         cases = [next_case(paths, policy, domain) for domain in managed]
         found = list(unmet(policy, [case.domain for case in cases]))
         for domain in managed:
             found += _of_domain(paths, policy, domain)
+    for match in stale(paths, [domain.name() for domain in domains]):
+        name = shown(match)
+        found.append(f"{name} is permissive, and no domain any more: virt-warden graduate {name}")
     for line in dict.fromkeys(found):
         print(line)
     if not found:
