@@ -14,7 +14,7 @@ _virt_warden()
 
     local words_of
     case "$cword:${words[1]}" in
-        1:*) words_of="enrol unenrol status explain check audit log pki remote console luks recover policy network package service --help --version" ;;
+        1:*) words_of="enrol unenrol status explain check graduate audit log pki remote console luks recover policy network package service --help --version" ;;
         2:policy) words_of="check --help" ;;
         2:network) words_of="admit restore check render --help" ;;
         2:package) words_of="configure remove --help" ;;
@@ -25,7 +25,11 @@ _virt_warden()
             words_of="--json --size --force --abort --remove-old --all --help"
             [[ $cur == -* ]] || words_of="$(_virt_warden_domains)"
             ;;
-        *:policy | *:package) words_of="--help" ;;
+        *:policy) words_of="--help" ;;
+        *:package)
+            words_of="--help"
+            [[ ${words[2]} != configure ]] || words_of="--first --help"
+            ;;
         *:network)
             if [[ $prev == --format ]]; then
                 words_of="networkd ifupdown netplan"
@@ -49,6 +53,7 @@ _virt_warden()
         *)
             case "${words[1]}" in
                 enrol) words_of="--all --xml --help" ;;
+                graduate) words_of="--all --help" ;;
                 unenrol) words_of="--all --xml --help" ;;
                 status) words_of="--json --help" ;;
                 audit) words_of="--json --html --prometheus --help" ;;

@@ -23,6 +23,9 @@ config() {
     [ -e "$2" ] || install -D -m 644 "$1" "$2"
 }
 
+# The VMs that are here before the first installation must start as they did.
+first=
+[ -e "$share" ] || first=--first
 rm -rf "$share" "$doc"
 find virtwarden -name '*.py' -exec install -D -m 644 {} "$share/{}" \;
 install -m 644 policy/*schema.json packaging/purge.sh hooks/farewell.py "$share"
@@ -56,7 +59,7 @@ config packaging/pam "$DESTDIR/etc/pam.d/virt-warden"
 # dpkg's package is compiled, its units enabled, its hook placed where it is installed.
 [ -z "$DESTDIR" ] || exit 0
 "$PYTHON" -m compileall -q "$share/virtwarden" "$wrapper"
-/usr/sbin/virt-warden package configure
+/usr/sbin/virt-warden package configure $first
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     for unit in packaging/systemd/*; do

@@ -73,6 +73,7 @@ purge_state() {
         return
     fi
     forget=${VIRT_WARDEN_FORGET_UIDS:-$(cat "$state/farewell/purge-wanted" 2>/dev/null || :)}
+    rm -f "$state/review-due"
     rm -rf "$state/domains" "$state/shared" "${state:?}/boot" "$state/console-ca" "$state/farewell" /run/virt-warden
     [ -z "$forget" ] || rm -rf "$state/uids" "$copy" "$state/written"
     [ -z "$forget" ] || rmdir "${copy%/*}" 2>/dev/null || :
@@ -89,6 +90,9 @@ purge_state() {
 purge() {
     purge_users
     purge_state
+    # Installation wrote it, so it is no file of the admin's, whatever they changed in it.
+    rm -f /etc/virt-warden/policy.d/00-found-at-installation.toml
+    rmdir /etc/virt-warden/policy.d /etc/virt-warden 2>/dev/null || :
     mine=$(find /etc/virt-warden -type f ! -path "$copy" 2>/dev/null | head -n 1)
     [ -z "$mine" ] || left "/etc/virt-warden, which has files of yours, such as $mine"
 }

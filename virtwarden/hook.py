@@ -122,6 +122,16 @@ def _guard(call: _Call) -> None:
         _let_pass(call)
         return
     rules = policy.rules_for(call.name)
+    try:
+        _guard_by(call, rules)
+    except Exception as error:
+        if rules.mode is not Mode.PERMISSIVE or call.op not in _REFUSABLE:
+            raise
+        reason = str(error) if isinstance(error, WardenError) else _unexpected(error)
+        log.event(log.Level.WARNING, "would-refuse", domain=call.name, op=call.op, reason=reason)
+
+
+def _guard_by(call: _Call, rules: Rules) -> None:
     if call.op in ("migrate", "restore"):
         if call.op == "restore" and _may_fail(call):
             _refuse_saved_memory(call.name, rules)
@@ -222,16 +232,38 @@ def _case(call: _Call, rules: Rules, step: Op) -> Case:
     from virtwarden.guards.facts import HostFacts
 
     untrusted_xml = _untrusted_xml(call)
+    if step is Op.PREPARE:
+        _choose_whether_to_adopt(call, rules, untrusted_xml)
     try:
         domain, adopted = adopting.as_started(untrusted_xml, rules, call.paths)
     except WardenError as error:
         if rules.mode is Mode.ENFORCING:
             raise
         log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
-        domain, adopted = read(untrusted_xml), False
-    if step is Op.START and not adopted:
         _start_as_it_is(call, untrusted_xml)
+        domain, adopted = read(untrusted_xml), False
     return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted)
+
+
+def _choose_whether_to_adopt(call: _Call, rules: Rules, untrusted_xml: bytes) -> None:
+    """Leave a start that nobody enrolled as libvirt makes it, where its own user may fail at it."""
+    from virtwarden.changes import starts
+    from virtwarden.domain.model import read
+
+    starts.forget(call.paths, read(untrusted_xml).uuid)
+    if rules.mode is Mode.DISABLED or _may_lack_access(call, rules, untrusted_xml):
+        _start_as_it_is(call, untrusted_xml)
+
+
+def _may_lack_access(call: _Call, rules: Rules, untrusted_xml: bytes) -> bool:
+    from virtwarden.domain.model import read
+    from virtwarden.enrolment import adopting
+
+    if rules.mode is Mode.ENFORCING or not adopting.is_due(read(untrusted_xml), call.paths):
+        return False
+    from virtwarden.nextstart import foresee
+
+    return foresee(call.paths, rules, untrusted_xml).may_lack_access
 
 
 def _refuse_saved_memory(name: str, rules: Rules) -> None:
@@ -249,7 +281,8 @@ def _refuse_saved_memory(name: str, rules: Rules) -> None:
 def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     """Answer with the enrolled XML of a saved or migrated domain, whose own may be older.
 
-    libvirt reads XML from the hook's stdout only at these two steps.
+    libvirt reads XML from the hook's stdout only at these two steps. A permissive domain keeps the
+    user that it was saved with where its own might not be able to open all that it needs.
     """
     from virtwarden.changes import arrivals
     from virtwarden.domain.model import read
@@ -258,6 +291,11 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     untrusted_xml = _untrusted_xml(call)
     if call.op == "migrate":
         arrivals.note(call.paths, read(untrusted_xml).uuid)
+    if rules.mode is Mode.PERMISSIVE:
+        from virtwarden.nextstart import foresee
+
+        if foresee(call.paths, rules, untrusted_xml).may_lack_access:
+            return
     call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths))
 
 

@@ -149,7 +149,7 @@ def _take_back(case: Case) -> list[str]:
     breaches = []
     # In enforcing mode a refused domain does not run: no need to review it again.
     enforcing = case.rules.mode is Mode.ENFORCING
-    for guard in GUARDS if enforcing else willing(case, reviews(case)):
+    for guard in GUARDS if enforcing else willing(case, lenient_reviews(case)):
         try:
             journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
         except (WardenError, OSError) as error:
@@ -238,6 +238,20 @@ def reviews(case: Case) -> dict[Guard, list[Refusal]]:
     return {guard: guard.review(case) for guard in GUARDS}
 
 
+def lenient_reviews(case: Case) -> dict[Guard, list[Refusal]]:
+    """The same, where a guard that cannot look counts as one that refuses."""
+    return {guard: _lenient_review(guard, case) for guard in GUARDS}
+
+
+def _lenient_review(guard: Guard, case: Case) -> list[Refusal]:
+    try:
+        return guard.review(case)
+    except WardenError as error:
+        return [Refusal(error.what, where=error.where, fix=error.fix)]
+    except Exception as error:  # noqa: BLE001 - the other guards, and a permissive start, go on
+        return [Refusal(f"the guard {guard.NAME} cannot look at it: {error!r}")]
+
+
 def plan(case: Case, guards: Iterable[Guard]) -> list[Change]:
     """The changes that these guards plan at this step, each change once."""
     return list(dict.fromkeys(change for guard in guards for change in guard.plan(case)))
@@ -294,7 +308,7 @@ def _undo_former_life(case: Case) -> None:
     try:
         _undo(case.paths, case.domain.uuid, case.domain.name)
         _undo_half_made_user(case)
-    except WardenError as error:
+    except (WardenError, OSError) as error:
         if case.rules.mode is Mode.ENFORCING:
             raise
         # The earlier records stay; new ones follow them and are undone before them.
@@ -302,15 +316,15 @@ def _undo_former_life(case: Case) -> None:
 
 
 def _raise_guards(case: Case) -> None:
-    refusals = reviews(case)
     if case.rules.mode is Mode.ENFORCING:
+        refusals = reviews(case)
         _refuse(case, [refusal for found in refusals.values() for refusal in found])
         _remember_writable(case)
         _perform(case, GUARDS)
     else:
-        with suppress(OSError):  # a disk that is full must not keep such a domain from its start
+        with suppress(Exception):  # such as a full disk, which must not keep it from its start
             _remember_writable(case)
-        _perform_leniently(case, refusals)
+        _perform_leniently(case, lenient_reviews(case))
 
 
 def _remember_writable(case: Case) -> None:
@@ -360,8 +374,9 @@ def _perform_leniently(case: Case, refusals: dict[Guard, list[Refusal]]) -> None
     for guard in willing(case, refusals):
         try:
             journal.perform(case.paths, case.domain.uuid, plan(case, [guard]))
-        except (WardenError, OSError) as error:
-            _log(case, log.Level.WARNING, "would-refuse", reason=error)
+        except Exception as error:  # noqa: BLE001 - the other guards, and the start, go on
+            reason = error if isinstance(error, WardenError | OSError) else repr(error)
+            _log(case, log.Level.WARNING, "would-refuse", reason=reason)
 
 
 def _log_refusals(case: Case, refusals: Iterable[Refusal]) -> None:

@@ -27,6 +27,8 @@ EVENTS = {
     "enrolled": "86b02f2a21c0483fbb8312d2bb70a1e2",
     "failed": "8e6d672e00bd427e9ef641fa4dbc2cc0",
     "forgotten": "fa96d10534954166b7a0f7f41b3d10de",
+    "found": "7f04e9105d594261a2379c1e43497db1",
+    "graduated": "448a56f746804ce09c81068584e6e31c",
     "ledger-restored": "a4dcfda68e9d4996b7a68b887ab37514",
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",

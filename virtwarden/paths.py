@@ -35,6 +35,16 @@ class Paths:
     block_devices: Path = Path("/sys/block")
 
     @property
+    def found(self) -> Path:
+        """The policy's file of the domains that installation found."""
+        return self.policy_dir / "00-found-at-installation.toml"
+
+    @property
+    def review_due(self) -> Path:
+        """It is there while installation has not yet reviewed the domains that were here before."""
+        return self.state / "review-due"
+
+    @property
     def policy_cache(self) -> Path:
         """The compiled policy; gone after a reboot."""
         return self.run / "policy.json"

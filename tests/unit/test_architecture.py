@@ -35,6 +35,7 @@ RANKS = (
     ("luks",),
     ("guards",),
     ("enrolment", "lifecycle", "recovery"),
+    ("nextstart",),
     ("hook", "libvirtd"),
     ("package",),
     ("adoption", "audit", "consoled"),

@@ -27,6 +27,7 @@ from virtwarden.domain.model import read as read_domain
 from virtwarden.package import hookfile
 from virtwarden.paths import Paths
 from virtwarden.policy import Waiver
+from virtwarden.policy.found import Found, added
 from virtwarden.system import packages
 
 REPOSITORY = Path(__file__).parents[2]
@@ -272,7 +273,9 @@ def kept(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *, nft: bo
     monkeypatch.setattr(unmet, "BACKENDS", backends)
     monkeypatch.setattr(unmet, "_OPEN_VSWITCH", directory / "openvswitch")
     web01 = read_domain(xmls.domain().encode())
-    return list(policy_checks.checks(fake_host.policy(text, directory), [web01]))
+    policy = fake_host.policy(text, directory)
+    found = policy_checks.checks(Paths(policy_dir=directory / "d"), policy, [web01])
+    return [item for item in found if item.id == "host.policy.kept"]
 
 
 def test_a_policy_that_comes_true_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +293,48 @@ def test_each_thing_that_does_not_come_true_is_an_item_with_its_line(
     assert {item.state for item in items} == {State.BAD}
     for words in ("ebtables", "Open vSwitch", "policy.toml:3: no managed domain is called wbe01"):
         assert any(words in item.seen for item in items), words
+
+
+FOUND = added("", [Found(name, ()) for name in ("web01", "gone", "a*b")], Path("found"), 10000)
+
+
+def found_item(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Item:
+    monkeypatch.setattr(policy_checks, "unmet", lambda *_: ())
+    paths = Paths(policy=directory / "policy.toml", policy_dir=directory / "d")
+    (directory / "d").mkdir(mode=0o700)
+    paths.found.write_text(FOUND)
+    paths.found.chmod(0o600)
+    web01 = read_domain(xmls.domain().encode())
+    items = policy_checks.checks(paths, fake_host.policy(text, directory), [web01])
+    (item,) = [item for item in items if item.id == "host.policy.found"]
+    return item
+
+
+def test_domains_that_are_permissive_since_the_installation_are_named_also_those_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = found_item("", tmp_path, monkeypatch)
+    assert item.state is State.BAD
+    assert item.seen == "web01, gone (no such managed domain), a[*]b (no such managed domain)"
+    assert "virt-warden graduate" in item.fix
+
+
+def test_one_that_the_admin_made_enforcing_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[[domain]]\nmatch = "web01"\nmode = "enforcing"\n'
+    item = found_item(text, tmp_path, monkeypatch)
+    assert "web01" not in item.seen
+
+
+def test_a_host_without_such_a_file_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_checks, "unmet", lambda *_: ())
+    paths = Paths(policy_dir=tmp_path / "d")
+    policy = fake_host.policy("", tmp_path)
+    (item,) = [i for i in policy_checks.checks(paths, policy, []) if i.id == "host.policy.found"]
+    assert item.state is State.GOOD
 
 
 # Waivers

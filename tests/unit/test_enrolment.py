@@ -20,7 +20,7 @@ from virtwarden.domain.bootfiles import copy_of
 from virtwarden.domain.model import TAG_LIMIT, Domain, from_tree, parse, read
 from virtwarden.enrolment import enrol as enrolment
 from virtwarden.enrolment import headers
-from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml
+from virtwarden.enrolment.enrol import enrol_xml, is_enrolled, unenrol_xml, unenrolled
 from virtwarden.errors import DomainError, HostError
 from virtwarden.paths import Paths
 from virtwarden.system.images import Image
@@ -438,6 +438,23 @@ def test_an_emulator_that_was_altered_or_removed_is_the_wrapper_again(edited: by
     without = altered(edited, drop("devices/emulator"))
     assert read(enrol(without)).emulator == WRAPPER
     assert original(without).emulator == ""
+
+
+def test_a_wrapper_that_was_noted_as_the_former_emulator_becomes_the_plain_qemu(
+    edited: bytes,
+) -> None:
+    noted = re.sub(rb"(<warden:emulator>)[^<]*", rb"\1" + WRAPPER.encode(), edited)
+    assert WRAPPER in str(noted)
+    assert original(noted).emulator == "/usr/bin/qemu-system-x86_64"
+
+
+def test_a_wrapper_in_a_domain_that_was_never_enrolled_becomes_the_plain_qemu() -> None:
+    xml = xmls.domain(labels="", emulator=WRAPPER).encode()
+    assert original(xml).emulator == "/usr/bin/qemu-system-x86_64"
+    snapshot = b"<domainsnapshot>" + xml + b"</domainsnapshot>"
+    plain = unenrolled(snapshot, PATHS)
+    assert plain is not None
+    assert b"<emulator>/usr/bin/qemu-system-x86_64</emulator>" in plain
 
 
 def test_a_disk_that_was_removed_is_forgotten(edited: bytes) -> None:

@@ -15,13 +15,14 @@ import pytest
 import xmls
 from fake_host import FakeHost, account_of
 
-from virtwarden import hook, lifecycle, policy
+from virtwarden import hook, lifecycle, nextstart, policy
 from virtwarden.changes import arrivals
 from virtwarden.domain.model import XML_LIMIT_BYTES, read
 from virtwarden.enrolment import enrol
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import facts
 from virtwarden.guards.base import Case, Op
+from virtwarden.nextstart import NextStart
 from virtwarden.paths import Paths
 
 ME = os.getuid()
@@ -471,3 +472,50 @@ def test_no_network_is_refused_to_a_domain_whose_mode_is_not_enforcing(
 ) -> None:
     called.write(f'mode = "{mode}"\n{ZONES}')
     assert called.call("port-created", port(network="lan"), name="lan") == 0
+
+
+# Permissive
+
+PERMISSIVE = 'managed = ["*"]\nmode = "permissive"\n'
+
+
+@pytest.mark.parametrize("op", STARTING)
+@pytest.mark.parametrize(
+    "error",
+    [Refusal("no"), HostError("no"), OSError(28, "no space"), KeyError("a bug"), TypeError()],
+    ids=repr,
+)
+def test_permissive_whatever_fails_it_starts_and_that_is_logged(
+    called: Hook, monkeypatch: pytest.MonkeyPatch, logged: list[str], op: str, error: Exception
+) -> None:
+    called.write(PERMISSIVE)
+    failing(monkeypatch, op, error)
+    assert called.call(op) == 0
+    assert called.err == ""
+    (line,) = [line for line in logged if "event=would-refuse" in line]
+    assert f"domain=web01 op={op}" in line
+
+
+@pytest.mark.parametrize("op", [*STARTING, *COMING])
+@pytest.mark.parametrize("xml", [b"", b"<domain>", b"<a/>" * XML_LIMIT_BYTES], ids=len)
+def test_permissive_it_starts_though_its_xml_is_beyond_what_we_read(
+    called: Hook, op: str, xml: bytes
+) -> None:
+    called.write(PERMISSIVE)
+    assert called.call(op, xml) == 0
+    assert (called.out, called.err) == (b"", "")
+
+
+@pytest.mark.parametrize("op", COMING)
+@pytest.mark.parametrize("lacks", [True, False])
+def test_permissive_a_saved_or_migrated_domain_is_enrolled_where_its_user_can_open_all(
+    called: Hook, monkeypatch: pytest.MonkeyPatch, op: str, *, lacks: bool
+) -> None:
+    called.write(PERMISSIVE)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    monkeypatch.setattr(enrol.users, "account_of", lambda uuid: None)
+    monkeypatch.setattr(enrol.users, "account", lambda name: None)
+    foreseen = NextStart((Refusal("no"),), may_lack_access=lacks)
+    monkeypatch.setattr(nextstart, "foresee", lambda *_: foreseen)
+    assert called.call(op, xmls.domain(labels="", emulator="/usr/bin/qemu-system-x86_64")) == 0
+    assert bool(called.out) is not lacks

@@ -37,6 +37,7 @@ def paths(tmp_path: Path) -> Paths:
         wrapper_dir=tmp_path / "wrappers",
         libvirt_state=tmp_path / "libvirt",
         libvirt_config=tmp_path / "config",
+        libvirt_run=tmp_path / "run-libvirt",
     )
     (paths.share / "hooks").mkdir(parents=True)
     shutil.copytree(
@@ -93,6 +94,21 @@ def test_it_is_needed_while_something_that_libvirt_kept_names_the_wrapper(
     assert farewell.needed(paths) == []
     path.write_text(domain(emulator=f"{paths.wrapper_dir}/qemu-system-x86_64"))
     assert farewell.needed(paths) == [f"{path} names virt-warden's wrapper"]
+
+
+def test_it_is_needed_while_a_domain_that_is_not_guarded_runs_by_the_wrapper(paths: Paths) -> None:
+    """Such as one that the policy leaves alone: libvirt must find its emulator."""
+    status = paths.libvirt_run / "web01.xml"
+    status.parent.mkdir()
+    emulator = f"{paths.wrapper_dir}/qemu-system-x86_64"
+    status.write_text(f"<domstatus>{domain(labels='', emulator=emulator)}</domstatus>")
+    assert farewell.needed(paths) == [f"{status} names virt-warden's wrapper"]
+    farewell.leave(paths)
+    call(paths, "release", OTHER)
+    assert paths.farewell.exists()
+    status.unlink()
+    call(paths, "release")
+    assert not paths.farewell.exists()
 
 
 def test_the_stop_of_a_domain_undoes_what_was_done_for_it_and_no_more(

@@ -14,7 +14,10 @@ from lxml import etree
 from tests.host.domain import Vnc, domain_xml
 from virtwarden import log
 from virtwarden.enrolment.enrol import is_enrolled
+from virtwarden.errors import Refusal
+from virtwarden.nextstart import NextStart
 from virtwarden.paths import Paths
+from virtwarden.service import enroller as service_enroller
 from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
 
@@ -293,3 +296,67 @@ def test_that_libvirt_is_gone_is_no_domains_fault(paths: Paths, lines: Lines) ->
     with pytest.raises(Exception, match="client socket is closed"):
         enroller(paths, fake).see_to_all()
     assert lines == []
+
+
+# Permissive
+
+
+def foreseen(monkeypatch: pytest.MonkeyPatch, *, lacks: bool) -> None:
+    found = NextStart((Refusal("a folder of others", fix="chown"),), may_lack_access=lacks)
+    monkeypatch.setattr(service_enroller, "foresee", lambda *_: found)
+
+
+def test_a_permissive_domain_is_enrolled_where_its_own_user_can_open_all(
+    paths: Paths, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.policy.write_text('managed = ["*"]\nmode = "permissive"\n')
+    foreseen(monkeypatch, lacks=False)
+    fake = FakeLibvirt("web01")
+    enroller(paths, fake).see_to_all()
+    assert [what for what, _ in lines] == ["enrolled"]
+
+
+def test_otherwise_it_stays_as_it_is_which_is_told_once_until_it_is_set_right(
+    paths: Paths, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.policy.write_text('managed = ["*"]\nmode = "permissive"\n')
+    foreseen(monkeypatch, lacks=True)
+    fake = FakeLibvirt("web01")
+    enrolling = enroller(paths, fake)
+    for _ in range(3):
+        enrolling.see_to_all()
+    ((what, fields),) = lines
+    assert what == "not-enrolled"
+    assert "it is permissive" in str(fields["reason"])
+    assert "a folder of others; fix: chown" in str(fields["reason"])
+    assert (fake.defined, enrolling.unfinished) == ([], [fake.the("web01").uuid])
+    foreseen(monkeypatch, lacks=False)
+    enrolling.see_to(fake.the("web01").uuid)
+    assert (fake.defined, enrolling.unfinished) == (["web01"], [])
+
+
+def test_one_that_was_enrolled_and_became_permissive_is_what_it_was_and_comes_back(
+    paths: Paths, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeLibvirt("web01")
+    former = fake.the("web01").xml
+    enrolling = enroller(paths, fake)
+    enrolling.see_to_all()
+    paths.policy.write_text('managed = ["*"]\nmode = "permissive"\n')
+    foreseen(monkeypatch, lacks=True)
+    for _ in range(3):
+        enrolling.see_to_all()
+    assert [what for what, _ in lines] == ["enrolled", "unenrolled", "not-enrolled"]
+    assert fake.the("web01").xml.split() == former.split()
+    foreseen(monkeypatch, lacks=False)
+    enrolling.see_to(fake.the("web01").uuid)
+    assert is_enrolled(fake.the("web01").xml.encode(), paths)
+
+
+def test_an_enforcing_domain_is_enrolled_whatever_its_start_will_be_refused_for(
+    paths: Paths, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreseen(monkeypatch, lacks=True)
+    fake = FakeLibvirt("web01")
+    enroller(paths, fake).see_to_all()
+    assert [what for what, _ in lines] == ["enrolled"]

@@ -33,7 +33,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
     return [
         *hooks.checks(paths),
         *adoption.checks(paths),
-        *policy_checks.checks(policy, managed),
+        *policy_checks.checks(paths, policy, managed),
         *kernel.checks(),
         *libvirt_settings.checks(),
         *updates.checks(),

@@ -149,10 +149,7 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
     yield MANAGED.judged(managed, "it is" if managed else "it is not in `managed`", name)
     if not managed:
         return
-    mode = case.rules.mode
-    yield ENFORCING.judged(
-        mode is Mode.ENFORCING, f"{mode.value} ({case.rules.where('mode')})", name
-    )
+    yield _mode(case)
     yield (
         ENROLLED.good("it is", name)
         if case.domain.enrolment
@@ -166,6 +163,16 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
         yield _files(case)
     yield _directories(case)
     yield from _allowed(case)
+
+
+def _mode(case: Case) -> Item:
+    name, rules = case.domain.name, case.rules
+    seen = f"{rules.mode.value} ({rules.where('mode')})"
+    if rules.mode is Mode.ENFORCING:
+        return ENFORCING.good(seen, name)
+    by_installation = rules.is_permissive_by(case.paths.found)
+    fix = f"virt-warden graduate {shown(name)}" if by_installation else ""
+    return ENFORCING.bad(seen, name, fix=fix)
 
 
 def _promises(case: Case) -> Item:

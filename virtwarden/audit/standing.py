@@ -16,6 +16,8 @@ from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
 from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case, running_case
+from virtwarden.libvirtd.connection import inactive_xml
+from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
 from virtwarden.policy import Mode, Policy
@@ -77,7 +79,7 @@ def standing(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Standin
     if raised:
         breaches = tuple(lifecycle.verify(case))
     elif managed and case.rules.mode is not Mode.DISABLED:
-        breaches = (_unguarded(next_case(paths, policy, domain)),)
+        breaches = (_unguarded(next_case(paths, policy, domain), inactive_xml(domain)),)
     else:
         breaches = ()
     broken = {breach.partition(":")[0] for breach in breaches}
@@ -112,9 +114,17 @@ def _console_ca(case: Case) -> str | None:
     return str(case.paths.console_ca / authority.CERTIFICATE)
 
 
-def _unguarded(at_next_start: Case) -> str:
-    if at_next_start.domain.enrolment:
+def _unguarded(at_next_start: Case, untrusted_xml: bytes) -> str:
+    case = at_next_start
+    if case.domain.enrolment:
         return "it runs unguarded until its next start, for which it is enrolled"
+    if case.rules.mode is Mode.PERMISSIVE:
+        foreseen = foresee(case.paths, case.rules, untrusted_xml)
+        if foreseen.may_lack_access:
+            return (
+                "it runs as libvirt's user, because it is permissive and its own might not be able"
+                f" to open all that it needs: {foreseen.reasons[0]}"
+            )
     return f"it runs unguarded until its next start; before that: {at_next_start.enrol}"
 
 

@@ -205,13 +205,22 @@ class GrantAccess(Change):
             try:
                 acl.grant(handle, before["uid"], self._granted(before))
             except OSError as error:
-                raise HostError(
-                    f"{self.path} cannot have an ACL, by which its user could open it:"
-                    f" {error.strerror}",
-                    fix=f"see its file system: findmnt -T {shown(self.path)}; mount it read-write,"
-                    " move the file to one with ACLs (ext4, xfs, btrfs), or let everybody read it:"
-                    f" chmod o+r {shown(self.path)}",
-                ) from None
+                raise self._without_acl(str(error.strerror)) from None
+
+    def obstacle(self) -> HostError | None:
+        """Why the entry cannot be made, as far as the file system tells without a try."""
+        with files.held(self.path, self.device, self.number) as handle:
+            if acl.can_be_set(handle):
+                return None
+        return self._without_acl("its file system has none, or is mounted read-only")
+
+    def _without_acl(self, reason: str) -> HostError:
+        return HostError(
+            f"{self.path} cannot have an ACL, by which its user could open it: {reason}",
+            fix=f"see its file system: findmnt -T {shown(self.path)}; mount it read-write,"
+            " move the file to one with ACLs (ext4, xfs, btrfs), or let everybody read it:"
+            f" chmod o+r {shown(self.path)}",
+        )
 
     def undo(self, paths: Paths, before: Before) -> str:
         try:

@@ -26,6 +26,11 @@ def announce(paths: Paths, domain: str, said: str) -> None:
     files.write_atomically(paths.waiting / domain, said.encode(), _READABLE)
 
 
+def is_as_it_is(paths: Paths, domain: str) -> bool:
+    """Whether it was said that the domain starts as libvirt has made it."""
+    return files.read_if_there(paths.waiting / domain) == AS_IT_IS
+
+
 def forget(paths: Paths, domain: str) -> None:
     """Say nothing; harmless if nothing was said."""
     if paths.waiting.exists():

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+import libvirt
 
 from virtwarden import lifecycle
 from virtwarden.audit.unmet import unmet
-from virtwarden.guards.base import Case
+from virtwarden.errors import WardenError
 from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case
-from virtwarden.libvirtd.connection import connected, persistent
+from virtwarden.libvirtd.connection import connected, inactive_xml, persistent
+from virtwarden.libvirtd.graduating import stale
+from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
-from virtwarden.policy import Mode, load
+from virtwarden.policy import Mode, Policy, load
 from virtwarden.words import shown
 
 
@@ -28,10 +32,16 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     """
     policy = load(paths)
     with connected() as connection:
-        cases = [next_case(paths, policy, domain) for domain in persistent(connection)]
-    managed = [case for case in cases if policy.manages(case.domain.name)]
-    found = [*unmet(policy, [case.domain for case in managed]), *_refused(managed)]
-    notes = [note for case in managed for note in withheld(case)]
+        domains = persistent(connection)
+        managed = [each for each in domains if policy.manages(each.name())]
+        cases = [next_case(paths, policy, domain) for domain in managed]
+        found = list(unmet(policy, [case.domain for case in cases]))
+        for domain in managed:
+            found += _of_domain(paths, policy, domain)
+        notes = [note for case in cases for note in withheld(case)]
+    for match in stale(paths, [domain.name() for domain in domains]):
+        name = shown(match)
+        found.append(f"{name} is permissive, and no domain any more: virt-warden graduate {name}")
     for line in dict.fromkeys([*found, *(f"- {note}" for note in notes)]):
         print(line)
     if not found:
@@ -39,10 +49,18 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     return int(bool(found))
 
 
-def _refused(cases: Iterable[Case]) -> Iterator[str]:
-    for case in cases:
-        refuses = {Mode.ENFORCING: "is refused", Mode.PERMISSIVE: "would be refused"}
-        if case.rules.mode in refuses:
-            for found in lifecycle.reviews(case).values():
-                for refusal in found:
-                    yield f"{shown(case.domain.name)} {refuses[case.rules.mode]}: {refusal}"
+def _of_domain(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Iterator[str]:
+    rules, name = policy.rules_for(domain.name()), shown(domain.name())
+    if rules.mode is Mode.DISABLED:
+        return
+    against: list[WardenError] = []
+    if rules.mode is Mode.ENFORCING:
+        case = next_case(paths, policy, domain)
+        against += [reason for found in lifecycle.reviews(case).values() for reason in found]
+    against += foresee(paths, rules, inactive_xml(domain)).reasons
+    is_refused = "is refused" if rules.mode is Mode.ENFORCING else "would be refused"
+    for reason in against:
+        yield f"{name} {is_refused}: {reason}"
+    if rules.is_permissive_by(paths.found):
+        when = "once nothing of this is left" if against else "nothing is against it any more"
+        yield f"{name} is permissive since the installation; {when}: virt-warden graduate {name}"

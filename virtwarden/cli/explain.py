@@ -10,7 +10,8 @@ from virtwarden.changes import Change
 from virtwarden.guards import host
 from virtwarden.guards.base import Case, Guard
 from virtwarden.libvirtd.cases import at_start, next_case
-from virtwarden.libvirtd.connection import connected, find
+from virtwarden.libvirtd.connection import connected, find, inactive_xml
+from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
 from virtwarden.policy import KeySource, Mode, Policy, load
 from virtwarden.policy.allowances import BROAD_EXCEPTION
@@ -28,7 +29,9 @@ def explain(paths: Paths, name: str) -> int:
     """Print it, changing nothing. Gives 1 where a start would be refused, else 0."""
     policy = load(paths)
     with connected() as connection:
-        case = next_case(paths, policy, find(connection, name))
+        domain = find(connection, name)
+        case = next_case(paths, policy, domain)
+        enrolled = foresee(paths, case.rules, inactive_xml(domain))
     if not policy.manages(case.domain.name):
         print(
             f"{case.domain.name} is unmanaged ({policy.where('managed')}):"
@@ -39,7 +42,7 @@ def explain(paths: Paths, name: str) -> int:
     found = lifecycle.reviews(case)
     refusals = [refusal for reasons in found.values() for refusal in reasons]
     enforcing = case.rules.mode is Mode.ENFORCING
-    for refusal in refusals:
+    for refusal in dict.fromkeys([*map(str, refusals), *map(str, enrolled.reasons)]):
         print(f"A start {'is' if enforcing else 'would be'} refused: {refusal}")
     if not (refusals and enforcing):
         _print_plan(case, lifecycle.willing(case, found))

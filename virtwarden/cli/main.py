@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "show each domain's guards and breaches; exit 1 on a breach",
     "explain": "show a domain's rules, their origin, and what its next start would do",
     "check": "show what the policy asks for that this host cannot do",
+    "graduate": "make domains enforcing that the installation found and made permissive",
     "audit": "check the host and every domain against the threat model",
     "log": "show what happened to a domain: starts, refusals, breaches",
     "pki": "manage the console CA, the remote CA and their certificates",

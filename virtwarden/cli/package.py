@@ -13,7 +13,12 @@ from virtwarden.paths import Paths
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("configure", help="put the hook and the AppArmor lines in place")
+    configuring = actions.add_parser("configure", help="put the hook and AppArmor lines in place")
+    configuring.add_argument(
+        "--first",
+        action="store_true",
+        help="also make those domains permissive that enforcing mode would refuse",
+    )
     actions.add_parser("remove", help="unenrol every domain, and remove hook and AppArmor lines")
 
 
@@ -21,7 +26,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     """Gives 1 where nothing was removed, because a domain stays enrolled."""
     if options.action == "remove":
         return int(not remove(paths, print, _warn))
-    configure(paths, print, _warn)
+    configure(paths, print, _warn, first=options.first)
     return 0
 
 

@@ -7,6 +7,7 @@ first on the PATH of libvirt's daemon. The wrapper asks for the user that is nam
 
 from __future__ import annotations
 
+from virtwarden.changes import starts
 from virtwarden.domain.model import Domain, read
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.guards import ticket
@@ -33,6 +34,7 @@ def as_started(untrusted_xml: bytes, rules: Rules, paths: Paths) -> tuple[Domain
     gives to QEMU. Raises as `enrol_xml` does.
     """
     domain = read(untrusted_xml)
-    if rules.mode is Mode.DISABLED or not is_due(domain, paths):
+    is_left = rules.mode is Mode.DISABLED or starts.is_as_it_is(paths, domain.uuid)
+    if is_left or not is_due(domain, paths):
         return domain, False
     return read(enrol_xml(untrusted_xml, rules.user_prefix, paths, copies=False)), True

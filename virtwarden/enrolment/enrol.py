@@ -194,7 +194,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
     tree.remove(notes)
     if metadata is not None and not len(metadata) and notes.get("metadata") == "made":
         tree.remove(metadata)
-    _restore_emulator(root, notes)
+    _restore_emulator(root, notes, paths)
     _put_labels(
         root, root.findall(_LABEL), [tree.bare(former) for former in notes.findall("seclabel")]
     )
@@ -219,7 +219,7 @@ def _is_wrapper(emulator: str, paths: Paths) -> bool:
     return emulator.startswith(f"{paths.wrapper_dir}/")
 
 
-def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
+def _restore_emulator(root: etree._Element, notes: etree._Element, paths: Paths) -> None:
     emulator = root.find("devices/emulator")
     former = notes.find(_EMULATOR)
     if emulator is None:
@@ -229,5 +229,7 @@ def _restore_emulator(root: etree._Element, notes: etree._Element) -> None:
         tree.remove(emulator)
         if notes.get("devices") == "made" and devices is not None and not len(devices):
             tree.remove(devices)
+    elif _is_wrapper(former.text or "", paths):  # without virt-warden it would not be there
+        emulator.text = ticket.emulator_path(from_tree(root).arch)
     else:
         tree.copy_content(former, emulator)

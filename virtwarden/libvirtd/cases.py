@@ -4,34 +4,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import libvirt
 
-from virtwarden import lifecycle
-from virtwarden.changes import CreateUser
-from virtwarden.domain.model import read
+from virtwarden.domain.model import Domain, read
 from virtwarden.enrolment import adopting
-from virtwarden.errors import JournalError, WardenError
+from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.facts import HostFacts
 from virtwarden.libvirtd.connection import inactive_xml
+from virtwarden.nextstart import case_before_start
 from virtwarden.paths import Paths
-from virtwarden.policy import Policy
+from virtwarden.policy import Policy, Rules
 from virtwarden.system.users import Account
 
 
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it runs."""
     xml = str(domain.XMLDesc(0)).encode()
-    return _case(HostFacts(paths), policy, xml, Op.STARTED)
+    rules = policy.rules_for(read(xml).name)
+    found, adopted = _as_started(paths, rules, xml)
+    return Case(Op.STARTED, found, rules, HostFacts(paths), paths, adopted)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
     xml = inactive_xml(domain)
-    return _case(_FactsBeforeStart(paths, read(xml).uuid), policy, xml, Op.PREPARE)
+    rules = policy.rules_for(read(xml).name)
+    found, adopted = _as_started(paths, rules, xml)
+    return replace(case_before_start(paths, rules, found), adopted=adopted)
+
+
+def _as_started(paths: Paths, rules: Rules, xml: bytes) -> tuple[Domain, bool]:
+    """As `adopting.as_started`; a domain that cannot be adopted is looked at as it is."""
+    try:
+        return adopting.as_started(xml, rules, paths)
+    except WardenError:
+        return read(xml), False
 
 
 def at_start(case: Case) -> Case:
@@ -60,26 +70,6 @@ def _stand_in(place: int) -> str:
 
 
 @dataclass(frozen=True)
-class _FactsBeforeStart(HostFacts):
-    """This host without what a start undoes first: the group of a user that was only begun."""
-
-    domain: str
-
-    def group_id(self, name: str) -> int | None:
-        found = super().group_id(name)
-        return None if found is not None and self._is_undone(name, found) else found
-
-    def _is_undone(self, name: str, gid: int) -> bool:
-        with suppress(JournalError):  # then the start undoes nothing
-            return any(
-                isinstance(record.change, CreateUser)
-                and (record.change.name, record.before["uid"]) == (name, gid)
-                for record in lifecycle.half_made(self.paths, self.domain)
-            )
-        return False
-
-
-@dataclass(frozen=True)
 class _FactsAtStart(HostFacts):
     """This host, with what `prepare` and libvirt will have made by then."""
 
@@ -94,11 +84,3 @@ class _FactsAtStart(HostFacts):
 
     def bridge_of(self, interface: str) -> str:
         return self.bridges.get(interface, "")
-
-
-def _case(facts: HostFacts, policy: Policy, xml: bytes, op: Op) -> Case:
-    domain, adopted = read(xml), False
-    rules = policy.rules_for(domain.name)
-    with suppress(WardenError):  # then it is looked at as it is
-        domain, adopted = adopting.as_started(xml, rules, facts.paths)
-    return Case(op, domain, rules, facts, facts.paths, adopted)

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import libvirt
 
-from virtwarden import lifecycle
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml
-from virtwarden.errors import HostError
-from virtwarden.libvirtd.cases import next_case
+from virtwarden.errors import HostError, WardenError
 from virtwarden.libvirtd.connection import define, inactive_xml
+from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy
 
@@ -36,8 +35,16 @@ def enrol(
     """
     _must_be_managed(policy, domain.name())
     former = inactive_xml(domain)
+    rules = policy.rules_for(domain.name())
+    if rules.mode is Mode.PERMISSIVE:
+        foreseen = foresee(paths, rules, former)
+        if foreseen.may_lack_access:
+            return (
+                "is permissive, and its own user might not be able to open all that it needs, so it"
+                f" is not enrolled and starts as before:{_listed(foreseen.reasons)}"
+            )
     _must_have_no_weak_password(policy, warn, former)
-    xml = enrol_xml(former, policy.rules_for(domain.name()).user_prefix, paths)
+    xml = enrol_xml(former, rules.user_prefix, paths)
     if read(xml) == read(former):
         return f"is enrolled already{_obstacles(paths, policy, domain)}"
     define(connection, xml)
@@ -53,12 +60,17 @@ def enrol(
 
 def _obstacles(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> str:
     """Why the next start would be refused, a line each; empty where it would not."""
-    case = next_case(paths, policy, domain)
-    found = [refusal for refusals in lifecycle.reviews(case).values() for refusal in refusals]
-    if not found or case.rules.mode is not Mode.ENFORCING:
+    rules = policy.rules_for(domain.name())
+    if rules.mode is not Mode.ENFORCING:
         return ""
-    lines = "".join(f"\n  - {refusal}" for refusal in found)
-    return f"; that start would be refused:{lines}"
+    found = foresee(paths, rules, inactive_xml(domain)).reasons
+    if not found:
+        return ""
+    return f"; that start would be refused:{_listed(found)}"
+
+
+def _listed(reasons: Iterable[WardenError]) -> str:
+    return "".join(f"\n  - {reason}" for reason in reasons)
 
 
 def enrolled(paths: Paths, policy: Policy, warn: Warn, untrusted_xml: bytes) -> bytes:

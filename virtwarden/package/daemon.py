@@ -14,7 +14,7 @@ from pathlib import Path
 from virtwarden.paths import Paths
 from virtwarden.system.run import run
 
-_SYSTEMD = Path("/run/systemd/system")
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _SYSTEMCTL = "/usr/bin/systemctl"
 _PROGRAMS = ("libvirtd", "virtqemud")
 
@@ -43,7 +43,7 @@ def have_wrappers(paths: Paths, warn: Callable[[str], None]) -> None:
         if finds_wrappers(paths, pid):
             continue
         program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
-        if _SYSTEMD.is_dir():
+        if _BOOTED.is_dir():
             run(_SYSTEMCTL, "daemon-reload")
             run(_SYSTEMCTL, "try-restart", f"{program}.service")
         else:
@@ -56,6 +56,11 @@ def finds_wrappers(paths: Paths, pid: int) -> bool:
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     found = [value for value in variables if value.startswith(b"PATH=")]
     return b"".join(found).startswith(f"PATH={paths.emulators}:".encode())
+
+
+def host_is_up(paths: Paths) -> bool:
+    """Whether this is a system that runs, and not a directory in which one is being made."""
+    return _BOOTED.is_dir() or bool(running(paths))
 
 
 def reload(paths: Paths) -> None:

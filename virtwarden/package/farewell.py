@@ -138,11 +138,15 @@ def _has_run_journal(paths: Paths, domain: str) -> bool:
 
 
 def _references(paths: Paths) -> list[Path]:
-    """libvirt's files that name the wrapper as emulator, except those of running domains."""
+    """libvirt's files that name the wrapper as emulator.
+
+    Those in its directory in /run are of running domains, of which some are not guarded.
+    """
     wrapper = f"<emulator>{paths.wrapper_dir}/".encode()
     kept = paths.libvirt_state
     candidates = [
         *paths.libvirt_config.glob("*.xml"),
+        *paths.libvirt_run.glob("*.xml"),
         *kept.glob("save/*.save"),
         *kept.glob("snapshot/*/*.xml"),
         *kept.glob("checkpoint/*/*.xml"),

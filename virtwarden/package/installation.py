@@ -7,20 +7,24 @@ from collections.abc import Callable
 
 from virtwarden.changes.accounts import ledger
 from virtwarden.errors import WardenError
-from virtwarden.package import apparmor, daemon, emulators, farewell, hookfile, selinux
+from virtwarden.package import apparmor, daemon, emulators, farewell, found, hookfile, selinux
 from virtwarden.paths import Paths
 
 Say = Callable[[str], None]
 """What is done with a line for the admin."""
 
 
-def configure(paths: Paths, say: Say, warn: Say) -> None:
+def configure(paths: Paths, say: Say, warn: Say, *, first: bool = False) -> None:
     """Configure after an installation or upgrade, or after somebody replaced the hook.
 
-    Needs no libvirt.
+    At a `first` installation it reviews the domains that are there, before any hook could refuse
+    one. Needs no libvirt.
     """
-    found = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in hookfile.KINDS]
-    for where, is_new in found:
+    if first:
+        found.make_due(paths)
+    found.review_on_this_host(paths, say, warn)
+    hooks = [hookfile.place(paths, paths.share / "hooks" / "qemu", kind) for kind in hookfile.KINDS]
+    for where, is_new in hooks:
         if is_new:
             say(f"libvirt's hook is {where}")
     for report in (*apparmor.permit(paths), *selinux.permit(paths)):
@@ -31,7 +35,7 @@ def configure(paths: Paths, say: Say, warn: Say) -> None:
         ledger(paths).check()
     except WardenError as error:
         warn(str(error))
-    if any(is_new for _, is_new in found):
+    if any(is_new for _, is_new in hooks):
         daemon.reload(paths)
     try:
         daemon.have_wrappers(paths, warn)

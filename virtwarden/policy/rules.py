@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 from virtwarden.policy.allowances import BROAD_EXCEPTION, KINDS, word
@@ -201,6 +202,10 @@ class Rules:
     def where(self, key: str) -> str:
         """Which line set a dotted key: `file:line`, or `built-in default`."""
         return str(self.origins.get(key, Origin()))
+
+    def is_permissive_by(self, file: Path) -> bool:
+        """Whether it is permissive because a line of this file says so."""
+        return self.mode is Mode.PERMISSIVE and self.origins["mode"].file == str(file)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,18 @@ class Source:
 
 
 def files(paths: Paths) -> tuple[Path, ...]:
-    """policy.toml, whether or not it exists, and the drop-ins by name; later ones win."""
+    """policy.toml, whether or not it exists, and the drop-ins by name; later ones win.
+
+    What installation wrote comes before all that an admin writes.
+    """
     try:
         names = os.listdir(paths.policy_dir)  # noqa: PTH208 - the hook's time counts
     except OSError:
         names = []
     chosen = sorted(n for n in names if n.endswith(".toml") and not n.startswith("."))
-    return (paths.policy, *(paths.policy_dir / name for name in chosen))
+    found = paths.found.name
+    first = [paths.found] if found in chosen else []
+    return (*first, paths.policy, *(paths.policy_dir / n for n in chosen if n != found))
 
 
 def read(paths: Paths, owner: int) -> tuple[Source, ...]:

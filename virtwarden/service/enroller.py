@@ -8,6 +8,7 @@ that an event that is lost, or comes twice, does no harm.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import libvirt
 
@@ -16,9 +17,10 @@ from virtwarden.changes import journal
 from virtwarden.domain.model import read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml, remember, unenrolled
-from virtwarden.errors import PolicyError, WardenError
+from virtwarden.errors import HostError, PolicyError, WardenError
 from virtwarden.libvirtd.connection import inactive_xml, known, rests
 from virtwarden.libvirtd.copies import unenrol_copies
+from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.service.definitions import Definitions, Outcome
@@ -111,6 +113,10 @@ class Enroller:
                 self._report(uuid, unenrol_copies(domain, self._paths))
             return
         rules = policy.rules_for(name)
+        if rules.mode is Mode.PERMISSIVE:
+            foreseen = foresee(self._paths, rules, xml)
+            if foreseen.may_lack_access:
+                self._leave_its_user(domain, xml, foreseen.reasons[0])
         weak = passwords.objection(xml, rules)
         if weak is not None and rules.mode is Mode.ENFORCING:
             raise weak
@@ -120,6 +126,27 @@ class Enroller:
             bases = ",".join(base.path for disk in read(enrolled).disks for base in disk.layers)
             fields = {"domain": name, "uuid": uuid, "holds": holds, "bases": bases}
             log.event(log.Level.NOTICE, "enrolled", **fields)
+
+    def _leave_its_user(
+        self, domain: libvirt.virDomain, xml: bytes, reason: WardenError
+    ) -> NoReturn:
+        """Have a permissive domain start as libvirt's user, since its own might fail to open all.
+
+        Always raises HostError, which says so.
+        """
+        former = unenrolled(xml, self._paths)
+        if former is not None:
+            remember(self._paths, xml)
+            if self._define(domain, xml, former):
+                fields = {"domain": domain.name(), "uuid": domain.UUIDString()}
+                log.event(log.Level.NOTICE, "unenrolled", **fields)
+                self._report(domain.UUIDString(), unenrol_copies(domain, self._paths))
+                self._definitions.forget()  # once it is set right, it is to be enrolled again
+        raise HostError(
+            f"it is permissive, and in enforcing mode it would be refused: {reason.what}",
+            where=reason.where,
+            fix=reason.fix,
+        )
 
     def _define(self, domain: libvirt.virDomain, xml: bytes, wanted: bytes) -> bool:
         """Have libvirt keep another XML; whether it does now. Raises HostError."""

@@ -27,6 +27,8 @@ from virtwarden.system import files
 
 _ROOT_ONLY, _EVERYBODY = 0o177, 0o111
 _BACKLOG = 512
+# What a host of a thousand domains needs for their review, many times over.
+_REVIEW_SECONDS = 3600
 _HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -36,12 +38,14 @@ def run(paths: Paths) -> int:
     Gives 0 then, and 1 where the process that listens to libvirt died. Raises HostError where
     another service already runs.
     """
+    _review_if_due(paths)
     warm_up(paths)
     gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as hooks, _listening_to_wrappers(paths) as wrappers:
             ours = [hooks, wrappers, signals]
-            watching = fork(lambda: _watch(paths), ours)
+            with _held_back(signal.SIGTERM):
+                watching = fork(lambda: _watch(paths), ours)
             workers = Workers(partial(_answer, paths=paths, turns=Turns(paths)), ours)
             notify("READY=1")
             accepts = {
@@ -55,6 +59,23 @@ def run(paths: Paths) -> int:
             os.kill(watching, signal.SIGTERM)
         _await_children()
     return code
+
+
+def _review_if_due(paths: Paths) -> None:
+    """Where installation could not review the domains: do it before libvirtd starts any of them."""
+    if not paths.review_due.exists():
+        return
+    from virtwarden.package.found import review_if_due  # which no hook needs
+
+    notify(f"EXTEND_TIMEOUT_USEC={_REVIEW_SECONDS * 1_000_000}")
+
+    def warn(line: str) -> None:
+        log.event(log.Level.ERROR, "failed", reason=line)
+
+    try:
+        review_if_due(paths, lambda _: None, warn)
+    except Exception as error:  # noqa: BLE001 - the service serves all the same
+        warn(repr(error))
 
 
 @contextmanager
@@ -120,7 +141,20 @@ def _is_served(path: Path) -> bool:
         return visitor.connect_ex(str(path)) == 0
 
 
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """A signal waits, and in a child too, until the child is ready for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
 def _watch(paths: Paths) -> None:
+    # The handler that is inherited ignores it, and importing libvirt takes its time.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     from virtwarden.service import watcher  # it imports libvirt, which no hook needs
 
     watcher.watch(paths)

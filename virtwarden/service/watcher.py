@@ -7,7 +7,6 @@ The callbacks only note what libvirt says. Calls to libvirt come after its event
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import suppress
 
 import libvirt
@@ -36,7 +35,6 @@ _ARRIVED = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_M
 
 def watch(paths: Paths) -> None:
     """Listen until the parent process, the service, is gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     libvirt.registerErrorHandler(lambda *_: None, None)  # by default it prints on stderr
     libvirt.virEventRegisterDefaultImpl()
     watcher = _Watcher(paths)
