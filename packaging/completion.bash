@@ -49,7 +49,7 @@ _virt_warden()
         *:virt-install) words_of="" ;;
         *)
             case "${words[1]}" in
-                enrol) words_of="--all --xml --help" ;;
+                enrol) words_of="--all --xml --console --help" ;;
                 unenrol) words_of="--all --xml --help" ;;
                 status) words_of="--json --help" ;;
                 audit) words_of="--json --html --prometheus --help" ;;

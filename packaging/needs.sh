@@ -68,6 +68,8 @@ for_tests="
  swtpm
  swtpm-tools
  tang
+ virt-viewer
+ xvfb
 "
 # Before Debian 13, SPICE is a part of QEMU itself.
 for_tests_from_13="

@@ -220,7 +220,7 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
     untrusted_xml = _untrusted_xml(call)
     if call.op == "migrate":
         arrivals.note(call.paths, read(untrusted_xml).uuid)
-    call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths))
+    call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths, via=rules.via))
 
 
 def _untrusted_xml(call: _Call) -> bytes:

@@ -19,6 +19,7 @@ TICKETS = "/run/virt-warden"
 TICKET_LIMIT = 1 << 20
 LAST_ID = 0xFFFFFFFF
 
+PLACE = ({"listen": is_text, "port": int}, {"socket": is_path})
 FORM = {
     "version": int,
     "mode": ("enforcing", "permissive", "disabled"),
@@ -31,7 +32,7 @@ FORM = {
     "emulator": is_path,
     "files": [is_path],
     "macs": [is_mac],
-    "vnc": [({"listen": is_text, "port": int}, {"socket": is_path})],
+    "vnc": [PLACE],
     "tls_dir": (is_path, type(None)),
     "password": bool,
     "sasl": ({"dir": is_path, "names": ([is_text], type(None))}, type(None)),
@@ -39,7 +40,7 @@ FORM = {
     "client_certificates": bool,
     "static_passwords": bool,
     "passthrough": bool,
-    "spice": bool,
+    "spice": (bool, [PLACE]),
     "landlock": (
         {
             "required": bool,

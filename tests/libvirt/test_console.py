@@ -263,13 +263,6 @@ def test_a_websocket_asks_for_the_password_over_tls_too(warden: Warden) -> None:
     assert warden.status("web01")["breaches"] == []
 
 
-def test_spice_is_refused_unless_the_policy_names_the_domain(warden: Warden) -> None:
-    warden.enrolled("web01", extra_devices="<graphics type='spice' autoport='yes'/>")
-    assert "a spice display" in warden.refusal("web01")
-    set_policy(f'{ENFORCING}[[domain]]\nmatch = "web01"\nexceptions = ["spice"]\n')
-    warden.libvirt.start("web01")
-
-
 class TestBreaches:
     """Consoles that are not what the policy promises by now."""
 

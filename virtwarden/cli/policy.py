@@ -16,12 +16,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """Print what is wrong, or that all is well."""
+    """Print what is wrong, or that all is well, and what could go."""
     try:
-        load(paths, store=True)  # from now on this is the last good one
+        policy = load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
+    for origin in policy.idle:
+        print(
+            f'{origin}: exceptions: "spice" changes nothing any more: a SPICE display is guarded as'
+            " any other; remove it",
+            file=sys.stderr,
+        )
     print("The policy is valid. Does it fit this host and its domains: virt-warden check")
     return 0

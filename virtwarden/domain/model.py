@@ -197,6 +197,7 @@ class Display:
     websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")
+    draws_by_gl: bool = present("gl[@enable='yes']")
     listens: tuple[Listen, ...] = children("listen")
 
     @property
@@ -209,6 +210,21 @@ class Display:
             for listen in self.listens
             if listen.kind != "none"
         )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Its TCP ports; 0 for one that libvirt has not chosen yet."""
+        written = (self.port, self.tls_port, self.websocket)
+        return tuple(int(port) for port in written if port.isdecimal())
+
+    @property
+    def viewers_port(self) -> int:
+        """The TCP port to which a viewer with TLS connects; 0 for none.
+
+        A SPICE display without a TLS port has TLS at its only port: the wrapper sees to it.
+        """
+        first = self.tls_port if self.kind == "spice" else ""
+        return next((int(p) for p in (first, self.port) if p.isdecimal() and int(p)), 0)
 
 
 @dataclass(frozen=True)

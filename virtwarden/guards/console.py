@@ -6,9 +6,17 @@ from __future__ import annotations
 from virtwarden.changes import Change, IssueCertificate, RestrictPorts
 from virtwarden.domain.model import Display
 from virtwarden.errors import Refusal
-from virtwarden.guards import console_probe, console_sasl
+from virtwarden.guards import console_probe, console_sasl, console_spice
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.displays import addresses_of, consoles_of, has_consoles, has_port
+from virtwarden.guards.displays import (
+    GUARDED,
+    addresses_of,
+    consoles_of,
+    has_certificate,
+    has_consoles,
+    has_port,
+)
+from virtwarden.pki import consoles
 from virtwarden.system.process import Process
 from virtwarden.words import shown
 
@@ -46,26 +54,27 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
     edit = f"virsh edit {shown(case.domain.name)}"
     if display.kind in _UNREACHABLE:
         return []
-    if case.rules.display == "off":
-        return [] if display.kind == "vnc" else [_not_switched_off(case, display)]
-    if display.kind == "spice" and "spice" in case.rules.exceptions:
-        return []
-    if display.kind != "vnc":
+    if display.kind not in GUARDED:
+        if case.rules.display == "off":
+            return [_not_switched_off(case, display)]
         return [
             case.refusal(
                 f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
-                fix=f"make it type='vnc': {edit}",
+                fix=f"make it type='spice' or type='vnc': {edit}",
             )
         ]
-    return [
+    if case.rules.display == "off":
+        return []
+    refusals = [
         case.refusal(
-            f"VNC would listen on {address or 'an address that is not known'}",
+            f"{display.kind.upper()} would listen on {address or 'an address that is not known'}",
             where=case.rules.where("console.listen"),
             fix=f"one of {', '.join(case.rules.listen)}: {edit}; or add it to listen",
         )
         for address in addresses_of(case, display)
         if address not in case.rules.listen
     ]
+    return refusals + (console_spice.review(case, display) if display.kind == "spice" else [])
 
 
 def _not_switched_off(case: Case, display: Display) -> Refusal:
@@ -92,16 +101,19 @@ def plan(case: Case) -> list[Change]:
 
 
 def _certificates(case: Case) -> list[IssueCertificate]:
-    if not has_consoles(case) or case.rules.tls != "required":
+    if not has_certificate(case):
         return []
     addresses = [each for console in consoles_of(case) for each in addresses_of(case, console)]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
+    # QEMU reads SPICE's once.
+    lasts = any(map(has_port, consoles_of(case, "spice")))
     return [
         IssueCertificate(
             directory=f"{case.cell}/tls",
             user=case.user,
             common_name=case.domain.uuid,
             names=tuple(dict.fromkeys(names)),
+            days=consoles.DAYS_WITHOUT_RENEWAL if lasts else consoles.DAYS,
         )
     ]
 
@@ -116,12 +128,7 @@ def _restrictions(case: Case) -> list[RestrictPorts]:
     """Raises Refusal where what worked at `prepare` works no more."""
     if not _is_restricted(case):
         return []
-    ports = [
-        int(port)
-        for display in case.domain.displays
-        for port in (display.port, display.tls_port, display.websocket)
-        if port.isdecimal()
-    ]
+    ports = [port for display in case.domain.displays for port in display.ports]
     if not ports:
         return []
     backend = _port_backend(case)

@@ -54,4 +54,4 @@ def _enrolled(
     weak = passwords.objection(xml.encode(), rules)
     if weak is not None and rules.mode is Mode.ENFORCING:
         raise weak
-    return enrol_xml(xml.encode(), rules.user_prefix, paths).decode()
+    return enrol_xml(xml.encode(), rules.user_prefix, paths, via=rules.via).decode()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `virt-warden console` prints opens the console in remote-viewer at the first try."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from tests.host.command import run
+from tests.host.consoled import account, console_service
+from tests.host.xserver import Picture, XServer, from_png, x_server
+from tests.libvirt.warden import ENFORCING, Warden, set_policy, until
+
+PASSWORD = "alice-s own 1"
+HOME = Path("/home/alice")
+POLICY = f'{ENFORCING}[console]\noperators = ["alice"]\n'
+SPICE = "<graphics type='spice' autoport='yes'/>"
+VNC = "<graphics type='vnc'/>"
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Iterator[XServer]:
+    with x_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _newcomer(warden: Warden) -> Iterator[None]:
+    """An operator who never looked at a console."""
+    set_policy(POLICY)
+    with account("alice", PASSWORD), console_service():
+        yield
+
+
+def as_alice(command: str, stdin: str = "") -> str:
+    return run("runuser", "-l", "alice", "-c", command, stdin=stdin).stdout
+
+
+def printed() -> list[str]:
+    """The commands that she is told, up to the one that shows the console."""
+    said = as_alice("/usr/sbin/virt-warden console web01", f"{PASSWORD}\n").splitlines()
+    told = [line.strip() for line in said if line.startswith("  ")]
+    before = list(takewhile(lambda each: not each.startswith("remote-viewer"), told))
+    return told[: len(before) + 1]
+
+
+def guests_screen(warden: Warden, directory: Path) -> Picture:
+    """What the guest shows, once there is anything to see."""
+    file = directory / "guest.png"
+    seen: list[Picture] = []
+
+    def is_something() -> bool:
+        warden.libvirt.virsh("screenshot", "web01", str(file))
+        seen.append(from_png(file.read_bytes()))
+        return seen[-1].is_something
+
+    until(is_something)
+    return seen[-1]
+
+
+@pytest.mark.parametrize("devices", [SPICE, VNC], ids=["spice", "vnc"])
+def test_the_commands_that_an_operator_is_told_show_her_the_guests_screen(
+    warden: Warden, screen: XServer, tmp_path: Path, devices: str
+) -> None:
+    warden.started("web01", extra_devices=devices)
+    guest = guests_screen(warden, tmp_path)
+    *first, viewer = printed()
+    for command in first:
+        as_alice(command)
+    with screen.running("alice", HOME, shlex.split(viewer)):
+        assert screen.comes_to_show(guest)
+    assert not (HOME / "web01.vv").exists()
