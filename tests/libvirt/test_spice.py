@@ -162,6 +162,14 @@ def test_the_password_of_the_xml_gets_in_unless_the_policy_forbids_it(warden: Wa
     spice.login(HOST, port, ca, STRONG)
     with pytest.raises(spice.LoginRefusedError, match="hung up"):
         spice.login(HOST, port, None, STRONG)
+    changed = (
+        f"<graphics type='spice' port='{port}' autoport='yes' passwd='{STRONG}2'>"
+        f"<listen type='address' address='{HOST}'/></graphics>"
+    )
+    warden.libvirt.virsh("update-device", "web01", "/dev/stdin", stdin=changed)
+    spice.login(HOST, port, ca, f"{STRONG}2")
+    with pytest.raises(spice.LoginRefusedError, match="denies permission"):
+        spice.login(HOST, port, ca, STRONG)
     warden.libvirt.destroy("web01")
     set_policy(console('static_passwords = "deny"'))
     assert "its SPICE display has a static password" in warden.refusal("web01")

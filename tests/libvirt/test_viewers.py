@@ -74,3 +74,16 @@ def test_the_commands_that_an_operator_is_told_show_her_the_guests_screen(
     with screen.running("alice", HOME, shlex.split(viewer)):
         assert screen.comes_to_show(guest)
     assert not (HOME / "web01.vv").exists()
+
+
+@pytest.mark.parametrize("kind", ["spice", "vnc"])
+@pytest.mark.parametrize("listen", ["address", "none"])
+def test_an_admin_of_the_host_sees_it_without_a_password_as_libvirt_has_asked_already(
+    warden: Warden, screen: XServer, tmp_path: Path, kind: str, listen: str
+) -> None:
+    graphics = f"<graphics type='{kind}'><listen type='{listen}'/></graphics>"
+    warden.started("web01", extra_devices=graphics)
+    guest = guests_screen(warden, tmp_path)
+    attach = ("virt-viewer", "--attach", "-c", "qemu:///system", "web01")
+    with screen.running("root", Path("/root"), attach):
+        assert screen.comes_to_show(guest)

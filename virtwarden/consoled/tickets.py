@@ -133,7 +133,7 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     ticket = Ticket(
         domain=domain.name,
         host=_host(console),
-        port=console.viewers_port,
+        port=_port(console, rules),
         password=login.fresh_password(),
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
@@ -176,7 +176,7 @@ def _console(domain: Domain, rules: Rules) -> Display:
     found = [display for display in domain.displays if display.kind in GUARDED]
     if not found or rules.display == "off":
         raise HostError(f"{domain.name} has no display", where=rules.where("console.display"))
-    reached = [display for display in found if has_port(display) and display.viewers_port]
+    reached = [display for display in found if has_port(display) and _port(display, rules)]
     if not reached:
         raise HostError(
             f"the console of {domain.name} listens on no TCP port: libvirt shows it",
@@ -199,6 +199,10 @@ def _console(domain: Domain, rules: Rules) -> Display:
             fix='set password = "required", then stop it and start it again',
         )
     return console
+
+
+def _port(console: Display, rules: Rules) -> int:
+    return console.viewers_port(tls=rules.tls == "required")
 
 
 def _host(console: Display) -> str:

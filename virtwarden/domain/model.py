@@ -217,14 +217,13 @@ class Display:
         written = (self.port, self.tls_port, self.websocket)
         return tuple(int(port) for port in written if port.isdecimal())
 
-    @property
-    def viewers_port(self) -> int:
-        """The TCP port to which a viewer with TLS connects; 0 for none.
+    def viewers_port(self, *, tls: bool) -> int:
+        """The TCP port to which viewers connect, with TLS or without; 0 for none.
 
-        A SPICE display without a TLS port has TLS at its only port: the wrapper sees to it.
+        A SPICE display without a port for TLS has TLS at its only one: the wrapper sees to it.
         """
-        first = self.tls_port if self.kind == "spice" else ""
-        return next((int(p) for p in (first, self.port) if p.isdecimal() and int(p)), 0)
+        ports = (self.tls_port, self.port) if tls else (self.port, self.tls_port)
+        return next((int(port) for port in ports if port.isdecimal() and int(port)), 0)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _verify_spice(case: Case, where: str, host: str, port: int) -> list[str]:
 
 def _is_main(case: Case, port: int) -> bool:
     """Whether viewers with TLS are to be answered at this port."""
-    return any(console.viewers_port == port for console in consoles_of(case, "spice"))
+    return any(console.viewers_port(tls=True) == port for console in consoles_of(case, "spice"))
 
 
 def _verify_offer(case: Case, console: Display, address: str) -> list[str]:

@@ -60,19 +60,28 @@ def _asks(host: str, port: int, *, with_tls: bool) -> bool | None:
 
 def _is_denied(connection: Connection) -> bool:
     """Raises ValueError where the server does not link."""
+    ticket = _sealed(_linked(connection))
+    connection.send(struct.pack("<I", _BY_TICKET) + ticket)
+    (result,) = struct.unpack("<I", connection.read(4))
+    return bool(result == _PERMISSION_DENIED)
+
+
+def _sealed(untrusted_key: bytes) -> bytes:
+    """An empty password, for the owner of this key alone. Raises ValueError where it is none."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.hashes import SHA1
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-    key = load_der_public_key(_linked(connection))
-    if not isinstance(key, RSAPublicKey):
-        raise ValueError("not a key of SPICE")  # noqa: TRY004 - the server's fault, not a type's
     sha1 = SHA1()  # noqa: S303 - the protocol's choice
-    ticket = key.encrypt(b"\0", OAEP(MGF1(sha1), sha1, None))
-    connection.send(struct.pack("<I", _BY_TICKET) + ticket)
-    (result,) = struct.unpack("<I", connection.read(4))
-    return bool(result == _PERMISSION_DENIED)
+    try:
+        key = load_der_public_key(untrusted_key)
+        if isinstance(key, RSAPublicKey):
+            return key.encrypt(b"\0", OAEP(MGF1(sha1), sha1, None))
+    except UnsupportedAlgorithm:
+        pass
+    raise ValueError("not a key of SPICE")
 
 
 def _linked(connection: Connection) -> bytes:
