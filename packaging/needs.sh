@@ -68,6 +68,7 @@ for_tests="
  swtpm
  swtpm-tools
  tang
+ tigervnc-viewer
  virt-viewer
  xvfb
 "

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +123,10 @@ class XServer:
         return False
 
     @contextmanager
-    def running(self, who: str, home: Path, command: Sequence[str]) -> Iterator[None]:
-        """Run a program with windows, as this user."""
+    def running(
+        self, who: str, home: Path, command: Sequence[str], typed: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """Run a program with windows, as this user; `typed` is what it asks the environment for."""
         become = ("setpriv", f"--reuid={who}", f"--regid={who}", "--init-groups", "--")
         environment = {
             "PATH": os.environ["PATH"],
@@ -134,6 +136,7 @@ class XServer:
             # Without these GTK waits for services of a desktop.
             "NO_AT_BRIDGE": "1",
             "GSETTINGS_BACKEND": "memory",
+            **(typed or {}),
         }
         program = subprocess.Popen(
             [*become, *command],

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `virt-warden console` prints opens the console in remote-viewer at the first try."""
+"""What `virt-warden console` prints opens the console in a real viewer, at the first try."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -41,11 +40,9 @@ def as_alice(command: str, stdin: str = "") -> str:
 
 
 def printed() -> list[str]:
-    """The commands that she is told, up to the one that shows the console."""
+    """The lines that she is told, each a command or what to know of the one before."""
     said = as_alice("/usr/sbin/virt-warden console web01", f"{PASSWORD}\n").splitlines()
-    told = [line.strip() for line in said if line.startswith("  ")]
-    before = list(takewhile(lambda each: not each.startswith("remote-viewer"), told))
-    return told[: len(before) + 1]
+    return [line.strip() for line in said if line.startswith("  ")]
 
 
 def guests_screen(warden: Warden, directory: Path) -> Picture:
@@ -62,18 +59,40 @@ def guests_screen(warden: Warden, directory: Path) -> Picture:
     return seen[-1]
 
 
-@pytest.mark.parametrize("devices", [SPICE, VNC], ids=["spice", "vnc"])
-def test_the_commands_that_an_operator_is_told_show_her_the_guests_screen(
-    warden: Warden, screen: XServer, tmp_path: Path, devices: str
-) -> None:
-    warden.started("web01", extra_devices=devices)
+def test_the_first_command_shows_spice(warden: Warden, screen: XServer, tmp_path: Path) -> None:
+    warden.started("web01", extra_devices=SPICE)
     guest = guests_screen(warden, tmp_path)
-    *first, viewer = printed()
-    for command in first:
-        as_alice(command)
-    with screen.running("alice", HOME, shlex.split(viewer)):
+    with screen.running("alice", HOME, shlex.split(printed()[0])):
         assert screen.comes_to_show(guest)
     assert not (HOME / "web01.vv").exists()
+
+
+def test_the_first_command_shows_vnc_and_asks_for_the_password_that_is_told(
+    warden: Warden, screen: XServer, tmp_path: Path
+) -> None:
+    warden.started("web01", extra_devices=VNC)
+    guest = guests_screen(warden, tmp_path)
+    command, note, *_ = printed()
+    typed = {"VNC_USERNAME": "", "VNC_PASSWORD": note.removeprefix("asks for a password: ")}
+    with screen.running("alice", HOME, shlex.split(command), typed):
+        assert screen.comes_to_show(guest)
+
+
+def test_remote_viewer_shows_vnc_after_the_step_that_is_told_once(
+    warden: Warden, screen: XServer, tmp_path: Path
+) -> None:
+    if run("dpkg-query", "-W", "-f", "${Version}", "libgvnc-1.0-0").stdout >= "1.4":
+        pytest.skip("gtk-vnc asks for a CA from 1.4 on, and virt-viewer 11 has none for it")
+    warden.started("web01", extra_devices=VNC)
+    guest = guests_screen(warden, tmp_path)
+    told = printed()
+    (step,) = [line for line in told if line.startswith("mkdir")]
+    as_alice(step)
+    told = printed()
+    assert step not in told
+    (viewer,) = [line for line in told if line.startswith("remote-viewer")]
+    with screen.running("alice", HOME, shlex.split(viewer)):
+        assert screen.comes_to_show(guest)
 
 
 @pytest.mark.parametrize("kind", ["spice", "vnc"])

@@ -72,13 +72,11 @@ def _print(ticket: Ticket, directory: Path) -> None:
     _write(viewer_file, asking.virt_viewer_file(ticket))
     if ticket.ca:
         _write(ca_file, ticket.ca)
-        if ticket.kind == "vnc":
-            _print_trust(ticket.ca, ca_file)
     print(f"One viewer may connect to {printable(ticket.domain)} within {ticket.seconds} seconds:")
-    print(f"  remote-viewer {shown(str(viewer_file))}")
-    # TigerVNC has neither names nor certificates.
-    if ticket.kind == "vnc" and ticket.ca and not ticket.user and not ticket.certificate:
-        print(f"  vncviewer -X509CA {shown(str(ca_file))} {ticket.host}::{ticket.port}")
+    if ticket.kind == "vnc" and ticket.ca:
+        _print_for_vnc(ticket, viewer_file, ca_file)
+    else:
+        print(f"  remote-viewer {shown(str(viewer_file))}")
     user = f"user {ticket.user}, " if ticket.user else ""
     port = "TLS port" if ticket.kind == "spice" and ticket.ca else "port"
     print(f"  any other: {ticket.host} {port} {ticket.port}, {user}password {ticket.password}")
@@ -89,16 +87,19 @@ def _print(ticket: Ticket, directory: Path) -> None:
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")
 
 
-def _print_trust(ca: str, ca_file: Path) -> None:
-    """Print the one step before remote-viewer shows a VNC console of this host, if it is due."""
+def _print_for_vnc(ticket: Ticket, viewer_file: Path, ca_file: Path) -> None:
+    """First the command that needs no step before it."""
+    if not ticket.user and not ticket.certificate:  # TigerVNC has neither
+        print(f"  vncviewer -X509CA {shown(str(ca_file))} {ticket.host}::{ticket.port}")
+        print(f"    asks for a password: {ticket.password}")
     file = asking.trusting_file(Path(pwd.getpwuid(os.getuid()).pw_dir))
-    if asking.is_trusted(ca, file):
-        return
-    if file == asking.OF_HOST:
-        print(f"remote-viewer reads {file}, which has another CA: take vncviewer, or SPICE.")
-        return
-    print("Once, for remote-viewer to know the VNC consoles of this host:")
-    print(f"  mkdir -p ~/.pki/CA && cat {shown(str(ca_file))} >> ~/.pki/CA/cacert.pem")
+    if not asking.is_trusted(ticket.ca, file):
+        if file == asking.OF_HOST:
+            print(f"  not remote-viewer: it goes by {file}, which has another CA")
+            return
+        print(f"  mkdir -p ~/.pki/CA && cat {shown(str(ca_file))} >> ~/.pki/CA/cacert.pem")
+        print("    once before remote-viewer, which knows no other CA; Debian 13's knows none")
+    print(f"  remote-viewer {shown(str(viewer_file))}")
 
 
 def _write(file: Path, content: str) -> None:
