@@ -413,6 +413,14 @@ class TestTickets:
             self.enter(first)
         self.enter(second)
 
+    def test_one_that_is_asked_for_while_a_viewer_comes_in_lasts(self, running: Warden) -> None:
+        first = self.ticket(running)
+        port = int(first["tls-port"])
+        with spice.viewer(HOST, port, "/root/ca.pem", first["password"]):
+            second = self.ticket(running)
+            time.sleep(3.5)  # longer than the service waits for the first viewer's channels
+            self.enter(second)
+
     def test_a_console_without_a_port_has_none_and_the_way_out_is_told(
         self, running: Warden
     ) -> None:

@@ -96,7 +96,8 @@ class Watch:
                 libvirt.virEventRunDefaultImpl()
             self._let_complete()
         finally:
-            if self._viewer or self._login.user or self._latest.holds():
+            # A newer ticket has taken the place of the display's own password already.
+            if self._login.user or self._latest.holds():
                 self.end()
         if self._viewer:
             for viewer in (self._viewer, *self._others):
@@ -106,7 +107,7 @@ class Watch:
 
     def _let_complete(self) -> None:
         """Let the viewer open all of its connections, also where the ticket's time is over."""
-        if not (self._viewer and self._login.quiet_seconds):
+        if not (self._viewer and self._login.quiet_seconds and self._latest.holds()):
             return
         quiet, latest = self._login.quiet_seconds, _now() + _LONGEST_ARRIVAL_SECONDS
         self._login.keep(_LONGEST_ARRIVAL_SECONDS)
