@@ -52,7 +52,7 @@ _virt_warden()
             ;;
         *)
             case "${words[1]}" in
-                enrol) words_of="--all --xml --help" ;;
+                enrol) words_of="--all --xml --console --help" ;;
                 graduate) words_of="--all --help" ;;
                 unenrol) words_of="--all --xml --help" ;;
                 status) words_of="--json --help" ;;

@@ -68,6 +68,9 @@ for_tests="
  swtpm
  swtpm-tools
  tang
+ tigervnc-viewer
+ virt-viewer
+ xvfb
 "
 # Before Debian 13, SPICE is a part of QEMU itself.
 for_tests_from_13="

@@ -296,7 +296,7 @@ def _enrol_in_passing(call: _Call, rules: Rules) -> None:
 
         if foresee(call.paths, rules, untrusted_xml).may_lack_access:
             return
-    call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths))
+    call.stdout.write(enrol_xml(untrusted_xml, rules.user_prefix, call.paths, via=rules.via))
 
 
 def _untrusted_xml(call: _Call) -> bytes:

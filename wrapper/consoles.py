@@ -7,6 +7,7 @@ from itertools import chain
 
 from argv import split_opts
 from refusal import XML, Refusal
+from spice import check_spice, tighten_spice
 from texts import dump_json, is_number, words_of
 
 TYPE_CHECKING = False
@@ -56,9 +57,8 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     for console in ticket["vnc"]:
         form = "unix:{socket}" if "socket" in console else "{listen} port {port}"
         planned.add(form.format(**console))
+    yield from check_spice(ticket, options)
     for option in options:
-        if option.name == "spice" and not (ticket["spice"] or ticket["passthrough"]):
-            yield Refusal("SPICE is not among its planned consoles", XML)
         if option.name != "vnc":
             continue
         if "on" in option.under("password") and not ticket["static_passwords"]:
@@ -73,27 +73,16 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
 
 
 def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
-    """The words for QEMU: every -vnc as the ticket asks, or none where it says so."""
-    ours = {"tls-creds": VNC_TLS} if ticket["tls_dir"] else {}
-    sasl = ticket["sasl"] if ticket["tls_dir"] else None
-    ours |= {"password": "on"} if ticket["password"] and not sasl else {}
-    ours |= {"sasl": "on"} if sasl else {}
-    names = sasl and sasl["names"]
-    ours |= {"sasl-authz": VNC_SASL} if names is not None else {}
-    # With SASL on, QEMU would ask for the VNC password instead.
-    unwanted = ours.keys() | ({"password"} if sasl else set())
-    asks_whose = ticket["tls_dir"] and ticket["client_certificates"]
-    ours |= {"tls-authz": VNC_AUTHZ} if asks_whose else {}
+    """The words for QEMU: every console as the ticket asks, or none where it says so."""
     consoles = [option for option in options if option.name == "vnc"]
     replaced = consoles if ticket["tls_dir"] or not ticket["display"] else []
     former = {*chain.from_iterable(option.under("tls-creds") for option in replaced)}
     words = []
     for option in options:
-        if option in consoles and not ticket["display"]:
-            continue
-        if option in consoles and ours:
-            kept = [raw for key, _, raw in split_opts(option.value, "vnc") if key not in unwanted]
-            words += ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
+        if option.name == "spice":
+            words += tighten_spice(ticket, option)
+        elif option in consoles:
+            words += tighten_vnc(ticket, option) if ticket["display"] else []
         # These are libvirt's own credentials, now unused: QEMU would still load them, and exit at a
         # key that the VM's user cannot read.
         elif option.name != "object" or former.isdisjoint(option.under("id")):
@@ -102,13 +91,51 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         # With neither option QEMU would open a display of its own choice.
         none = ["-display", "none"]
         return words if any(option.name == "display" for option in options) else words + none
-    if consoles and ticket["tls_dir"]:
-        words += ["-object", dump_json(tls_credentials(ticket))]
-    if consoles and asks_whose:
-        words += ["-object", dump_json(OPERATORS_ALONE)]
-    if consoles and names is not None:
-        words += ["-object", dump_json(principals_alone(names))]
-    return words
+    if all(map(listens_nowhere, consoles)):
+        return words
+    return words + [word for each in objects_of_vnc(ticket) for word in ("-object", each)]
+
+
+def tighten_vnc(ticket: Ticket, option: Option) -> list[str]:
+    """The words for QEMU: this -vnc as the ticket asks."""
+    parts = list(split_opts(option.value, "vnc"))
+    unwanted, ours = wanted_of_vnc(ticket)
+    if listens_nowhere(option):
+        unwanted, ours = unwanted & {"tls-creds"}, {}
+    if not ours and unwanted.isdisjoint(key for key, _, _ in parts):
+        return option.words
+    kept = [raw for key, _, raw in parts if key not in unwanted]
+    return ["-vnc", ",".join(kept + [f"{key}={value}" for key, value in ours.items()])]
+
+
+def wanted_of_vnc(ticket: Ticket) -> tuple[set[str], dict[str, str]]:
+    """The keys to take out of a -vnc, and those to put in."""
+    tls = ticket["tls_dir"]
+    sasl = ticket["sasl"] if tls else None
+    ours = {"tls-creds": VNC_TLS} if tls else {}
+    ours |= {"password": "on"} if ticket["password"] and not sasl else {}
+    ours |= {"sasl": "on"} if sasl else {}
+    ours |= {"sasl-authz": VNC_SASL} if sasl and sasl["names"] is not None else {}
+    # With SASL on, QEMU would ask for the VNC password instead.
+    unwanted = {*ours} | ({"password"} if sasl else set())
+    ours |= {"tls-authz": VNC_AUTHZ} if tls and ticket["client_certificates"] else {}
+    return unwanted, ours
+
+
+def listens_nowhere(option: Option) -> bool:
+    """Whether only libvirt, which has asked already who it is, opens this -vnc to a viewer."""
+    return {*option.under("vnc")} == {"none"} and not option.under("websocket")
+
+
+def objects_of_vnc(ticket: Ticket) -> Iterator[str]:
+    """What the words of a -vnc refer to."""
+    if not ticket["tls_dir"]:
+        return
+    yield dump_json(tls_credentials(ticket))
+    if ticket["client_certificates"]:
+        yield dump_json(OPERATORS_ALONE)
+    if ticket["sasl"] and ticket["sasl"]["names"] is not None:
+        yield dump_json(principals_alone(ticket["sasl"]["names"]))
 
 
 def principals_alone(names: list[str]) -> dict[str, object]:

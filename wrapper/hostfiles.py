@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ticket import Ticket
 
 # A text is a host file under these options and keys, and wherever it has a slash unless it is free
-# (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML).
+# (object.dir and spice.x509-dir: certificates that qemu.conf names, never the domain's XML; where a
+# display listens is looked at elsewhere).
 FILE_OPTIONS = words_of("bios dtb initrd kernel mem-path shim")
 FILE_KEYS = words_of("""
     cancel-path conf data db dh-cert-file dir evdev file filename host-path hostdevice logfile
@@ -23,7 +24,7 @@ FREE_OPTIONS = words_of("append cpu loadvm name rtc smbios vnc")
 FREE_KEYS = words_of("""
     blockdev.backing blockdev.file chardev.name device.mount_tag device.name device.product
     device.serial device.tag device.vendor fw_cfg.name fw_cfg.string netdev.net object.data
-    object.dir object.iv spice.x509-dir""")
+    object.dir object.iv spice.addr spice.x509-dir""")
 # What libvirt makes for only one domain has its name, cut to so many characters or bytes.
 SHORT_NAME = 20
 OWN_DIRECTORIES = words_of("/run /var/lib")

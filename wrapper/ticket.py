@@ -23,6 +23,7 @@ OWN_USER, OWN_USER_IF_IT_CAN, AS_IT_IS = "own-user", "own-user-if-it-can", "as-i
 LONGEST_WORD = 64
 LAST_ID = 0xFFFFFFFF
 
+PLACE = ({"listen": is_text, "port": int}, {"socket": is_path})
 FORM = {
     "version": int,
     "mode": ("enforcing", "permissive", "disabled"),
@@ -36,7 +37,7 @@ FORM = {
     "files": [is_path],
     "memory": [is_path],
     "macs": [is_mac],
-    "vnc": [({"listen": is_text, "port": int}, {"socket": is_path})],
+    "vnc": [PLACE],
     "tls_dir": (is_path, type(None)),
     "password": bool,
     "sasl": ({"dir": is_path, "names": ([is_text], type(None))}, type(None)),
@@ -44,7 +45,7 @@ FORM = {
     "client_certificates": bool,
     "static_passwords": bool,
     "passthrough": bool,
-    "spice": bool,
+    "spice": (bool, [PLACE]),
     "landlock": (
         {
             "required": bool,

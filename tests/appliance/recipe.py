@@ -61,5 +61,6 @@ class Recipe:
 
 
 BOOKWORM = Recipe("bookworm")
-TRIXIE = Recipe("trixie")
+# SPICE was a part of QEMU itself before.
+TRIXIE = Recipe("trixie", host=f"{_HOST} qemu-system-modules-spice")
 RECIPES = {recipe.codename: recipe for recipe in (BOOKWORM, TRIXIE)}

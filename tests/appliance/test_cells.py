@@ -23,6 +23,34 @@ addresses = ["192.0.2.1", "2001:db8::1"]
 """
 
 
+_DESKTOP = """
+    <channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+    <graphics type='spice' autoport='yes'><listen type='address'/></graphics>
+    <sound model='ich9'/><audio id='1' type='spice'/>
+    <video><model type='virtio'/></video>
+"""
+
+
+# It fails where no TLS answers, or where the CA does not vouch for it.
+_TLS = """
+import socket, ssl, sys
+known = ssl.create_default_context(cafile="/root/desk01.ca.pem")
+known.wrap_socket(socket.create_connection(("127.0.0.1", sys.argv[1])), server_hostname="127.0.0.1")
+"""
+
+
+# It fails where QEMU does not answer at the descriptor that libvirt hands out.
+_ATTACHED = """
+import libvirt, socket, struct
+desk = libvirt.open("qemu:///system").lookupByName("desk01")
+end = socket.socket(fileno=desk.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH))
+end.settimeout(20)
+end.sendall(struct.pack("<4sIIIIBBIIII", b"REDQ", 2, 2, 22, 0, 1, 0, 1, 0, 18, 3))
+assert end.recv(4) == b"REDQ"
+"""
+
+
 def defined(host: Host, name: str, **parts: Any) -> str:
     """A domain with a disk of its own, on a base image that all share; enrolled by the service."""
     host.run(
@@ -82,6 +110,24 @@ def test_every_promise_is_kept_and_apparmor_denied_nothing(
     for name in cells:
         assert status(guarded, name)["breaches"] == []
     assert guarded.denials() == []
+
+
+def test_a_desktop_with_spice_runs_in_its_cell_and_an_admin_gets_a_ticket_for_it(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    """What virt-install and virt-manager make by default; saved and restored, too."""
+    guarded.define(domain_xml("desk01", machine="q35", extra_devices=_DESKTOP))
+    started(guarded, "desk01")
+    guarded.run("virsh -q managedsave desk01 && virsh -q start desk01")
+    assert status(guarded, "desk01")["breaches"] == []
+    guarded.run("virt-warden console desk01 --out /root")
+    given = guarded.run("cat /root/desk01.vv").stdout.splitlines()
+    assert "type=spice" in given
+    port = next(line for line in given if line.startswith("tls-port=")).partition("=")[2]
+    guarded.run(f"python3 -c {shlex.quote(_TLS)} {port}")
+    guarded.run(f"python3 -c {shlex.quote(_ATTACHED)}")
+    assert guarded.denials() == []
+    guarded.run("virsh -q destroy desk01")
 
 
 def test_one_vms_user_reads_neither_the_others_disk_nor_writes_the_base(

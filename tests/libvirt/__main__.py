@@ -15,7 +15,6 @@ from tests import files
 
 _BY_RELEASE = {
     "calls": "QEMU and its libraries make other system calls",
-    "console": "SPICE is a module of QEMU's or a part of it",
     "encryption": "libvirt deletes saved memory, or keeps it",
     "explain": "what libvirt writes of a domain",
     "frames": "nftables and ebtables list rules in other words",
@@ -31,8 +30,9 @@ _BY_RELEASE = {
     "remote": "libvirt has daemons of other names",
     "run": "python3-sh waits for a command in other words",
     "sandbox": "QEMU opens other files",
-    "start": "SPICE is a module of QEMU's or a part of it",
+    "spice": "SPICE is a module of QEMU's or a part of it",
     "tap_chains": "nftables lists rules in other words",
+    "viewers": "remote-viewer trusts by other files",
     "virt_install": "virt-install makes other domains",
 }
 """The files that were seen to pass on one release and fail on another, or may, and why."""

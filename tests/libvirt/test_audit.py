@@ -66,7 +66,7 @@ def test_a_domain_that_is_off_is_looked_at_as_it_would_start(warden: Warden, ima
 
 def test_what_the_policy_leaves_open_is_found_and_can_be_waived(warden: Warden) -> None:
     warden.enrolled("lab-1")
-    open_policy = '[[domain]]\nmatch = "lab-*"\nmode = "permissive"\nexceptions = ["spice"]\n'
+    open_policy = '[[domain]]\nmatch = "lab-*"\nmode = "permissive"\nexceptions = ["emulator"]\n'
     set_policy(ENFORCING + open_policy)
     items = audit(warden)
     assert items["vm.mode", "lab-1"]["state"] == "bad"

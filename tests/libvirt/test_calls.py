@@ -372,7 +372,7 @@ OF_MANY_KINDS = {
 def test_devices_of_many_kinds_work_within_the_filters(
     warden: Warden, images: Path, kind: str
 ) -> None:
-    allowed = 'exceptions = ["spice"]\n[domain.storage]\nshared_directories = "allow"\n'
+    allowed = '[domain.storage]\nshared_directories = "allow"\n'
     allowed += '[domain.network]\nuntapped = "allow"\n'
     set_policy(f'{ALONE}[[domain]]\nmatch = "web01"\n{allowed}')
     (images / "share").mkdir(mode=0o755)

@@ -58,6 +58,7 @@ class TestStatus:
             "state": "running",
             "mode": "enforcing",
             "enrolled": True,
+            "adopted": False,
             "user": "vmw-running",
             "uid": account.uid,
             "pid": qemu.pid,

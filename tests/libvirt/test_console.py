@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lxml import etree
 
 from tests.host import vnc
 from tests.host.certificates import Authority
@@ -263,65 +261,6 @@ def test_a_websocket_asks_for_the_password_over_tls_too(warden: Warden) -> None:
         with pytest.raises(vnc.LoginRefusedError):
             vnc.login_by_websocket(HOST, port, certificate, password)
     assert warden.status("web01")["breaches"] == []
-
-
-def test_spice_is_refused_unless_the_policy_names_the_domain(warden: Warden) -> None:
-    warden.enrolled("web01", extra_devices="<graphics type='spice' autoport='yes'/>")
-    assert "a spice display" in warden.refusal("web01")
-    set_policy(f'{ENFORCING}[[domain]]\nmatch = "web01"\nexceptions = ["spice"]\n')
-    warden.libvirt.start("web01")
-
-
-# What virt-manager gives to a new domain, and some more.
-SPICE = (
-    "<controller type='usb' model='qemu-xhci'/><controller type='virtio-serial'/>"
-    "<graphics type='spice' autoport='yes'><listen type='address'/><image compression='off'/>"
-    "<gl enable='no'/></graphics>"
-    "<channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>"
-    "<channel type='spiceport'><source channel='org.a.0'/><target type='virtio' name='org.a.0'/>"
-    "</channel><redirdev bus='usb' type='spicevmc'/><redirdev bus='usb' type='spicevmc'/>"
-    "<smartcard mode='passthrough' type='spicevmc'/><sound model='ich9'><audio id='1'/></sound>"
-    "<audio id='1' type='spice'/><video><model type='virtio'/></video>"
-)
-
-
-def obey(xml: str, line: str) -> str:
-    """The XML with what a refusal says taken out of it, and put into it."""
-    way = line.partition("; fix: ")[2].partition("; or ")[0]
-    taken, _, put = way.partition("; put ")
-    tree = etree.fromstring(xml)
-    devices = tree.find("devices")
-    for number, tag, kind in re.findall(r"(\d*) ?<(\w+) type='(\w+)'>", taken):
-        for element in devices.findall(f"{tag}[@type='{kind}']")[: int(number or 1)]:
-            devices.remove(element)
-    devices.append(etree.fromstring(put.removesuffix(" there")))
-    return etree.tostring(tree, encoding="unicode")
-
-
-def test_a_domain_with_spice_starts_once_all_is_done_that_its_refusal_says(
-    warden: Warden,
-) -> None:
-    xml = domain_xml("web01", machine="q35", extra_devices=SPICE)
-    warden.libvirt.define(xml.replace('<controller type="usb" model="none"/>', ""))
-    warden.command("enrol", "web01")
-    line = warden.refusal("web01")
-    edited = obey(warden.libvirt.xml("web01", "--inactive"), line)
-    warden.libvirt.virsh("define", "--validate", "/dev/stdin", stdin=edited)
-    warden.libvirt.start("web01")
-    assert warden.status("web01")["breaches"] == []
-
-
-def test_a_domain_with_spice_starts_with_the_exception_that_its_refusal_tells(
-    warden: Warden,
-) -> None:
-    warden.enrolled("web01", extra_devices="<graphics type='spice' autoport='yes'/>")
-    found = re.search(
-        r"or (exceptions = \[.*?\]) for it, in a \[\[domain\]\] with (match = .*)$",
-        warden.refusal("web01"),
-    )
-    assert found
-    set_policy(f"{ENFORCING}[[domain]]\n{found[2]}\n{found[1]}\n")
-    warden.libvirt.start("web01")
 
 
 class TestBreaches:

@@ -399,7 +399,10 @@ def test_a_disk_below_a_closed_directory_is_reached_by_its_vm_alone(
     ("parts", "words"),
     [
         ({"vnc": Vnc(listen="0.0.0.0")}, "VNC would listen on 0.0.0.0"),  # noqa: S104
-        ({"extra_devices": "<graphics type='spice' autoport='yes'/>"}, "a spice display"),
+        (
+            {"extra_devices": "<graphics type='spice' autoport='yes' listen='::'/>"},
+            "SPICE would listen on ::",
+        ),
         (
             {"extra_devices": f"<interface type='user'><mac address='{MAC}'/></interface>"},
             "nothing can filter what it sends",

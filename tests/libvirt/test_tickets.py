@@ -284,7 +284,7 @@ def test_who_babbles_is_hung_up_on_and_others_are_served(running: Warden, said: 
 
 def test_a_console_that_no_ticket_opens_is_refused(running: Warden) -> None:
     for settings, words in (
-        ('display = "off"', "has no VNC display"),
+        ('display = "off"', "has no display"),
         ('password = "off"', "needs no password"),
     ):
         set_policy(f"{ENFORCING}[console]\n{settings}\n")

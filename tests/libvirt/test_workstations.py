@@ -66,6 +66,18 @@ def test_a_listed_machine_reaches_the_console_and_its_neighbour_does_not(
 
 
 @backends
+def test_the_same_holds_for_spice(warden: Warden, lan: Lan, backend: str) -> None:
+    limited("192.0.2.7", backend=backend)
+    graphics = f"<graphics type='spice' autoport='yes' listen='{HOST4}'/>"
+    warden.started("web01", extra_devices=graphics)
+    shown = warden.libvirt.virsh("domdisplay", "web01").stdout.strip()
+    port = int(shown.rpartition(":")[2])
+    assert lan.good.reaches(HOST4, port)
+    assert not lan.bad.reaches(HOST4, port)
+    assert warden.status("web01")["breaches"] == []
+
+
+@backends
 def test_after_the_stop_nobody_is_kept_from_the_port(
     warden: Warden, lan: Lan, backend: str
 ) -> None:

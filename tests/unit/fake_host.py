@@ -21,7 +21,7 @@ from virtwarden.policy.compile import compile_policy
 from virtwarden.policy.plain import readers
 from virtwarden.policy.schema import defaults
 from virtwarden.policy.schema import read as read_schema
-from virtwarden.system import netfilter, portfilter, vnc
+from virtwarden.system import netfilter, portfilter, spice, vnc
 from virtwarden.system.blockstack import Identity
 from virtwarden.system.bridges import Port
 from virtwarden.system.conf import Located
@@ -66,6 +66,7 @@ class FakeHost:
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
+    spice_servers: dict[tuple[str, int], spice.Offer] = field(default_factory=dict)
     plain_websockets: set[tuple[str, int]] = field(default_factory=set)
     lacks_for_sasl: str = ""
     landlock: bool = True
@@ -281,6 +282,11 @@ class FakeHost:
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         return (host, port) in self.plain_websockets
+
+    def spice_offers(self, host: str, port: int) -> spice.Offer:
+        if (host, port) not in self.spice_servers:
+            raise HostError(f"the SPICE server at {host} port {port} does not answer")
+        return self.spice_servers[host, port]
 
     def compiles_calls(self) -> bool:
         return self.libseccomp

@@ -166,6 +166,22 @@ def test_a_console_that_is_a_socket_is_this_hosts() -> None:
     assert item(case(socket), domains.WORKSTATIONS).state is State.GOOD
 
 
+def test_spice_is_judged_as_vnc_is() -> None:
+    spice = f"<graphics type='spice' port='5900' listen='{EVERYWHERE}'/>"
+    assert item(case(spice), domains.CONSOLE).state is State.GOOD
+    assert item(case(spice, password="off"), domains.CONSOLE).state is State.BAD
+    assert item(case(spice), domains.WORKSTATIONS).state is State.BAD
+    listed = case(spice, admin_workstations=("192.0.2.7",))
+    assert item(listed, domains.WORKSTATIONS).state is State.GOOD
+
+
+def test_an_exception_that_changes_nothing_any_more_is_none() -> None:
+    found = item(case(exceptions=frozenset({"spice"})), domains.EXCEPTIONS)
+    assert found.state is State.GOOD
+    both = item(case(exceptions=frozenset({"spice", "emulator"})), domains.EXCEPTIONS)
+    assert both.seen.startswith("emulator (")
+
+
 def test_a_domain_without_a_console_is_not_asked_about_one() -> None:
     found = {each.id for each in domains.checks(case(), managed=True)}
     assert domains.WORKSTATIONS.id not in found
@@ -252,8 +268,8 @@ def test_a_running_domain_is_not_asked_for_what_it_is_while_off() -> None:
         ({}, "none"),
         ({"allow": ("usb 046d:c52b",)}, "usb 046d:c52b (built-in default)"),
         (
-            {"exceptions": frozenset({"spice"}), "allow": ("shmem a", "shmem b")},
-            "spice (built-in default); shmem a, shmem b (built-in default)",
+            {"exceptions": frozenset({"emulator", "spice"}), "allow": ("shmem a", "shmem b")},
+            "emulator (built-in default); shmem a, shmem b (built-in default)",
         ),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -104,10 +105,12 @@ class _Domain:
 
 
 class _Login:
-    user = ""
-
-    def __init__(self) -> None:
+    def __init__(self, user: str = "", quiet_seconds: int = 0) -> None:
+        self.user, self.quiet_seconds = user, quiet_seconds
         self.revoked = 0
+
+    def keep(self, seconds: int) -> None:
+        """QEMU's part."""
 
     def revoke(self) -> None:
         self.revoked += 1
@@ -149,3 +152,20 @@ def test_a_ticket_of_a_domain_that_stopped_is_over_like_any_other() -> None:
     watch = Watch(_Events(), _Domain(), anybody, Gone(), latest)  # type: ignore[arg-type]
     watch.until_used(0)
     assert latest.is_over
+
+
+@pytest.mark.parametrize(
+    ("login", "revoked"), [(_Login(), 0), (_Login(quiet_seconds=2), 0), (_Login(user="olga"), 1)]
+)
+def test_a_viewers_ticket_does_not_take_a_newer_one_with_it(login: _Login, revoked: int) -> None:
+    """The newer one replaced the display's own password; with SASL each ticket is its own."""
+    libvirt.virEventRegisterDefaultImpl()
+    latest: Any = _Latest(replaced=False)
+    watch = Watch(_Events(), _Domain(), Operator("olga", 1000, 1000), login, latest)  # type: ignore[arg-type]
+    came, where = libvirt.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE, {"node": "::1", "service": "1"}
+    watch._hear(None, None, came, {}, where, "", [("saslUsername", "olga")])  # type: ignore[arg-type]
+    latest._replaced = True
+    began = time.monotonic()
+    watch.until_used(60)
+    assert login.revoked == revoked
+    assert time.monotonic() - began < 2

@@ -7,13 +7,14 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_host import policy
 
-from virtwarden.consoled import attempts, operators
+from virtwarden.consoled import asking, attempts, operators
 from virtwarden.consoled.asking import virt_viewer_file
 from virtwarden.consoled.attempts import attempt
 from virtwarden.consoled.operators import Operator
@@ -118,6 +119,8 @@ def test_hanging_up_in_the_middle_counts(tmp_path: Path, monkeypatch: pytest.Mon
         {"port": True},
         {"ca": None},
         {"more": 1},
+        {"kind": "rdp"},
+        {"subject": 7},
         {"domain": ["web01"]},
     ],
 )
@@ -164,3 +167,29 @@ def test_a_viewers_file_has_a_line_for_each_value_whatever_is_in_it() -> None:
     assert lines.count("host=evil") == 0
     assert "title=a\\\\b\\nhost=evil" in lines
     assert "ca=BEGIN\\nEND\\n" in lines
+
+
+def test_a_viewer_of_spice_connects_to_the_tls_port_and_knows_the_console() -> None:
+    ticket = Ticket("web01", "::1", 5900, "long", 60, "CA\n", kind="spice", subject="CN=3f0ee0bb")
+    lines = virt_viewer_file(ticket).splitlines()
+    assert {"type=spice", "tls-port=5900", "host-subject=CN=3f0ee0bb", "ca=CA\\n"} <= {*lines}
+    assert not [line for line in lines if line.startswith("port=")]
+    without_tls = virt_viewer_file(replace(ticket, ca="", subject="")).splitlines()
+    assert "port=5900" in without_tls
+    assert not [line for line in without_tls if line.startswith(("tls-port=", "host-subject="))]
+
+
+def test_a_ca_is_trusted_where_the_one_file_that_counts_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_host = tmp_path / "etc.pem"
+    monkeypatch.setattr(asking, "OF_HOST", of_host)
+    own = asking.trusting_file(tmp_path)
+    assert own == tmp_path / ".pki/CA/cacert.pem"
+    assert not asking.is_trusted("BEGIN\nA\nEND\n", own)
+    own.parent.mkdir(parents=True)
+    own.write_text("BEGIN\nB\nEND\nBEGIN\r\nA\r\nEND")
+    assert asking.is_trusted("BEGIN\nA\nEND\n", own)
+    of_host.write_text("BEGIN\nB\nEND\n")
+    assert asking.trusting_file(tmp_path) == of_host
+    assert not asking.is_trusted("BEGIN\nA\nEND\n", of_host)

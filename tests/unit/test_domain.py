@@ -245,6 +245,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Display, "websocket", "<graphics websocket='5700'/>", "5700"),
     (Display, "address", "<graphics listen='::1'/>", "::1"),
     (Display, "socket", "<graphics socket='/run/a'/>", "/run/a"),
+    (Display, "draws_by_gl", "<graphics><gl enable='yes'/></graphics>", True),
     (Display, "listens", "<graphics><listen type='none'/></graphics>", (Listen(kind="none"),)),
     (Filesystem, "target", "<filesystem><target dir='tag'/></filesystem>", "tag"),
     (Filesystem, "directory", "<filesystem><source dir='/srv'/></filesystem>", "/srv"),

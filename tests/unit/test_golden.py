@@ -105,9 +105,7 @@ SCENARIOS = {
     "persistent-memory": Scenario("pmem01"),
     "vnc-ipv6-and-websocket": Scenario("vnc6"),
     "vnc-off": Scenario("vnc6", '[console]\ndisplay = "off"\nlisten = []\n' + "tls = 'off'\n"),
-    "spice-off": Scenario(
-        "spice01", '[console]\ndisplay = "off"\n' + for_the_domain("*", 'exceptions = ["spice"]')
-    ),
+    "spice-off": Scenario("spice01", '[console]\ndisplay = "off"\n'),
     "vnc-with-certificates": Scenario("vnc6", '[console]\nclient_certificates = "required"\n'),
     "vnc-with-certificates-and-no-tls": Scenario(
         "vnc6", '[console]\nclient_certificates = "required"\ntls = "off"\n'
@@ -122,16 +120,13 @@ SCENARIOS = {
         '[console]\nlisten = ["unix"]\nadmin_workstations = ["192.0.2.7"]\n',
         lambda host: setattr(host, "port_backends", ()),
     ),
-    "spice-for-some-workstations": Scenario(
-        "spice01", WORKSTATIONS + for_the_domain("spice*", 'exceptions = ["spice"]')
-    ),
+    "spice-for-some-workstations": Scenario("spice01", WORKSTATIONS),
     "vnc-socket-refused": Scenario("vncsock"),
     "vnc-socket-permissive": Scenario("vncsock", 'mode = "permissive"\n'),
     "vnc-socket-allowed": Scenario("vncsock", '[console]\nlisten = ["unix"]\n'),
     "vnc-listening-nowhere": Scenario("vncnone"),
-    "spice-refused": Scenario("spice01"),
-    "spice-permissive": Scenario("spice01", 'mode = "permissive"\n'),
-    "spice-excepted": Scenario("spice01", for_the_domain("spice*", 'exceptions = ["spice"]')),
+    "spice": Scenario("spice01"),
+    "spice-with-certificates": Scenario("spice01", '[console]\nclient_certificates = "required"\n'),
     "nics-untapped-refused": Scenario("nics"),
     "nics-untapped-allowed": Scenario("nics", '[network]\nuntapped = "allow"\n'),
     "nics-untapped-allowed-ebtables": Scenario(

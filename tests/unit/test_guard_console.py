@@ -12,6 +12,8 @@ from fake_host import FakeHost, account_of, case_of, process_of, refusal, refusa
 from virtwarden.changes import IssueCertificate, RestrictPorts
 from virtwarden.guards import console
 from virtwarden.guards.base import Case, Op
+from virtwarden.pki import consoles
+from virtwarden.system import spice as spice_offer
 from virtwarden.system.conf import Located
 from virtwarden.system.resolver import Addresses
 from virtwarden.system.vnc import Offer
@@ -21,6 +23,14 @@ OLD_SOCKET = "<graphics type='vnc' socket='/run/a.sock'/>"
 NOWHERE = "<graphics type='vnc'><listen type='none'/></graphics>"
 NETWORK = "<graphics type='vnc' port='5900'><listen type='network' network='lan'{}/></graphics>"
 OF_TLS = Offer((19,), (261,))
+SPICE_NOWHERE = NOWHERE.replace("vnc", "spice")
+SPICE_SOCKET = SOCKET.replace("vnc", "spice")
+GUARDED_SPICE = spice_offer.Offer(plain=False, tls=True, asks=True)
+
+
+def spice(address: str = "127.0.0.1", ports: str = "port='5900'") -> str:
+    listen = f"<listen type='address' address='{address}'/>"
+    return f"<graphics type='spice' {ports}>{listen}</graphics>"
 
 
 def case(devices: str, op: Op = Op.PREPARE, host: FakeHost | None = None, **more: Any) -> Case:
@@ -87,7 +97,7 @@ def test_the_address_of_a_libvirt_network_is_judged_once_it_is_known() -> None:
     assert "not known" in refusal(console, case(NETWORK.format(""), Op.START))
 
 
-@pytest.mark.parametrize("kind", ["spice", "sdl", "rdp", "desktop", "dbus", "unheard-of"])
+@pytest.mark.parametrize("kind", ["sdl", "rdp", "desktop", "dbus", "unheard-of"])
 def test_any_other_display_is_refused(kind: str) -> None:
     line = refusal(console, case(f"<graphics type='{kind}'/>"))
     assert f"a {kind} display" in line
@@ -152,38 +162,52 @@ NAMED = (
 )
 
 
-def test_the_whole_way_from_spice_to_vnc_is_told_and_the_exception_too() -> None:
-    line = refusal(console, case("<graphics type='spice'/>" + BOUND_TO_SPICE))
-    assert line.endswith(
-        "; fix: virsh edit web01: take out the whole <graphics type='spice'>, and what goes with"
-        f" it: {NAMED}; put <graphics type='vnc'/> there; or exceptions = [\"spice\"] for it, in a"
-        ' [[domain]] with match = "web01"'
+def test_the_whole_way_from_spice_to_vnc_is_told() -> None:
+    asked = case("<graphics type='spice'/>" + BOUND_TO_SPICE, client_certificates="required")
+    assert refusal(console, asked).endswith(
+        "or virsh edit web01: take out the whole <graphics type='spice'>, and what goes with"
+        f" it: {NAMED}; put <graphics type='vnc'/> there"
     )
 
 
-def test_spice_beside_vnc_needs_no_other_display() -> None:
-    line = refusal(console, case(xmls.vnc() + "<graphics type='spice'/>"))
-    assert "take out the whole <graphics type='spice'>; or exceptions" in line
+@pytest.mark.parametrize("address", [EVERYWHERE, "::", "192.0.2.1"])
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+def test_spice_listens_nowhere_but_where_the_policy_lets_it(address: str, op: Op) -> None:
+    line = refusal(console, case(spice(address), op))
+    assert f"SPICE would listen on {address}" in line
 
 
-def test_the_exception_that_is_told_keeps_those_that_the_domain_has() -> None:
-    former = frozenset({"qemu-commandline"})
-    line = refusal(console, case("<graphics type='spice'/>", exceptions=former))
-    assert 'exceptions = ["qemu-commandline", "spice"] for it' in line
+def test_spice_at_a_socket_has_no_tls() -> None:
+    unix = {"listen": ("unix",)}
+    line = refusal(console, case(SPICE_SOCKET, **unix))
+    assert "SPICE has no TLS at a Unix socket" in line
+    assert "<listen type='none'/>" in line
+    assert refusals(console, case(SPICE_SOCKET, tls="off", **unix)) == []
 
 
-def test_where_no_display_is_allowed_all_that_goes_with_it_is_told_too() -> None:
-    off = case("<graphics type='spice'/>" + BOUND_TO_SPICE, display="off")
-    line = refusal(console, off)
-    assert line.endswith(
-        f"take out the whole <graphics type='spice'>, and what goes with it: {NAMED}"
-    )
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"client_certificates": "required"}, "SPICE asks viewers for no certificate"),
+        ({"sasl": "kerberos", "operators": ("ann",)}, "not operators alone"),
+    ],
+)
+def test_what_spice_cannot_do_is_refused_with_every_way_out(
+    asked: dict[str, Any], what: str
+) -> None:
+    line = refusal(console, case(spice(), Op.START, **asked))
+    assert what in line
+    assert "virt-warden enrol --console libvirt web01" in line
+    assert "under [domain.console] for it" in line
+    assert "put <graphics type='vnc'/> there" in line
+    assert refusals(console, case(SPICE_NOWHERE, Op.START, **asked)) == []
 
 
-@pytest.mark.parametrize("kind", ["sdl", "rdp", "spice"])
-def test_an_exception_for_spice_is_for_spice_alone(kind: str) -> None:
-    excepted = case(f"<graphics type='{kind}'/>", exceptions=frozenset({"spice"}))
-    assert bool(refusals(console, excepted)) is (kind != "spice")
+def test_spice_with_gl_is_refused_at_a_port_alone() -> None:
+    gl = "<gl enable='yes'/></graphics>"
+    line = refusal(console, case(spice().replace("</graphics>", gl)))
+    assert "with <gl> at no TCP port" in line
+    assert refusals(console, case(SPICE_NOWHERE.replace("</graphics>", gl))) == []
 
 
 # Honest passage
@@ -216,19 +240,19 @@ def test_certificates_of_viewers_need_tls() -> None:
 
 
 def test_a_display_that_is_off_may_say_what_it_will() -> None:
-    for devices in (xmls.vnc(EVERYWHERE), SOCKET, "<graphics type='egl-headless'/>"):
+    renders = "<graphics type='egl-headless'/>"
+    for devices in (xmls.vnc(EVERYWHERE), SOCKET, spice(EVERYWHERE), SPICE_SOCKET, renders):
         assert refusals(console, case(devices, display="off")) == []
         for op in (Op.PREPARE, Op.START):
             off = case(devices, op, display="off", admin_workstations=("192.0.2.7",))
             assert console.plan(off) == []
 
 
-@pytest.mark.parametrize("kind", ["spice", "sdl", "unheard-of"])
+@pytest.mark.parametrize("kind", ["sdl", "unheard-of"])
 def test_a_display_that_the_wrapper_does_not_take_away_is_refused_where_it_is_off(
     kind: str,
 ) -> None:
-    excepted = frozenset({"spice"})
-    off = case(f"<graphics type='{kind}'/>", display="off", exceptions=excepted)
+    off = case(f"<graphics type='{kind}'/>", display="off")
     assert 'but the policy says display = "off"' in refusal(console, off)
 
 
@@ -296,12 +320,28 @@ def test_a_certificate_for_names_that_are_known_is_planned_ahead() -> None:
     assert without_address.names == ("kvm1", "localhost")
 
 
-@pytest.mark.parametrize("devices", [SOCKET, NOWHERE])
-def test_a_console_without_an_address_gets_one_too(devices: str) -> None:
-    """The wrapper gives every -vnc the same credentials."""
-    (issue,) = console.plan(case(devices, Op.START))
+def test_a_console_at_a_socket_gets_one_too() -> None:
+    (issue,) = console.plan(case(SOCKET, Op.START))
     assert isinstance(issue, IssueCertificate)
     assert issue.names == ("kvm1", "localhost")
+
+
+@pytest.mark.parametrize("devices", [NOWHERE, SPICE_NOWHERE])
+def test_a_console_that_libvirt_alone_opens_gets_none(devices: str) -> None:
+    assert console.plan(case(devices, Op.START)) == []
+
+
+def test_spice_gets_a_certificate_that_lasts_since_qemu_reads_it_once() -> None:
+    (issue,) = console.plan(case(spice("::1"), Op.START))
+    assert isinstance(issue, IssueCertificate)
+    assert issue.names == ("kvm1", "localhost", "::1")
+    assert issue.days == consoles.DAYS_WITHOUT_RENEWAL > 2 * 365
+
+
+def test_workstations_alone_reach_every_port_of_spice() -> None:
+    devices = spice(ports="port='5900' tlsPort='5901'")
+    *_, change = console.plan(case(devices, Op.START, admin_workstations=("192.0.2.7",)))
+    assert change == RestrictPorts(xmls.UUID, "nftables", (5900, 5901), ("192.0.2.7",))
 
 
 def test_without_tls_or_at_another_step_there_is_none() -> None:
@@ -385,6 +425,42 @@ def test_a_display_that_is_off_and_answers_breaks_it() -> None:
     assert verified(None, display="off") == []
     (breach,) = verified(OF_TLS, display="off")
     assert 'answers, but display = "off"' in breach
+
+
+@pytest.mark.parametrize(
+    ("plain", "tls", "asks", "policy", "sentence"),
+    [
+        (False, True, True, {}, ""),
+        (True, True, True, {}, "answers viewers without TLS"),
+        (True, False, True, {}, "answers viewers without TLS"),
+        (False, True, False, {}, "accepts viewers without a password"),
+        (False, True, False, {"password": "off"}, ""),
+        (True, False, True, {"tls": "off"}, ""),
+        (True, False, False, {"tls": "off"}, "accepts viewers without a password"),
+        (False, True, True, {"display": "off"}, 'answers, but display = "off"'),
+    ],
+)
+def test_spice_answers_over_tls_and_asks_or_breaks_it(
+    plain: bool, tls: bool, asks: bool, policy: dict[str, str], sentence: str
+) -> None:
+    offer = spice_offer.Offer(plain=plain, tls=tls, asks=asks)
+    host = FakeHost(spice_servers={("127.0.0.1", 5900): offer})
+    found = console.verify(
+        case(spice(), Op.STARTED, host, **policy), process_of(account_of("vmw-web01", xmls.UUID))
+    )
+    assert [breach.partition("5900 ")[2] for breach in found] == ([sentence] if sentence else [])
+
+
+def test_spice_answers_at_its_tls_port_alone_where_it_has_two() -> None:
+    devices = spice(ports="port='5900' tlsPort='5901'")
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    host = FakeHost(spice_servers={("127.0.0.1", 5901): GUARDED_SPICE})
+    assert console.verify(case(devices, Op.STARTED, host), process) == []
+    (breach,) = console.verify(case(devices, Op.STARTED, FakeHost()), process)
+    assert "port 5901 does not answer" in breach
+    host.spice_servers["127.0.0.1", 5900] = spice_offer.Offer(plain=True, tls=False, asks=True)
+    (breach,) = console.verify(case(devices, Op.STARTED, host), process)
+    assert "port 5900 answers viewers without TLS" in breach
 
 
 def test_a_console_that_asks_for_no_certificate_breaks_it() -> None:

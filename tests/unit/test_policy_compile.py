@@ -356,3 +356,17 @@ def test_whatever_a_file_says_it_is_a_policy_or_an_error_of_the_policy(
         found = list(error.problems)
     assert found
     assert all(problem.isprintable() for problem in found)
+
+
+def test_the_lines_of_exceptions_that_change_nothing_any_more_are_known(paths: Paths) -> None:
+    text = """
+        [[domain]]
+        match = "a"
+        exceptions = ["spice", "emulator"]
+        [[domain]]
+        match = "b"
+        exceptions = ["host-devices"]
+    """
+    made = compiled(paths, text)
+    assert [origin.line for origin in made.idle] == [4]
+    assert made.rules_for("a").exceptions == {"spice", "emulator"}

@@ -213,7 +213,7 @@ def test_every_key_in_policy_toml_is_explained_right_above_it() -> None:
 
 def test_the_example_of_a_domain_in_policy_toml_works_as_written(tmp_path: Path) -> None:
     rules = compiled(tmp_path, uncommented()).rules_for("web-1")
-    assert rules.exceptions == {"spice"}
+    assert rules.exceptions == {"qemu-commandline"}
     assert rules.allow == ("usb 046d:c52b", "pci 0000:65:00.0")
     assert rules.listen == ("unix",)
     shown = tomllib.loads(uncommented())["domain"][0]

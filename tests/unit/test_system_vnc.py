@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from virtwarden.errors import HostError
-from virtwarden.system import vnc
+from virtwarden.system import viewer, vnc
 
 _PATIENCE_SECONDS = 0.3
 
@@ -51,7 +51,7 @@ def test_what_is_offered_is_told() -> None:
 
 def test_a_server_that_lets_one_wait_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it sends a byte: `status` and the hook must come to an end."""
-    monkeypatch.setattr(vnc, "_TIMEOUT_SECONDS", _PATIENCE_SECONDS)
+    monkeypatch.setattr(viewer, "_TIMEOUT_SECONDS", _PATIENCE_SECONDS)
     hung_up = threading.Event()
 
     def talk(visitor: socket.socket) -> None:

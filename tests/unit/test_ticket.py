@@ -96,19 +96,45 @@ def test_each_display_ends_where_it_is_reached(graphics: str, ends: list[Any]) -
 
 
 @pytest.mark.parametrize(
-    ("exceptions", "flags"),
+    ("exceptions", "passthrough"),
     [
-        (set(), (False, False)),
-        ({"qemu-commandline"}, (True, False)),
-        ({"spice"}, (False, True)),
-        ({"emulator", "host-devices"}, (False, False)),
+        (set(), False),
+        ({"qemu-commandline"}, True),
+        ({"spice", "emulator", "host-devices"}, False),
     ],
 )
 def test_exceptions_of_the_policy_reach_the_wrapper(
-    exceptions: set[str], flags: tuple[bool, bool]
+    exceptions: set[str], passthrough: bool
 ) -> None:
-    found = ticket_of(exceptions=frozenset(exceptions))
-    assert (found["passthrough"], found["spice"]) == flags
+    assert ticket_of(exceptions=frozenset(exceptions))["passthrough"] is passthrough
+
+
+@pytest.mark.parametrize(
+    ("graphics", "ends"),
+    [
+        (xmls.vnc(), False),
+        (
+            "<graphics type='spice' port='5901' listen='::1'/>",
+            [{"listen": "::1", "port": 5901}],
+        ),
+        (
+            "<graphics type='spice' port='5901' tlsPort='5902' listen='::1'/>",
+            [{"listen": "::1", "port": 5901}, {"listen": "::1", "port": 5902}],
+        ),
+        (
+            "<graphics type='spice' port='-1' tlsPort='5902' listen='::1'/>",
+            [{"listen": "::1", "port": 5902}],
+        ),
+        ("<graphics type='spice'><listen type='none'/></graphics>", []),
+        (
+            "<graphics type='spice'><listen type='socket' socket='/run/b'/></graphics>",
+            [{"socket": "/run/b"}],
+        ),
+    ],
+)
+def test_spice_ends_where_it_is_reached(graphics: str, ends: Any) -> None:
+    found = ticket_of(graphics)["spice"]
+    assert found is ends if ends is False else [e for e in ends if e not in found] == []
 
 
 def test_what_the_policy_turns_off_is_off() -> None:

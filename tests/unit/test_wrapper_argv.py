@@ -129,7 +129,6 @@ def test_what_libvirt_really_writes_passes_unchanged(name: str) -> None:
     [
         ("vnc", "vnc=127.0.0.1:0,audiodev=audio1"),
         ("vnc-ipv6-websocket", "vnc=[::1]:7,websocket=5708,share=allow-exclusive,audiodev=audio1"),
-        ("vnc-listening-nowhere", "vnc=none,audiodev=audio1"),
         (
             "vnc-socket",
             "vnc=unix:/var/lib/libvirt/qemu/domain-3-vncsock/vnc.sock,audiodev=audio1",
@@ -149,6 +148,23 @@ def test_every_console_gets_tls_and_a_password(name: str, value: str) -> None:
         "endpoint": "server",
         "verify-peer": False,
     }
+
+
+def test_a_console_that_libvirt_alone_opens_asks_nobody_again() -> None:
+    ticket, argv = real("vnc-listening-nowhere")
+    assert tightened({**ticket, "tls_dir": TLS, "password": True}, argv) == argv
+    theirs = [*argv[:-1], "vnc=none,tls-creds=theirs"] if argv[-2] == "-vnc" else argv
+    at = theirs.index("-vnc") + 1
+    theirs[at] += ",tls-creds=theirs"
+    theirs += ["-object", '{"qom-type":"tls-creds-x509","id":"theirs","dir":"/etc/pki/qemu"}']
+    words = tightened({**ticket, "tls_dir": TLS, "password": True}, theirs)
+    assert "theirs" not in " ".join(words)
+
+
+@pytest.mark.parametrize("value", ["none,websocket=5700", "127.0.0.1:0,vnc=none"])
+def test_a_console_that_only_pretends_to_listen_nowhere_is_tightened(value: str) -> None:
+    words = tightened(ticket_of(tls_dir=TLS, password=True), ["-vnc", value])
+    assert "tls-creds=vmw-vnc-tls" in vnc_values(words)[0]
 
 
 def test_all_but_the_console_is_left_as_it_was() -> None:
@@ -344,7 +360,7 @@ RBD = '{"driver":"rbd","pool":"p","image":"i","conf":"%s"}'
     ],
 )
 def test_a_word_that_libvirt_does_not_write_is_refused(option: str, value: str) -> None:
-    assert attacked(option, value, spice=True) != []
+    assert attacked(option, value, spice=[{"listen": "", "port": 5900}]) != []
     assert attacked(option, value, passthrough=True) == [] or option in ("-spice", "-netdev")
 
 

@@ -148,6 +148,8 @@ MALFORMED: list[tuple[str, object]] = [
     ("password", 1),
     ("passthrough", "false"),
     ("spice", None),
+    ("spice", [{"listen": "::1"}]),
+    ("spice", ["127.0.0.1:5900"]),
     ("display", "off"),
     ("client_certificates", None),
     ("static_passwords", 0),

@@ -201,7 +201,8 @@ def _switch(subject: Subject) -> None:
         return  # a kill came between this and writing it down
     changed = _moved(xml, subject.target, subject.node)
     if is_enrolled(xml, subject.paths):
-        changed = enrol_xml(changed, subject.rules.user_prefix, subject.paths)
+        rules = subject.rules
+        changed = enrol_xml(changed, rules.user_prefix, subject.paths, via=rules.via)
     define(subject.connection, changed)
 
 

@@ -15,6 +15,7 @@ from virtwarden.pki import consoles, keys, places
 from virtwarden.pki.authority import CERTIFICATE
 from virtwarden.system import certificates
 from virtwarden.system.conf import Settings
+from virtwarden.words import shown
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,16 @@ def authority(paths: Paths) -> Iterator[Item]:
         yield judged(SIGNER, signer, consoles.signer_keys(paths))
 
 
-def console(directory: Path, domain: str) -> Iterator[Item]:
-    """A running console's certificate, in the directory of its QEMU's credentials, if any."""
+def console(directory: Path, domain: str, *, lasts: bool = False) -> Iterator[Item]:
+    """A running console's certificate, in the directory of its QEMU's credentials, if any.
+
+    One that `lasts` cannot be renewed while the VM runs.
+    """
     certificate = directory / "server-cert.pem"
     if certificate.exists():
-        yield judged(CONSOLE, certificate, [directory / "server-key.pem"], domain, its_groups=True)
+        fix = f"virsh shutdown {shown(domain)}; virsh start {shown(domain)}"
+        check = replace(CONSOLE, fix=fix) if lasts else CONSOLE
+        yield judged(check, certificate, [directory / "server-key.pem"], domain, its_groups=True)
 
 
 def judged(

@@ -17,10 +17,10 @@ from virtwarden.errors import WardenError
 from virtwarden.guards import calls, mac
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import is_confined_by_its_label, is_sandboxed
-from virtwarden.guards.displays import looked_up
+from virtwarden.guards.displays import consoles_of, has_port, looked_up
 from virtwarden.guards.encryption import in_the_clear
 from virtwarden.guards.pathways import person_trusted
-from virtwarden.policy import Mode
+from virtwarden.policy import IDLE_EXCEPTIONS, Mode
 from virtwarden.system import process
 from virtwarden.system.files import Found, Inode
 from virtwarden.words import shown
@@ -103,7 +103,7 @@ WORKSTATIONS = Check(
     Severity.MEDIUM,
     "Only listed machines reach its console",
     "Any machine can reach its console",
-    "Who reaches the port can guess the password, and attack QEMU's VNC server before that.",
+    "Who reaches the port can guess the password, and attack QEMU's display server before that.",
     "admin_workstations, a list of addresses and networks, under [console] for it",
 )
 CONFINED = Check(
@@ -157,7 +157,8 @@ def checks(case: Case, *, managed: bool) -> Iterator[Item]:
     )
     if case.op is Op.STARTED:
         yield _promises(case)
-        yield from certificates.console(Path(case.cell) / "tls", name)
+        lasts = any(map(has_port, consoles_of(case, "spice")))
+        yield from certificates.console(Path(case.cell) / "tls", name, lasts=lasts)
     else:
         yield _startable(case)
         yield _files(case)
@@ -238,17 +239,14 @@ def _opened(case: Case, leaf: Inode) -> Iterator[tuple[str, str]]:
 
 def _allowed(case: Case) -> Iterator[Item]:
     name, rules = case.domain.name, case.rules
-    found = [
-        f"{', '.join(sorted(value))} ({rules.where(key)})"
-        for key, value in (("exceptions", rules.exceptions), ("allow", rules.allow))
-        if value
-    ]
+    opened = {"exceptions": rules.exceptions - IDLE_EXCEPTIONS, "allow": rules.allow}
+    found = [f"{', '.join(sorted(v))} ({rules.where(key)})" for key, v in opened.items() if v]
     yield EXCEPTIONS.judged(not found, "; ".join(found) or "none", name)
     allowed = [key for key in _DENIABLE if getattr(rules, key) == "allow"]
     yield SPOOFING.judged(not allowed, f"allowed: {', '.join(allowed) or 'nothing'}", name)
     clear = ", ".join(disk.target for disk in in_the_clear(case))
     yield ENCRYPTION.judged(not clear, f"unencrypted: {clear or 'none'}", name)
-    if any(display.kind == "vnc" for display in case.domain.displays):
+    if consoles_of(case):
         off = [key for key in ("tls", "password") if getattr(rules, key) != "required"]
         yield CONSOLE.judged(not off, f"off: {', '.join(off) or 'nothing'}", name)
         yield _workstations(case)

@@ -14,6 +14,7 @@ from virtwarden.audit.processes import confinement
 from virtwarden.changes import OpenLuks, journal
 from virtwarden.errors import WardenError
 from virtwarden.guards.base import Case
+from virtwarden.guards.displays import has_certificate
 from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case, running_case
 from virtwarden.libvirtd.connection import inactive_xml
@@ -106,10 +107,7 @@ def _console_until(case: Case) -> str | None:
 
 
 def _console_ca(case: Case) -> str | None:
-    has_console = any(display.kind == "vnc" for display in case.domain.displays)
-    if case.rules.display == "off" or not has_console:
-        return None
-    if case.rules.tls != "required" or case.rules.mode is Mode.DISABLED:
+    if not has_certificate(case) or case.rules.mode is Mode.DISABLED:
         return None
     return str(case.paths.console_ca / authority.CERTIFICATE)
 

@@ -106,6 +106,7 @@ class IssueCertificate(Change):
     user: str
     common_name: str
     names: tuple[str, ...]
+    days: int = consoles.DAYS
 
     @property
     def is_whole(self) -> bool:
@@ -113,9 +114,10 @@ class IssueCertificate(Change):
         return (Path(self.directory) / consoles.LAST_FILE).exists()
 
     def describe(self) -> str:
+        lasts = f", for {self.days} days" if self.days != consoles.DAYS else ""
         return (
             f"issue a console certificate for {', '.join(self.names)} into {self.directory},"
-            f" its key readable only by {self.user}"
+            f" its key readable only by {self.user}{lasts}"
         )
 
     def capture(self, paths: Paths) -> Before:
@@ -128,7 +130,7 @@ class IssueCertificate(Change):
             directory.mkdir(mode=0o700)
         os.chown(directory, 0, gid)
         directory.chmod(0o750)
-        issued = consoles.issue(paths, self.common_name, self.names)
+        issued = consoles.issue(paths, self.common_name, self.names, self.days)
         # If this replaces former files and is interrupted, the mixture must not look complete.
         files.discard(directory / consoles.LAST_FILE)
         for name, content in issued.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import pwd
 import socket
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from virtwarden.consoled import asking
 from virtwarden.consoled.talk import Ticket
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.words import printable
+from virtwarden.words import printable, shown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,21 +68,38 @@ def _password() -> str:
 def _print(ticket: Ticket, directory: Path) -> None:
     name = ticket.domain.replace("/", "_")
     viewer_file = directory / f"{name}.vv"
+    ca_file = directory / f"{name}.ca.pem"
     _write(viewer_file, asking.virt_viewer_file(ticket))
-    print(f"One viewer may connect to {printable(ticket.domain)} within {ticket.seconds} seconds:")
-    print(f"  remote-viewer {viewer_file}")
     if ticket.ca:
-        ca_file = directory / f"{name}.ca.pem"
         _write(ca_file, ticket.ca)
-        if not ticket.user and not ticket.certificate:  # TigerVNC has neither
-            print(f"  vncviewer -X509CA {ca_file} {ticket.host}::{ticket.port}")
-    name = f"user {ticket.user}, " if ticket.user else ""
-    print(f"  any other: {ticket.host} port {ticket.port}, {name}password {ticket.password}")
+    print(f"One viewer may connect to {printable(ticket.domain)} within {ticket.seconds} seconds:")
+    if ticket.kind == "vnc" and ticket.ca:
+        _print_for_vnc(ticket, viewer_file, ca_file)
+    else:
+        print(f"  remote-viewer {shown(str(viewer_file))}")
+    user = f"user {ticket.user}, " if ticket.user else ""
+    port = "TLS port" if ticket.kind == "spice" and ticket.ca else "port"
+    print(f"  any other: {ticket.host} {port} {ticket.port}, {user}password {ticket.password}")
     if ticket.certificate:
         print("It also asks for your certificate: ~/.pki/libvirt-vnc (docs/console.md).")
     if ticket.host in ("127.0.0.1", "::1"):
         tunnel = f"-L {ticket.port}:localhost:{ticket.port}"
         print(f"From another machine: ssh {tunnel} {os.uname().nodename}, then as above.")
+
+
+def _print_for_vnc(ticket: Ticket, viewer_file: Path, ca_file: Path) -> None:
+    """First the command that needs no step before it."""
+    if not ticket.user and not ticket.certificate:  # TigerVNC has neither
+        print(f"  vncviewer -X509CA {shown(str(ca_file))} {ticket.host}::{ticket.port}")
+        print(f"    asks for a password: {ticket.password}")
+    file = asking.trusting_file(Path(pwd.getpwuid(os.getuid()).pw_dir))
+    if not asking.is_trusted(ticket.ca, file):
+        if file == asking.OF_HOST:
+            print(f"  not remote-viewer: it goes by {file}, which has another CA")
+            return
+        print(f"  mkdir -p ~/.pki/CA && cat {shown(str(ca_file))} >> ~/.pki/CA/cacert.pem")
+        print("    once before remote-viewer, which knows no other CA; Debian 13's knows none")
+    print(f"  remote-viewer {shown(str(viewer_file))}")
 
 
 def _write(file: Path, content: str) -> None:

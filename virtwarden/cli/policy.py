@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
-    """Print what is wrong, or that all is well."""
+    """Print what is wrong, or that all is well, and what could go."""
     try:
         policy = load(paths, store=True)  # from now on this is the last good one
     except InvalidPolicy as error:
@@ -33,5 +33,11 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
                 f" {shown(entry.match)} names, and no more its sockets, programs and other files:"
                 " write allow instead. virt-warden explain NAME prints the line"
             )
+    for origin in policy.idle:
+        print(
+            f'{origin}: exceptions: "spice" changes nothing any more: a SPICE display is guarded as'
+            " any other; remove it",
+            file=sys.stderr,
+        )
     print("The policy is valid. Does it fit this host and its domains: virt-warden check")
     return 0

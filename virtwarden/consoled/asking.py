@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from virtwarden.consoled import operators
 from virtwarden.consoled.talk import Talk, Ticket, ticket_of
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 
+OF_HOST = Path("/etc/pki/CA/cacert.pem")
 # The service may wait for PAM, and for another attempt to end.
 _PATIENCE_SECONDS = 120
 
@@ -47,20 +49,43 @@ def _talk(talk: Talk, domain: str, password: Callable[[], str]) -> Ticket:
 
 def virt_viewer_file(ticket: Ticket) -> str:
     """The file that remote-viewer(1) opens: a GLib key file, where \\n stands for a line's end."""
-    values = {
-        "type": "vnc",
+    is_spice = ticket.kind == "spice"
+    values: dict[str, object] = {
+        "type": ticket.kind,
         "host": ticket.host,
-        "port": ticket.port,
+        "tls-port" if is_spice and ticket.ca else "port": ticket.port,
         "password": ticket.password,
         "title": ticket.domain,
         "delete-this-file": 1,
     }
-    if ticket.ca:
-        values["ca"] = ticket.ca
-    if ticket.user:
-        values["username"] = ticket.user
+    # remote-viewer believes it for SPICE alone; for VNC see trusting_file.
+    for key, value in (("ca", ticket.ca), ("username", ticket.user)):
+        values |= {key: value} if value else {}
+    if is_spice and ticket.subject:
+        values["host-subject"] = ticket.subject
     lines = [f"{key}={_escaped(str(value))}" for key, value in values.items()]
     return "\n".join(["[virt-viewer]", *lines, ""])
+
+
+def trusting_file(home: Path) -> Path:
+    """The one file from which gtk-vnc, and so remote-viewer for VNC, takes the CAs that it trusts.
+
+    That of the host comes first. libvirt knows its own clients by that one: an admin must not add
+    the console CA to it.
+    """
+    return OF_HOST if OF_HOST.exists() else home / ".pki/CA/cacert.pem"
+
+
+def is_trusted(ca: str, file: Path) -> bool:
+    """Whether a CA is in such a file."""
+    try:
+        return _bare(ca) in _bare(file.read_text(errors="replace"))
+    except OSError:
+        return False
+
+
+def _bare(pem: str) -> str:
+    return "".join(pem.split())
 
 
 def _escaped(value: str) -> str:

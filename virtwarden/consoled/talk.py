@@ -23,8 +23,9 @@ _LONGEST_LINE = 16 * 1024
 class Ticket:
     """What one viewer needs to connect, for so many seconds.
 
-    `ca` is PEM, empty where TLS is off. `user` is empty where VNC's own password is in use.
-    `certificate` says that a viewer also has to show a certificate of its own.
+    `kind` is the protocol, vnc or spice. `ca` is PEM, empty where TLS is off. `user` is empty where
+    the display's own password is in use. `certificate` says that a viewer also has to show a
+    certificate of its own. `subject` is the name in the console's, where viewers can check it.
     """
 
     domain: str
@@ -35,6 +36,8 @@ class Ticket:
     ca: str
     user: str = ""
     certificate: bool = False
+    kind: str = "vnc"
+    subject: str = ""
 
     def __repr__(self) -> str:
         """Without the password: no log may contain it."""
@@ -118,12 +121,14 @@ def ticket_of(untrusted_ticket: Any) -> Ticket:
         ticket = Ticket(**untrusted_ticket)
     except TypeError:
         raise HostError("the console service gave no ticket") from None
-    texts = (ticket.domain, ticket.host, ticket.password, ticket.ca, ticket.user)
+    texts = [ticket.domain, ticket.host, ticket.password, ticket.ca, ticket.user]
+    texts += [ticket.kind, ticket.subject]
     numbers = (ticket.port, ticket.seconds)
     if not (
         all(type(t) is str for t in texts)
         and all(type(n) is int for n in numbers)
         and type(ticket.certificate) is bool
+        and ticket.kind in ("vnc", "spice")
     ):
         raise HostError("the console service gave a ticket of an unknown form")
     return ticket

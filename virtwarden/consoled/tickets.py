@@ -19,12 +19,13 @@ import libvirt
 from virtwarden import log
 from virtwarden.consoled import operators, quota
 from virtwarden.consoled.attempts import attempt
-from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin
+from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin, SpiceLogin
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
 from virtwarden.consoled.viewers import Latest, Watch
 from virtwarden.domain.model import Display, Domain, read
 from virtwarden.errors import HostError, WardenError
+from virtwarden.guards.displays import GUARDED, has_port
 from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
@@ -126,18 +127,20 @@ def _authenticate(paths: Paths, operator: Operator, talk: Talk) -> None:
 def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> Watch:
     """Give the ticket. The watch begins before the ticket can be used."""
     rules, domain = request.rules, request.domain
-    host, port = _place(domain, rules)
+    console = _console(domain, rules)
     ca = paths.console_ca / authority.CERTIFICATE
-    login = _login(paths, request)
+    login = _login(paths, request, console)
     ticket = Ticket(
         domain=domain.name,
-        host=host,
-        port=port,
+        host=_host(console),
+        port=_port(console, rules),
         password=login.fresh_password(),
         seconds=rules.ticket_seconds,
         ca=ca.read_text() if rules.tls == "required" else "",
         user=login.user,
         certificate=rules.client_certificates == "required",
+        kind=console.kind,
+        subject=f"CN={domain.uuid}" if console.kind == "spice" else "",
     )
     watch = Watch(
         hypervisor, request.found, request.operator, login, Latest.new(paths, domain.uuid)
@@ -159,43 +162,50 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
     return watch
 
 
-def _login(paths: Paths, request: _Request) -> Login:
+def _login(paths: Paths, request: _Request, console: Display) -> Login:
+    if console.kind == "spice":
+        return SpiceLogin(request.found)
     if request.rules.sasl == "tickets":
         return SaslLogin(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
     return PasswordLogin(request.found)
 
 
-def _place(domain: Domain, rules: Rules) -> tuple[str, int]:
-    """The address and the port of the console."""
-    consoles = [display for display in domain.displays if display.kind == "vnc"]
-    if not consoles or rules.display == "off":
-        raise HostError(f"{domain.name} has no VNC display", where=rules.where("console.display"))
+def _console(domain: Domain, rules: Rules) -> Display:
+    """The first display that viewers reach by a TCP port."""
+    name = shown(domain.name)
+    found = [display for display in domain.displays if display.kind in GUARDED]
+    if not found or rules.display == "off":
+        raise HostError(f"{domain.name} has no display", where=rules.where("console.display"))
+    reached = [display for display in found if has_port(display) and _port(display, rules)]
+    if not reached:
+        raise HostError(
+            f"the console of {domain.name} listens on no TCP port: libvirt shows it",
+            fix=f"on this host: virt-manager, or virt-viewer --attach -c qemu:///system {name};"
+            f" for operators it needs a port: virt-warden enrol --console port {name}, or"
+            f" virsh edit {name}",
+        )
+    console = reached[0]
     if rules.sasl == "kerberos":
         raise HostError(
             f"the console of {domain.name} asks for a Kerberos ticket, which only its realm gives",
             where=rules.where("console.sasl"),
             fix="kinit, then point a viewer at it",
         )
-    if rules.password != "required" and rules.sasl == "off":
+    asks_by_sasl = rules.sasl != "off" and console.kind == "vnc"
+    if rules.password != "required" and not asks_by_sasl:
         raise HostError(
             f"the console of {domain.name} needs no password",
             where=rules.where("console.password"),
             fix='set password = "required", then stop it and start it again',
         )
-    address = _address(consoles[0])
-    if address is None:
-        raise HostError(
-            f"the console of {domain.name} listens on no TCP port",
-            fix=f"give it an address: virsh edit {shown(domain.name)}",
-        )
-    host = os.uname().nodename if address in _EVERY_ADDRESS else address
-    return host, int(consoles[0].port)
+    return console
 
 
-def _address(console: Display) -> str | None:
-    if not console.port.isdecimal() or console.socket:
-        return None
-    if not console.listens:
-        return console.address
-    addresses = [one.address for one in console.listens if one.kind in ("address", "network")]
-    return addresses[0] if addresses else None
+def _port(console: Display, rules: Rules) -> int:
+    return console.viewers_port(tls=rules.tls == "required")
+
+
+def _host(console: Display) -> str:
+    kinds = ("address", "network")
+    addresses = [one.address for one in console.listens if one.kind in kinds] or [console.address]
+    return os.uname().nodename if addresses[0] in _EVERY_ADDRESS else addresses[0]

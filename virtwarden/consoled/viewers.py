@@ -19,6 +19,7 @@ from virtwarden.system import files
 
 _TICK_MS = 500
 _MARK_BYTES = 16
+_LONGEST_ARRIVAL_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Watch:
         self._operator = operator
         self._connecting: set[tuple[str, str]] = set()
         self._viewer = ""
+        self._others: list[str] = []
+        self._last_came = 0.0
         kind = libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS
         hypervisor.domainEventRegisterAny(domain, kind, self._hear, None)
 
@@ -91,13 +94,25 @@ class Watch:
         try:
             while not self._viewer and self._latest.holds() and _now() < deadline:
                 libvirt.virEventRunDefaultImpl()
+            self._let_complete()
         finally:
-            if self._viewer or self._login.user or self._latest.holds():
+            # A newer ticket has taken the place of the display's own password already.
+            if self._login.user or self._latest.holds():
                 self.end()
         if self._viewer:
-            self._log(log.Level.NOTICE, "console-opened", viewer=self._viewer)
+            for viewer in (self._viewer, *self._others):
+                self._log(log.Level.NOTICE, "console-opened", viewer=viewer)
         else:
             self._log(log.Level.NOTICE, "console-unused")
+
+    def _let_complete(self) -> None:
+        """Let the viewer open all of its connections, also where the ticket's time is over."""
+        if not (self._viewer and self._login.quiet_seconds and self._latest.holds()):
+            return
+        quiet, latest = self._login.quiet_seconds, _now() + _LONGEST_ARRIVAL_SECONDS
+        self._login.keep(_LONGEST_ARRIVAL_SECONDS)
+        while self._latest.holds() and _now() < min(self._last_came + quiet, latest):
+            libvirt.virEventRunDefaultImpl()
 
     def end(self) -> None:
         """Make QEMU accept no more viewers with this ticket. Raises HostError."""
@@ -132,10 +147,16 @@ class Watch:
         elif phase == libvirt.VIR_DOMAIN_EVENT_GRAPHICS_INITIALIZE:
             self._connecting.discard(viewer)
             if self._is_ours(subject):
-                self._viewer = self._viewer or viewer[0]
+                self._came(viewer[0])
         elif viewer in self._connecting:
             self._connecting.discard(viewer)
             self._log(log.Level.WARNING, "console-denied", viewer=viewer[0])
+
+    def _came(self, viewer: str) -> None:
+        self._last_came = _now()
+        self._viewer = self._viewer or viewer
+        if viewer not in (self._viewer, *self._others):
+            self._others.append(viewer)
 
     def _is_ours(self, subject: list[tuple[str, str]]) -> bool:
         """Whether the viewer used this ticket; VNC's own password has no name."""

@@ -199,6 +199,7 @@ class Display:
     websocket: str = text("@websocket")
     address: str = text("@listen")
     socket: str = text("@socket")
+    draws_by_gl: bool = present("gl[@enable='yes']")
     listens: tuple[Listen, ...] = children("listen")
 
     @property
@@ -211,6 +212,20 @@ class Display:
             for listen in self.listens
             if listen.kind != "none"
         )
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Its TCP ports; 0 for one that libvirt has not chosen yet."""
+        written = (self.port, self.tls_port, self.websocket)
+        return tuple(int(port) for port in written if port.isdecimal())
+
+    def viewers_port(self, *, tls: bool) -> int:
+        """The TCP port to which viewers connect, with TLS or without; 0 for none.
+
+        A SPICE display without a port for TLS has TLS at its only one: the wrapper sees to it.
+        """
+        ports = (self.tls_port, self.port) if tls else (self.port, self.tls_port)
+        return next((int(port) for port in ports if port.isdecimal() and int(port)), 0)
 
 
 @dataclass(frozen=True)

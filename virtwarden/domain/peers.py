@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from virtwarden.domain.model import Display, Domain, Line, Nic, Volume
+from virtwarden.domain.model import Domain, Line, Nic, Volume
 
 # Where the XML names none: libvirt's own choice, virStorageSourceNetworkDefaultPort. Ceph's
 # monitors have two (v2 and v1 of its protocol).
@@ -62,7 +62,7 @@ def learners(domain: Domain) -> tuple[str, ...]:
 
 def ports_of_displays(domain: Domain) -> tuple[int, ...]:
     """The TCP ports of its displays; 0 for one that libvirt has not chosen yet."""
-    return tuple(dict.fromkeys(port for each in domain.displays for port in _of_display(each)))
+    return tuple(dict.fromkeys(port for each in domain.displays for port in each.ports))
 
 
 def other_ports(domain: Domain) -> tuple[int, ...]:
@@ -70,11 +70,6 @@ def other_ports(domain: Domain) -> tuple[int, ...]:
     lines = [line.service for line in domain.lines if (line.kind, line.mode) == ("tcp", "bind")]
     nics = [nic.port for nic in domain.nics if nic.kind == "server"]
     return tuple(int(port) for port in dict.fromkeys([*lines, *nics]) if port.isdecimal())
-
-
-def _of_display(display: Display) -> list[int]:
-    written = (display.port, display.tls_port, display.websocket)
-    return [int(port) for port in written if port.isdecimal()]
 
 
 def _of_volume(volume: Volume) -> Iterator[Peer]:

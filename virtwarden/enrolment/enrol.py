@@ -13,12 +13,13 @@ from lxml import etree
 
 from virtwarden.domain import writing
 from virtwarden.domain.model import TAG_LIMIT, WARDEN_NAMESPACE, Domain, from_tree, parse
-from virtwarden.enrolment import backing, boot, tree
+from virtwarden.enrolment import backing, boot, consoles, tree
 from virtwarden.enrolment.headers import Asker
 from virtwarden.errors import DomainError
 from virtwarden.guards import ticket
 from virtwarden.guards.identity import candidates
 from virtwarden.paths import Paths
+from virtwarden.policy import Via
 from virtwarden.system import users
 
 _WARDEN = f"{{{WARDEN_NAMESPACE}}}"
@@ -31,10 +32,19 @@ _KEPT = ("domain", "inactiveDomain")
 _UNENROLLED_TAG_LIMIT = 4 * TAG_LIMIT
 
 
-def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths, *, copies: bool = True) -> bytes:
+def enrol_xml(
+    untrusted_xml: bytes,
+    prefix: str,
+    paths: Paths,
+    *,
+    copies: bool = True,
+    via: Via = "port",
+    chosen_via: Via | None = None,
+) -> bytes:
     """The XML of a domain with its user, its wrapper, its base images and its boot files' copies.
 
-    Without `copies`, its boot files stay.
+    Without `copies`, its boot files stay. `via` is how the policy wants viewers to reach its
+    console, and `chosen_via` how the admin wants it for this domain, from now on.
 
     XML that is already enrolled stays the same, except that edits of what enrolment wrote are
     undone. Its base images then come from the XML, not from the images' headers. Raises DomainError
@@ -44,6 +54,7 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths, *, copies: bool =
     root = parse(untrusted_xml)
     former = from_tree(root)
     said = backing.known(root, former) if former.enrolment else {}
+    chosen_via = chosen_via or consoles.chosen_in(_notes(root))
     _take_out(root, paths)
     _have_uuid(root)
     domain = from_tree(root)
@@ -53,6 +64,7 @@ def enrol_xml(untrusted_xml: bytes, prefix: str, paths: Paths, *, copies: bool =
     backing.spell_out(root, notes, said, Asker(paths, domain.uuid, domain.name))
     if copies:
         boot.spell_out(root, notes, paths, domain.uuid)
+    consoles.spell_out(root, notes, via, chosen_via)
     _metadata(root, notes).append(notes)
     return _written(root)
 
@@ -200,6 +212,7 @@ def _take_out(root: etree._Element, paths: Paths) -> None:
     )
     backing.restore(root, notes)
     boot.restore(root, notes)
+    consoles.restore(root, notes)
 
 
 def _take_out_unnoted(root: etree._Element, paths: Paths) -> None:

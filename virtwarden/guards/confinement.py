@@ -160,8 +160,7 @@ def _sockets_of(display: Display) -> tuple[str, ...]:
 
 def _ports_to_listen_on(case: Case) -> list[int] | None:
     """The TCP ports of the consoles and those of the policy; None where any will do."""
-    displays = case.domain.displays
-    if case.domain.speaks_tcp or any(display.kind == "spice" for display in displays):
+    if case.domain.speaks_tcp:
         return None
-    ports = [int(port) for d in displays for port in (d.port, d.websocket) if port.isdecimal()]
+    ports = [port for display in case.domain.displays for port in display.ports]
     return [*(port for port in ports if port), *case.rules.tcp_bind]

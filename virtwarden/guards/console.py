@@ -6,19 +6,22 @@ from __future__ import annotations
 from virtwarden.changes import Change, IssueCertificate, RestrictPorts
 from virtwarden.domain.model import Display
 from virtwarden.errors import Refusal
-from virtwarden.guards import console_probe, console_sasl
+from virtwarden.guards import console_probe, console_sasl, console_spice
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.displays import (
+    GUARDED,
     Default,
     addresses_of,
-    bound_to,
     consoles_of,
     default_of,
+    has_certificate,
     has_consoles,
     has_port,
     is_name,
     looked_up,
+    without,
 )
+from virtwarden.pki import consoles
 from virtwarden.system.process import Process
 from virtwarden.words import toml
 
@@ -55,28 +58,33 @@ def review(case: Case) -> list[Refusal]:
 def _review_display(case: Case, display: Display) -> list[Refusal]:
     if display.kind in _UNREACHABLE:
         return []
+    if display.kind not in GUARDED:
+        is_off = case.rules.display == "off"
+        return [(_not_switched_off if is_off else _not_guarded)(case, display)]
     if case.rules.display == "off":
-        return [] if display.kind == "vnc" else [_not_switched_off(case, display)]
-    if display.kind == "spice" and "spice" in case.rules.exceptions:
         return []
-    if display.kind != "vnc":
-        return [_not_vnc(case, display)]
+    refusals = _review_addresses(case, display)
+    return refusals + (console_spice.review(case, display) if display.kind == "spice" else [])
+
+
+def _review_addresses(case: Case, display: Display) -> list[Refusal]:
     addresses = addresses_of(case, display)
     default = default_of(case, display)
     if default is None or default.address in case.rules.listen:
-        return [refusal for address in addresses for refusal in _review(case, address)]
+        return [refusal for address in addresses for refusal in _review(case, display, address)]
     others = [address for address in addresses if address != default.address]
-    refused = [refusal for address in others for refusal in _review(case, address)]
-    return [_not_listed_by_libvirt(case, default), *refused]
+    refused = [refusal for address in others for refusal in _review(case, display, address)]
+    return [_not_listed_by_libvirt(case, display, default), *refused]
 
 
-def _review(case: Case, address: str) -> list[Refusal]:
+def _review(case: Case, display: Display, address: str) -> list[Refusal]:
     """Review one address, or a name that stands for one or more."""
     found = looked_up(case, address)
     forbidden = [each for each in found if each not in case.rules.listen]
     if found and not forbidden:
         return []
-    what = f"VNC would listen on {address or 'an address that is not known'}"
+    kind = display.kind.upper()
+    what = f"{kind} would listen on {address or 'an address that is not known'}"
     way_out = f"or add {' and '.join(forbidden) if is_name(address) else 'it'} to listen"
     if is_name(address) and found:
         what += f", which is {' and '.join(found)}"
@@ -92,56 +100,48 @@ def _review(case: Case, address: str) -> list[Refusal]:
     ]
 
 
-def _not_listed_by_libvirt(case: Case, default: Default) -> Refusal:
+def _not_listed_by_libvirt(case: Case, display: Display, default: Default) -> Refusal:
     """What qemu.conf says for all VMs, and how to say it there, here, or in the policy."""
     addresses = [address for address in case.rules.listen if address != "unix"]
     said, edits = "", []
     if default.setting:
         said = f", as {default.setting} in {default.where} says"
-        edits = [f"write {_in_qemu_conf(default, addresses)} there: systemctl restart libvirtd"]
+        wanted = _in_qemu_conf(display.kind, default, addresses)
+        edits = [f"write {wanted} there: systemctl restart libvirtd"]
     listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
     edits.append(f"put <listen {listen}/> into its <graphics> ({case.edit})")
     edits.append(f"add {toml(default.address)} to listen")
     return case.refusal(
-        f"VNC would listen on {default.address}{said}",
+        f"{display.kind.upper()} would listen on {default.address}{said}",
         where=case.rules.where("console.listen"),
         fix="; or ".join(edits),
     )
 
 
-def _in_qemu_conf(default: Default, addresses: list[str]) -> str:
+def _in_qemu_conf(kind: str, default: Default, addresses: list[str]) -> str:
     if not addresses:
-        return "vnc_auto_unix_socket = 1"
-    listen = f"vnc_listen = {toml(addresses[0])}"
-    return listen if default.setting == "vnc_listen" else f"vnc_auto_unix_socket = 0 and {listen}"
+        return f"{kind}_auto_unix_socket = 1"
+    listen = f"{kind}_listen = {toml(addresses[0])}"
+    is_address = default.setting == f"{kind}_listen"
+    return listen if is_address else f"{kind}_auto_unix_socket = 0 and {listen}"
 
 
 def _not_switched_off(case: Case, display: Display) -> Refusal:
     return case.refusal(
         f'a {display.kind} display, but the policy says display = "off"',
         where=case.rules.where("console.display"),
-        fix=f"{case.edit}: {_without(case, display)}",
+        fix=f"{case.edit}: {without(case, display)}",
     )
 
 
-def _not_vnc(case: Case, display: Display) -> Refusal:
-    fix = f"{case.edit}: {_without(case, display)}"
+def _not_guarded(case: Case, display: Display) -> Refusal:
+    fix = f"{case.edit}: {without(case, display)}"
     if not consoles_of(case):
-        fix += "; put <graphics type='vnc'/> there"
-    if display.kind == "spice":
-        exceptions = toml(sorted({*case.rules.exceptions, "spice"}))
-        fix += f"; or exceptions = {exceptions} for it, {case.entry}"
+        fix += "; put <graphics type='spice'/> or <graphics type='vnc'/> there"
     return case.refusal(
         f"a {display.kind} display; virt-warden cannot enforce its encryption and password",
         fix=fix,
     )
-
-
-def _without(case: Case, display: Display) -> str:
-    """What to do to the XML, so that the display is gone and libvirt takes the rest."""
-    bound = bound_to(case, display)
-    rest = f", and what goes with it: {bound}" if bound else ""
-    return f"take out the whole <graphics type='{display.kind}'>{rest}"
 
 
 def _certificates_without_tls(case: Case) -> bool:
@@ -160,17 +160,20 @@ def plan(case: Case) -> list[Change]:
 
 
 def _certificates(case: Case) -> list[IssueCertificate]:
-    if not has_consoles(case) or case.rules.tls != "required":
+    if not has_certificate(case):
         return []
     written = [each for console in consoles_of(case) for each in addresses_of(case, console)]
     addresses = [address for each in written for address in (each, *looked_up(case, each))]
     names = (*case.facts.host_names(), *(a for a in addresses if a and a != "unix"))
+    # QEMU reads SPICE's once.
+    lasts = any(map(has_port, consoles_of(case, "spice")))
     return [
         IssueCertificate(
             directory=f"{case.cell}/tls",
             user=case.user,
             common_name=case.domain.uuid,
             names=tuple(dict.fromkeys(names)),
+            days=consoles.DAYS_WITHOUT_RENEWAL if lasts else consoles.DAYS,
         )
     ]
 
@@ -185,12 +188,7 @@ def _restrictions(case: Case) -> list[RestrictPorts]:
     """Raises Refusal where what worked at `prepare` works no more."""
     if not _is_restricted(case):
         return []
-    ports = [
-        int(port)
-        for display in case.domain.displays
-        for port in (display.port, display.tls_port, display.websocket)
-        if port.isdecimal()
-    ]
+    ports = [port for display in case.domain.displays for port in display.ports]
     if not ports:
         return []
     backend = _port_backend(case)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the running VNC servers of a domain offer a viewer, against what the policy asks for."""
+"""What the running consoles of a domain offer a viewer, against what the policy asks for."""
 
 from __future__ import annotations
 
@@ -18,15 +18,47 @@ def breaches(case: Case) -> list[str]:
         breach
         for console in consoles_of(case)
         for address in addresses_of(case, console)
-        for breach in (
-            *_verify_offer(case, console, address),
-            *_verify_websocket(case, console, address),
-        )
+        for breach in _verify(case, console, address)
     ]
 
 
+def _verify(case: Case, console: Display, address: str) -> list[str]:
+    if console.kind == "spice":
+        return [b for end in _spice_ends(console, address) for b in _verify_spice(case, *end)]
+    return [*_verify_offer(case, console, address), *_verify_websocket(case, console, address)]
+
+
+def _spice_ends(console: Display, address: str) -> list[tuple[str, str, int]]:
+    """Where SPICE may answer, as `_endpoint` says it: libvirt may have chosen two ports."""
+    if address == "unix":
+        return [(f"SPICE at {_socket(console)}", _socket(console), 0)]
+    return [(f"SPICE at {address} port {port}", address, port) for port in console.ports if port]
+
+
+def _verify_spice(case: Case, where: str, host: str, port: int) -> list[str]:
+    """See what a viewer without a password is answered."""
+    rules = case.rules
+    needs_none = rules.display == "off" or (rules.tls == "required" and not _is_main(case, port))
+    try:
+        offer = case.facts.spice_offers(host, port)
+    except HostError as error:
+        return [] if needs_none else [error.what]
+    if rules.display == "off":
+        return [f'{where} answers, but display = "off"']
+    if rules.tls == "required" and offer.plain:
+        return [f"{where} answers viewers without TLS"]
+    if rules.password == "required" and not offer.asks:
+        return [f"{where} accepts viewers without a password"]
+    return []
+
+
+def _is_main(case: Case, port: int) -> bool:
+    """Whether viewers with TLS are to be answered at this port."""
+    return any(console.viewers_port(tls=True) == port for console in consoles_of(case, "spice"))
+
+
 def _verify_offer(case: Case, console: Display, address: str) -> list[str]:
-    """See what is offered before any password."""
+    """See what VNC offers before any password."""
     endpoint = _endpoint(console, address)
     if endpoint is None:
         return []

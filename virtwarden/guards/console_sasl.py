@@ -16,7 +16,7 @@ _READ = 4
 
 def review(case: Case) -> list[Refusal]:
     """Why viewers cannot be asked so; empty where they can, or need not be."""
-    if case.op is not Op.PREPARE or case.rules.sasl == "off" or not has_consoles(case):
+    if case.op is not Op.PREPARE or case.rules.sasl == "off" or not has_consoles(case, "vnc"):
         return []
     rules = case.rules
     where = rules.where("console.sasl")
@@ -63,7 +63,7 @@ def _review_keytab(case: Case) -> list[Refusal]:
 def plan(case: Case) -> list[Change]:
     """What QEMU asks viewers with: a database for tickets, in which none is yet, or a keytab."""
     rules = case.rules
-    if not rules.asks_by_sasl or not has_consoles(case):
+    if not rules.asks_by_sasl or not has_consoles(case, "vnc"):
         return []
     directory = f"{case.cell}/sasl"
     content = sasl.configuration(directory, rules.sasl, rules.keytab)

@@ -13,19 +13,41 @@ from virtwarden.guards.base import Case, Op
 
 _TYPES_BOUND_TO = {"dbus": ("dbus",), "spice": ("spice", "spiceport", "spicevmc")}
 
-
-def consoles_of(case: Case) -> list[Display]:
-    """The VNC displays of a domain's XML, whether or not the policy switches them off."""
-    return [display for display in case.domain.displays if display.kind == "vnc"]
+GUARDED = ("vnc", "spice")
+"""The types of a display that viewers reach, and that virt-warden guards."""
 
 
-def has_consoles(case: Case) -> bool:
-    """Whether the domain has a VNC display, and keeps it."""
-    return bool(consoles_of(case)) and case.rules.display == "on"
+def consoles_of(case: Case, *kinds: str) -> list[Display]:
+    """The displays of a domain's XML that viewers reach, whether or not the policy keeps them."""
+    return [display for display in case.domain.displays if display.kind in (kinds or GUARDED)]
+
+
+def has_consoles(case: Case, *kinds: str) -> bool:
+    """Whether the domain has a display that viewers reach, and keeps it."""
+    return bool(consoles_of(case, *kinds)) and case.rules.display == "on"
+
+
+def has_certificate(case: Case) -> bool:
+    """Whether a display of the domain shows viewers a certificate."""
+    if case.rules.display == "off" or case.rules.tls != "required":
+        return False
+    return any(map(_speaks_tls, case.domain.displays))
+
+
+def _speaks_tls(display: Display) -> bool:
+    """Of Unix sockets only VNC's has TLS; libvirt's own descriptors need none."""
+    if display.kind not in GUARDED or listens_nowhere(display):
+        return False
+    return display.kind == "vnc" or has_port(display)
+
+
+def listens_nowhere(display: Display) -> bool:
+    """Whether a display listens nowhere: libvirt hands out descriptors of it."""
+    return any(listen.kind == "none" for listen in display.listens)
 
 
 def addresses_of(case: Case, display: Display) -> list[str]:
-    """Where a VNC display listens, as far as it is known.
+    """Where a display listens, as far as it is known.
 
     Just before `start` libvirt fills in the address of one of its networks, and that of qemu.conf
     where the XML names none.
@@ -69,15 +91,15 @@ class Default:
 
 
 def default_of(case: Case, display: Display) -> Default | None:
-    """Where a VNC display listens by libvirt's choice; None where its XML says it.
+    """Where a display listens by libvirt's choice; None where its XML says it.
 
     Once libvirt has chosen, the XML does not tell who said it.
     """
     if case.op in (Op.PREPARE, Op.AHEAD):
-        return _by_qemu_conf(case) if _leaves_it_open(display) else None
+        return _by_qemu_conf(case, display.kind) if _leaves_it_open(display) else None
     if {*display.addresses} <= {*case.rules.listen}:
         return None  # nobody asks
-    default = _by_qemu_conf(case)
+    default = _by_qemu_conf(case, display.kind)
     return default if default.setting and default.address in display.addresses else None
 
 
@@ -87,31 +109,33 @@ def _leaves_it_open(display: Display) -> bool:
     return any(listen.kind == "address" and not listen.address for listen in display.listens)
 
 
-def _by_qemu_conf(case: Case) -> Default:
+def _by_qemu_conf(case: Case, kind: str) -> Default:
     """A socket goes before an address: libvirt's qemuProcessGraphicsSetupListen."""
-    socket = case.facts.qemu_setting("vnc_auto_unix_socket")
+    socket = case.facts.qemu_setting(f"{kind}_auto_unix_socket")
     if socket.values == ("1",):
-        return Default("unix", "vnc_auto_unix_socket", socket.where)
-    listen = case.facts.qemu_setting("vnc_listen")
+        return Default("unix", f"{kind}_auto_unix_socket", socket.where)
+    listen = case.facts.qemu_setting(f"{kind}_listen")
     if listen.values:
-        return Default(listen.values[0], "vnc_listen", listen.where)
+        return Default(listen.values[0], f"{kind}_listen", listen.where)
     return Default("127.0.0.1")
 
 
-def bound_to(case: Case, display: Display) -> str:
-    """The elements that libvirt refuses without this display, such as the channel of its agent."""
+def without(case: Case, display: Display) -> str:
+    """What to do to the XML, so that the display is gone and libvirt takes the rest."""
     types = _TYPES_BOUND_TO.get(display.kind, ())
     found = Counter(
         f"<{device.tag} type='{device.variant}'>"
         for device in case.domain.devices
         if device.variant in types and device.tag != "graphics"
     )
-    return ", ".join(f"{n} {each}" if n > 1 else each for each, n in found.items())
+    bound = ", ".join(f"{n} {each}" if n > 1 else each for each, n in found.items())
+    rest = f", and what goes with it: {bound}" if bound else ""
+    return f"take out the whole <graphics type='{display.kind}'>{rest}"
 
 
 def has_port(display: Display) -> bool:
     """Whether viewers reach a display by a TCP port."""
-    if display.kind not in ("vnc", "spice"):
+    if display.kind not in GUARDED:
         return False
     kinds = {listen.kind for listen in display.listens}
     return bool(kinds & {"address", "network"}) if kinds else not display.socket

@@ -37,6 +37,7 @@ from virtwarden.system import (
     sasl,
     scsi,
     seccomp,
+    spice,
     taps,
     users,
     vnc,
@@ -205,6 +206,12 @@ class Facts(Protocol):
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         """Whether a VNC server accepts WebSocket without TLS."""
+
+    def spice_offers(self, host: str, port: int) -> spice.Offer:
+        """How a SPICE server answers a viewer without a password. Raises HostError.
+
+        A host with a slash is a Unix socket, which has no port.
+        """
 
 
 @dataclass(frozen=True)
@@ -384,3 +391,6 @@ class HostFacts(Facts):
 
     def takes_plain_websocket(self, host: str, port: int) -> bool:
         return vnc.takes_plain_websocket(host, port)
+
+    def spice_offers(self, host: str, port: int) -> spice.Offer:
+        return spice.offer(host, port)

@@ -7,10 +7,11 @@ The wrapper, which imports nothing of this package, reads it: wrapper/ticket.py.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from virtwarden.domain.model import Display
+from virtwarden.domain.model import Display, Domain
 from virtwarden.guards import calls, confinement
+from virtwarden.guards.displays import listens_nowhere
 from virtwarden.paths import Paths
 from virtwarden.pki import consoles
 from virtwarden.policy import Mode
@@ -56,7 +57,7 @@ def render(case: Case, account: Account) -> str:
             "memory": list(case.facts.memory_directories()) if domain.backs_memory else [],
             # A PCI device that is a NIC has its address without QEMU.
             "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
-            "vnc": [end for display in domain.displays for end in _endpoints(display)],
+            "vnc": [e for d in domain.displays if d.kind == "vnc" for e in _endpoints(d, d.port)],
             "tls_dir": _tls_directory(case),
             "password": rules.password == "required",
             "sasl": _sasl(case),
@@ -64,7 +65,7 @@ def render(case: Case, account: Account) -> str:
             "client_certificates": rules.client_certificates == "required",
             "static_passwords": rules.static_passwords == "allow",
             "passthrough": "qemu-commandline" in rules.exceptions,
-            "spice": "spice" in rules.exceptions,
+            "spice": _spice(domain),
             "landlock": confinement.landlock_rules(case, emulator_path(domain.arch)),
             "system_calls": calls.entry(case),
         }
@@ -92,13 +93,19 @@ def _sasl(case: Case) -> dict[str, Any] | None:
     }
 
 
-def _endpoints(display: Display) -> list[dict[str, Any]]:
-    if display.kind != "vnc":
-        return []
+def _spice(domain: Domain) -> list[dict[str, Any]] | Literal[False]:
+    """Where SPICE may listen; False where there is no SPICE display."""
+    found = [display for display in domain.displays if display.kind == "spice"]
+    if not found:
+        return False
+    return [e for d in found for port in (d.port, d.tls_port) for e in _endpoints(d, port)]
+
+
+def _endpoints(display: Display, port: str) -> list[dict[str, Any]]:
     sockets = [listen.socket for listen in display.listens if listen.kind == "socket"]
     if display.socket or sockets:
         return [{"socket": display.socket or sockets[0]}]
-    if any(listen.kind == "none" for listen in display.listens):
+    if listens_nowhere(display) or not port.isdecimal() or not int(port):
         return []
     addresses = [listen.address for listen in display.listens] or [display.address]
-    return [{"listen": address, "port": int(display.port)} for address in addresses[:1]]
+    return [{"listen": address, "port": int(port)} for address in addresses[:1]]

@@ -90,9 +90,12 @@ def define(connection: libvirt.virConnect, xml: bytes) -> None:
 
 
 def _way_out(said: str, xml: bytes) -> str:
+    edit = f"virsh edit {shown(read(xml).name)}"
+    if "spice TLS" in said:
+        return f"remove tlsPort= and defaultMode='secure', virt-warden sees to TLS: {edit}"
     # From Debian 13 on, QEMU has SPICE in a package of its own.
     module = "apt install qemu-system-modules-spice; or " if "spice" in said else ""
-    return f"{module}change what libvirt names: virsh edit {shown(read(xml).name)}"
+    return f"{module}change what libvirt names: {edit}"
 
 
 def each(

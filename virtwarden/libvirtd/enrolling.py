@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 
 import libvirt
 
-from virtwarden.domain.model import read
+from virtwarden.domain.model import from_tree, parse, read
 from virtwarden.enrolment import passwords
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError, WardenError
+from virtwarden.guards.displays import GUARDED
 from virtwarden.libvirtd.connection import define, inactive_xml
 from virtwarden.nextstart import foresee
 from virtwarden.paths import Paths
-from virtwarden.policy import Mode, Policy
+from virtwarden.policy import Mode, Policy, Via
+from virtwarden.words import shown
 
 Warn = Callable[[str], None]
 
@@ -23,12 +25,14 @@ def enrol(
     paths: Paths,
     policy: Policy,
     warn: Warn,
+    via: Via | None,
     connection: libvirt.virConnect,
     domain: libvirt.virDomain,
 ) -> str:
     """Make libvirt store the domain enrolled; gives the outcome, in words that follow its name.
 
-    They name all that its next start would be refused for.
+    They name all that its next start would be refused for. `via` is how viewers reach its console
+    from now on, whatever the policy says.
 
     Raises HostError where the policy does not manage the domain, or is enforced and has something
     against a password in its XML.
@@ -44,8 +48,9 @@ def enrol(
                 f" is not enrolled and starts as before:{_listed(foreseen.reasons)}"
             )
     _must_have_no_weak_password(policy, warn, former)
-    xml = enrol_xml(former, rules.user_prefix, paths)
-    if read(xml) == read(former):
+    xml = enrol_xml(former, rules.user_prefix, paths, via=rules.via, chosen_via=via)
+    _must_be_possible(via, xml)
+    if read(xml) == read(former) and via is None:
         return f"is enrolled already{_obstacles(paths, policy, domain)}"
     define(connection, xml)
     obstacles = _obstacles(paths, policy, domain)
@@ -73,12 +78,28 @@ def _listed(reasons: Iterable[WardenError]) -> str:
     return "".join(f"\n  - {reason}" for reason in reasons)
 
 
-def enrolled(paths: Paths, policy: Policy, warn: Warn, untrusted_xml: bytes) -> bytes:
+def enrolled(
+    paths: Paths, policy: Policy, warn: Warn, via: Via | None, untrusted_xml: bytes
+) -> bytes:
     """Enrol the XML of a domain that libvirt may not know. Raises as `enrol` does."""
-    made = enrol_xml(untrusted_xml, policy.rules_for("").user_prefix, paths)
+    rules = policy.rules_for(from_tree(parse(untrusted_xml)).name)
+    made = enrol_xml(untrusted_xml, rules.user_prefix, paths, via=rules.via, chosen_via=via)
+    _must_be_possible(via, made)
     _must_be_managed(policy, read(made).name)
     _must_have_no_weak_password(policy, warn, made)
     return made
+
+
+def _must_be_possible(via: Via | None, xml: bytes) -> None:
+    """Refuse to leave a console at an address of a network where libvirt alone should show it."""
+    domain = read(xml)
+    reached = [a for d in domain.displays if d.kind in GUARDED for a in d.addresses]
+    if via == "libvirt" and reached:
+        raise HostError(
+            f"its console listens on {', '.join(filter(None, reached)) or 'an unknown address'},"
+            " not on loopback",
+            fix=f"virsh edit {shown(domain.name)}: <listen type='none'/> in place of that",
+        )
 
 
 def _must_be_managed(policy: Policy, name: str) -> None:

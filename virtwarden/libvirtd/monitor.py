@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import libvirt
 import libvirt_qemu
@@ -11,8 +12,11 @@ import libvirt_qemu
 from virtwarden.errors import HostError
 
 
-def command(domain: libvirt.virDomain, execute: str, **arguments: object) -> None:
-    """Make QEMU execute it. Raises HostError where QEMU refuses; the error quotes no argument."""
+def command(domain: libvirt.virDomain, execute: str, **arguments: object) -> Any:
+    """Make QEMU execute it; gives its answer.
+
+    Raises HostError where QEMU refuses. The error quotes no argument.
+    """
     line = json.dumps({"execute": execute, "arguments": arguments})
     try:
         answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, line, 0))
@@ -20,3 +24,4 @@ def command(domain: libvirt.virDomain, execute: str, **arguments: object) -> Non
         raise HostError(f"QEMU cannot be told: {error}") from None
     if "error" in answer:
         raise HostError(f"QEMU does not take it: {answer['error'].get('desc')}")
+    return answer.get("return")

@@ -23,7 +23,10 @@ SIGNER_CERTIFICATE = "signer-cert.pem"
 _SIGNER_KEY, _SIGNER = "signer-key.cred", "console-signer"
 _SIGNER_LIFE = 1825 * DAY
 # The certificate is renewed while the VM runs, when two thirds of this time have passed.
-SERVER_LIFE = 30 * DAY
+DAYS = 30
+# QEMU reads SPICE's only when it starts: longer than a VM runs on a QEMU and a kernel that are kept
+# up to date.
+DAYS_WITHOUT_RENEWAL = 1095
 FILES = ("ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem", "dh-params.pem")
 # This file is written last: where it exists, all of them do.
 LAST_FILE = FILES[-1]
@@ -69,7 +72,9 @@ def renew_signer(paths: Paths, asks: Asks) -> None:
         )
 
 
-def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, bytes]:
+def issue(
+    paths: Paths, common_name: str, names: tuple[str, ...], days: int = DAYS
+) -> dict[str, bytes]:
     """A new key and a certificate for one console, reached under these names and addresses.
 
     Gives the files of a QEMU `tls-creds-x509` directory, PEM, by name (qemu(1), -object
@@ -85,7 +90,7 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
             if not signer.is_one:  # a renewal was cut off between the two
                 renew_signer(paths, nobody)
                 signer = _signer(paths)
-        return _issue(above, signer, common_name, names)
+        return _issue(above, signer, common_name, names, days)
     except (HostError, OSError) as error:
         if isinstance(error, HostError) and error.fix:
             raise  # it is whole, or the fix is known
@@ -97,11 +102,11 @@ def issue(paths: Paths, common_name: str, names: tuple[str, ...]) -> dict[str, b
 
 
 def _issue(
-    above: Authority, signer: Issuer, common_name: str, names: tuple[str, ...]
+    above: Authority, signer: Issuer, common_name: str, names: tuple[str, ...], days: int
 ) -> dict[str, bytes]:
     key = certificates.new_key()
     certificate = certificates.issue(
-        signer, Purpose.SERVER, common_name, key.public_key(), SERVER_LIFE, names=names
+        signer, Purpose.SERVER, common_name, key.public_key(), days * DAY, names=names
     )
     chain = certificates.pem(signer.certificate)
     # QEMU looks for the issuer of its own certificate among the CAs, not in the chain.

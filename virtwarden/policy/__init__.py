@@ -8,6 +8,7 @@ from virtwarden.policy import cache
 from virtwarden.policy.cache import last_good
 from virtwarden.policy.problems import InvalidPolicy, Problem
 from virtwarden.policy.rules import (
+    IDLE_EXCEPTIONS,
     Backend,
     Choice,
     DiskRules,
@@ -26,11 +27,13 @@ from virtwarden.policy.rules import (
     Setting,
     Svirt,
     Switch,
+    Via,
     Waiver,
     Zone,
 )
 
 __all__ = [
+    "IDLE_EXCEPTIONS",
     "Backend",
     "Choice",
     "DiskRules",
@@ -51,6 +54,7 @@ __all__ = [
     "Setting",
     "Svirt",
     "Switch",
+    "Via",
     "Waiver",
     "Zone",
     "last_good",

@@ -20,8 +20,11 @@ Encryption = Literal["optional", "required"]
 Sandbox = Literal["auto", "required", "off"]
 SystemCalls = Literal["enforce", "log", "off"]
 Svirt = Literal["required", "preferred", "off"]
+Via = Literal["port", "libvirt"]
 Sasl = Literal["off", "tickets", "kerberos"]
 Exemption = Literal["emulator", "host-devices", "qemu-commandline", "spice"]
+IDLE_EXCEPTIONS = frozenset({"spice"})
+"""Exceptions of former versions that change nothing any more: what they allowed is guarded now."""
 KeyKind = Literal["file", "credential", "clevis", "ask"]
 
 
@@ -151,6 +154,7 @@ class Rules:
     host_network: Choice
     hosts: tuple[str, ...]
     display: Switch
+    via: Via
     listen: tuple[str, ...]
     admin_workstations: tuple[str, ...]
     tls: Need
@@ -248,6 +252,12 @@ class Policy:
         """The host's security zones, by name."""
         _, named = _told_apart(self.host)
         return _by_name(Zone, named["zones"])
+
+    @property
+    def idle(self) -> tuple[Origin, ...]:
+        """The lines that name one of IDLE_EXCEPTIONS."""
+        found = (entry.settings.get("exceptions") for entry in self.entries)
+        return tuple(each.origin for each in found if each and IDLE_EXCEPTIONS & {*each.value})
 
     def where(self, key: str) -> str:
         """Which line set a dotted key, also `managed`, for the whole host."""

@@ -120,7 +120,7 @@ class Enroller:
         weak = passwords.objection(xml, rules)
         if weak is not None and rules.mode is Mode.ENFORCING:
             raise weak
-        enrolled = enrol_xml(xml, rules.user_prefix, self._paths)
+        enrolled = enrol_xml(xml, rules.user_prefix, self._paths, via=rules.via)
         if self._define(domain, xml, enrolled):
             holds = "from its next start on" if domain.isActive() else "now"
             bases = ",".join(base.path for disk in read(enrolled).disks for base in disk.layers)

@@ -6,18 +6,12 @@ A host with a slash in it is the path of a Unix socket; its port is ignored.
 
 from __future__ import annotations
 
-import socket
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from virtwarden.errors import HostError
-
-if TYPE_CHECKING:
-    import ssl
+from virtwarden.system.viewer import Connection, connected, unchecked
 
 VENCRYPT = 19
 X509_VNC, X509_SASL = 261, 263
@@ -26,7 +20,6 @@ X509_VNC, X509_SASL = 261, 263
 X509_SUBTYPES = frozenset({260, X509_VNC, 262, X509_SASL})
 
 _VERSION = b"RFB 003.008\n"
-_TIMEOUT_SECONDS = 5
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -46,7 +39,7 @@ class Offer:
 def offer(host: str, port: int) -> Offer:
     """Connect, read the offer and disconnect. Raises HostError where no VNC server answers."""
     try:
-        with _connected(host, port) as connection:
+        with connected(host, port) as connection:
             return _negotiate(connection)
     except (OSError, EOFError) as error:
         where = host if "/" in host else f"{host} port {port}"
@@ -59,68 +52,24 @@ def takes_anyone(host: str, port: int) -> bool:
     In TLS 1.3 the viewer's handshake ends before the server checks the certificate. Only what the
     server sends afterwards tells (RFC 8446, 4.4.3).
     """
-    import ssl  # 10 ms, only where viewers have certificates
-
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with suppress(OSError, EOFError), _connected(host, port) as connection:
+    with suppress(OSError, EOFError), connected(host, port) as connection:
         subtype = next(s for s in _negotiate(connection).subtypes if s in X509_SUBTYPES)
         connection.send(struct.pack(">I", subtype))
         connection.read(1)
-        with connection.secured(context) as secured:
+        with connection.secured(unchecked()) as secured:
             return len(secured.read(1)) == 1
     return False
 
 
 def takes_plain_websocket(host: str, port: int) -> bool:
     """Whether a server speaks WebSocket (RFC 6455, 4.1) with a client that does not use TLS."""
-    with suppress(OSError, EOFError), _connected(host, port) as connection:
+    with suppress(OSError, EOFError), connected(host, port) as connection:
         connection.send(_UPGRADE % host.encode())
         return connection.read(len(_SWITCHING)) == _SWITCHING
     return False
 
 
-class _Connection:
-    """A connection to a server that may be hostile; all its answers must come within `seconds`."""
-
-    def __init__(self, connected: socket.socket, seconds: float) -> None:
-        self._socket = connected
-        self._deadline = time.monotonic() + seconds
-
-    def read(self, length: int) -> bytes:
-        content = b""
-        while len(content) < length:
-            # A timeout of 0 would not wait at all, and raise another error.
-            self._socket.settimeout(max(self._deadline - time.monotonic(), 0.001))
-            more = self._socket.recv(length - len(content))
-            if not more:
-                raise EOFError("it hung up")
-            content += more
-        return content
-
-    def send(self, content: bytes) -> None:
-        self._socket.sendall(content)
-
-    @contextmanager
-    def secured(self, context: ssl.SSLContext) -> Iterator[_Connection]:
-        left = max(self._deadline - time.monotonic(), 0.001)
-        self._socket.settimeout(left)
-        with context.wrap_socket(self._socket) as wrapped:
-            yield _Connection(wrapped, left)
-
-
-@contextmanager
-def _connected(host: str, port: int) -> Iterator[_Connection]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    is_path = "/" in host
-    with socket.socket(socket.AF_UNIX if is_path else family, socket.SOCK_STREAM) as connected:
-        connected.settimeout(_TIMEOUT_SECONDS)
-        connected.connect(host if is_path else (host, port))
-        yield _Connection(connected, _TIMEOUT_SECONDS)
-
-
-def _negotiate(connection: _Connection) -> Offer:
+def _negotiate(connection: Connection) -> Offer:
     connection.read(len(_VERSION))
     connection.send(_VERSION)
     (count,) = connection.read(1)
