@@ -78,7 +78,7 @@ def _once_enrolled(
     that do not depend on it.
     """
     try:
-        enrolled = read(enrol_xml(untrusted_xml, rules.user_prefix, paths))
+        enrolled = read(enrol_xml(untrusted_xml, rules.user_prefix, paths, via=rules.via))
     except (WardenError, OSError) as error:
         found = lifecycle.lenient_reviews(case_before_start(paths, rules, read(untrusted_xml)))
         rest = {guard: found[guard] for guard in found if guard not in _ENROLMENTS_OWN}

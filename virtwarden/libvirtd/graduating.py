@@ -71,7 +71,7 @@ def graduate(paths: Paths, warn: Warn, connection: libvirt.virConnect, name: str
     try:
         policy = load(paths, store=True)
         _must_be_enforcing(policy.rules_for(name), name)
-        enrolling.enrol(paths, policy, warn, connection, domain)
+        enrolling.enrol(paths, policy, warn, None, connection, domain)
     except BaseException:
         files.write_atomically(paths.found, former.encode(), _MODE, durable=True)
         raise
