@@ -13,6 +13,7 @@ from virtwarden.changes.copies import CopyFile
 from virtwarden.changes.directories import TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
+from virtwarden.changes.openers import RequireUnopened
 from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.reach import LimitReach
 from virtwarden.changes.shared import LockShared, TakeBack
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Change]] = {
         LimitReach,
         LockShared,
         MakeDirectory,
+        RequireUnopened,
         RestrictPorts,
         NodeRule,
         OpenLuks,
@@ -60,6 +62,7 @@ __all__ = [
     "MakeDirectory",
     "NodeRule",
     "OpenLuks",
+    "RequireUnopened",
     "RestrictPorts",
     "Scope",
     "SetAccess",

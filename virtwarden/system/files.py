@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
-from virtwarden.system import acl
+from virtwarden.system import acl, devicenames
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ _TORN = re.compile(rf"\..+\.{_RANDOM.pattern}")
 def look(path: str) -> Found:
     """Walk an absolute path from the root, a step at a time, following no symlink.
 
-    Device nodes have names that are symlinks (/dev/vg0/web01). Only root can write to /dev, so
-    it resolves symlinks below /dev first. Raises HostError where the path is not absolute, is not
+    Device nodes have names that are symlinks (/dev/vg0/web01). It resolves those of root's below
+    /dev first. Raises HostError where the path is not absolute, is not
     in its plain form, or cannot be walked.
     """
     if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
         raise HostError(f"{path!r} is not a plain absolute path", fix="write it without . .. //")
-    walked = _resolve_device(path)
+    walked = devicenames.resolved(path)
     directories: list[Inode] = []
     handle = os.open("/", _STEP | os.O_DIRECTORY)
     try:
@@ -105,13 +105,6 @@ def look(path: str) -> Found:
     finally:
         os.close(handle)
     return Found(path, tuple(directories), None)
-
-
-def _resolve_device(path: str) -> str:
-    if not path.startswith("/dev/"):
-        return path
-    real = os.path.realpath(path)
-    return real if real.startswith("/dev/") else path
 
 
 def _inode(handle: int, path: str) -> Inode:
@@ -154,7 +147,7 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
     """
     handle = os.open("/", _STEP | os.O_DIRECTORY)
     try:
-        for step in _resolve_device(path).strip("/").split("/"):
+        for step in devicenames.resolved(path).strip("/").split("/"):
             if not step:
                 continue
             deeper = os.open(step, _STEP, dir_fd=handle)
