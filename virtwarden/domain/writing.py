@@ -28,7 +28,7 @@ def remember(paths: Paths, domain: Domain, *, first: bool = False) -> None:
 
 
 def writable(uuid: str, disks: Iterable[Disk]) -> Iterator[Written]:
-    """Each image that a domain writes, and each that it wrote before it got an overlay."""
+    """Each image that a domain writes, each that it wrote before it got an overlay, and copies."""
     for disk in disks:
         layers: list[Disk | Backing] = [disk, *disk.layers]
         for depth, layer in enumerate(layers):
@@ -42,3 +42,8 @@ def writable(uuid: str, disks: Iterable[Disk]) -> Iterator[Written]:
                 base = Image(below.path, below.format, below.kind == "block")
             is_known = disk.is_spelled_out and (base is None or bool(base.path))
             yield Written(uuid, layer.path, image_format, base, is_known)
+        if disk.mirror is not None and disk.mirror.path.startswith("/"):
+            # QEMU writes it in a block job. What it will be based on shows once the job ends.
+            yield Written(
+                uuid, disk.mirror.path, disk.mirror.format or "raw", base=None, is_known=False
+            )
