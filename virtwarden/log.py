@@ -27,6 +27,7 @@ EVENTS = {
     "failed": "8e6d672e00bd427e9ef641fa4dbc2cc0",
     "forgotten": "fa96d10534954166b7a0f7f41b3d10de",
     "ledger-restored": "a4dcfda68e9d4996b7a68b887ab37514",
+    "header-differs": "0864cb7c84cd404b832c032d95f3ae8b",
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
     "not-enrolled": "cd6ea61626a14d8c940f371214086c66",

@@ -323,3 +323,39 @@ def test_nor_of_a_copy_that_a_vm_left_again(
         assert "which the VM that" in enrol(warden, "db01") or "its own header" in enrol(
             warden, "db01"
         )
+
+
+def test_a_header_that_a_guest_forged_is_told_at_the_stop(
+    warden: Warden, images: Path, syslog: Syslog
+) -> None:
+    """libvirt believes it where the image is attached to a running domain."""
+    disk = qcow2(images / "web01.qcow2")
+    secret = raw(images / "backup.raw")
+    head = qcow2(images / "forged.qcow2", backing=secret, backing_format="raw").read_bytes()[:4096]
+    warden.started("web01", disks=[Disk(disk)])
+    account = "vmw-web01"
+    assert as_user(account, lambda: os.pwrite(os.open(disk, os.O_WRONLY), head, 0)) == ""
+    warden.libvirt.destroy("web01")
+    said = syslog.wait_for("event=header-differs domain=web01 ")
+    assert f"{disk} says that it is based on {secret}" in said
+    assert f"qemu-img rebase -u -f qcow2 -b '' {disk}" in said
+
+
+def test_an_honest_header_is_not_told(warden: Warden, images: Path, syslog: Syslog) -> None:
+    base = qcow2(images / "base.qcow2")
+    disk = qcow2(images / "web01.qcow2", backing=base)
+    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
+    warden.started("web01", disks=[Disk(disk)])
+    warden.overlay("web01", images / "overlay.qcow2")
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    commit = ("blockcommit", "web01", "vda", "--active", "--shallow", "--pivot", "--wait")
+    warden.libvirt.virsh(*commit)
+    warden.libvirt.destroy("web01")
+    syslog.clear()
+    warden.libvirt.start("web01")
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    syslog.wait_for("event=verified domain=web01 ", 20)
+    syslog.wait_for("event=undone domain=web01 ")
+    assert not any("header-differs" in line for line in syslog.lines())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import stat
 
-from virtwarden.changes import Change, NodeRule, OpenLuks
+from virtwarden.changes import Change, NodeRule, OpenLuks, RequireUnopened
 from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
@@ -189,6 +189,8 @@ def _open(case: Case, container: Container) -> list[Change]:
         return []
     return [
         files.claim(case, _use(container), leaf),
+        # A header is not authentic: who can write it can have another cipher, or none, used.
+        RequireUnopened(container.path, leaf.device, leaf.number, reading=False),
         NodeRule(container.mapper, case.user),
         OpenLuks(
             container=container.path,
