@@ -12,7 +12,8 @@ from tests.host.accomplice import NOBODY, handed
 from tests.host.domain import Disk
 from tests.host.images import qcow2, raw
 from tests.host.loops import loop
-from tests.libvirt.warden import Warden
+from tests.host.syslog import Syslog
+from tests.libvirt.warden import ENFORCING, Warden, set_policy
 from virtwarden.system import users
 
 
@@ -120,3 +121,18 @@ def test_a_vm_that_is_killed_starts_again_at_once(warden: Warden, images: Path, 
     for _ in range(3):
         warden.libvirt.destroy("web01")
         warden.libvirt.start("web01")
+
+
+def test_where_it_is_only_logged_the_vm_starts_with_all_its_files(
+    warden: Warden, images: Path, syslog: Syslog
+) -> None:
+    medium = raw(images / "one.iso", mode=0o400)
+    disk, second = raw(images / "web01.raw"), raw(images / "second.raw")
+    set_policy(f'mode = "permissive"\n{ENFORCING}')
+    drive = Disk(medium, target="sda", format="raw", readonly=True, device="cdrom")
+    disks = [Disk(disk, format="raw"), Disk(second, target="vdb", format="raw"), drive]
+    warden.enrolled("web01", disks=disks)
+    with handed(disk, 0) as other:
+        warden.libvirt.start("web01")
+        assert f"pid {other.pid}, uid {NOBODY}" in syslog.wait_for("event=would-refuse")
+    assert warden.status("web01")["breaches"] == []

@@ -581,7 +581,7 @@ def test_what_the_other_host_of_a_migration_has_open_is_its_own(host: FakeHost) 
 def test_what_is_shared_is_given_to_nobody(
     host: FakeHost, xml: dict[str, str], permissions: int
 ) -> None:
-    _, lock, *alone, grant = storage.plan(case(host, xmls.disk(**xml)))
+    _, lock, grant, *alone = storage.plan(case(host, xmls.disk(**xml)))
     number = host.inodes[DISK].number
     unopened = [RequireUnopened(DISK, 2049, number, reading=False)]
     assert alone == ([] if permissions & 2 else unopened)
@@ -596,8 +596,8 @@ def test_a_kernel_is_taken_back_once_libvirt_has_given_it_away(host: FakeHost) -
     host.directory("/var/lib/libvirt/qemu", 0o750)
     kinds = [type(change) for change in storage.plan(case(host, os=os))]
     assert kinds == [
-        *(Claim, SetAccess, RequireUnopened),
-        *(Claim, LockShared, RequireUnopened, GrantAccess),
+        *(Claim, SetAccess, Claim, LockShared, GrantAccess),
+        *(RequireUnopened, RequireUnopened),
     ]
     number = host.inodes["/srv/vmlinuz"].number
     taken_back = TakeBack("/srv/vmlinuz", 2049, number)

@@ -194,8 +194,9 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
-        for use in _uses(case):
-            changes += _prepare(case, use)
+        given = [change for use in _uses(case) for change in _prepare(case, use)]
+        # Last: where they are only logged, the domain needs all the others.
+        changes += sorted(given, key=lambda change: isinstance(change, RequireUnopened))
     if case.op is Op.STARTED:
         for use in _uses(case):
             leaf = case.facts.look(use.path).leaf
