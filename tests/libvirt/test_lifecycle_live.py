@@ -13,6 +13,7 @@ import pytest
 
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
+from tests.host.install import install
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import (
     ENFORCING,
@@ -25,6 +26,7 @@ from tests.libvirt.warden import (
 )
 from tests.libvirt.wire import plain, wire
 from virtwarden.changes.accounts import ledger
+from virtwarden.package.removal import remove
 from virtwarden.system import users
 
 MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -503,3 +505,17 @@ def test_a_guest_that_ends_leaves_nothing(warden: Warden, images: Path, act: str
         warden.libvirt.virsh("destroy", "web01", "--graceful")
     warden.await_release(uuid)
     assert owner(disk) == before
+
+
+def test_libvirts_directories_are_its_own_again_after_removal(warden: Warden) -> None:
+    state = PATHS.libvirt_state
+    warden.libvirt.restart()
+    before = {path: owner(path) for path in [state, *state.rglob("*/")]}
+    warden.started("web01")
+    assert owner(state / "save").startswith("0:")
+    warden.libvirt.destroy("web01")
+    try:
+        assert remove(PATHS, lambda _: None, lambda _: None)
+        assert {path: owner(path) for path in before} == before
+    finally:
+        install()
