@@ -36,6 +36,8 @@ for lines in usr.sbin.libvirtd usr.sbin.virtqemud abstractions/libvirt-qemu; do
 done
 install -d "$share/selinux"
 install -m 644 packaging/selinux/* "$share/selinux"
+install -D -m 644 packaging/polkit/10-virt-warden.rules \
+    "$DESTDIR/usr/share/polkit-1/rules.d/10-virt-warden.rules"
 install -d "$wrapper"
 install -m 644 wrapper/*.py "$wrapper"
 rm "$wrapper/emulator.py"

@@ -14,7 +14,7 @@ done
 }
 rm -rf /usr/share/virt-warden /usr/lib/virt-warden /usr/share/doc/virt-warden
 rm -f /usr/sbin/virt-warden /usr/share/bash-completion/completions/virt-warden \
-    /usr/share/man/man[58]/virt-warden[-.]*
+    /usr/share/polkit-1/rules.d/10-virt-warden.rules /usr/share/man/man[58]/virt-warden[-.]*
 . packaging/removed.sh
 removed
 if [ "${1:-}" = --purge ]; then

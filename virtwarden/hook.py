@@ -114,6 +114,7 @@ def _release(call: _Call) -> None:
         if call.is_wanted():
             lifecycle.remember_attached(call.paths, domain)
             lifecycle.release(call.paths, domain.uuid, domain.name)
+            lifecycle.report_headers(domain)
 
 
 def _guard(call: _Call) -> None:

@@ -228,6 +228,18 @@ def remember_attached(paths: Paths, domain: Domain) -> None:
         log.event(log.Level.ERROR, "failed", domain=domain.name, op="release", reason=error)
 
 
+def report_headers(domain: Domain) -> None:
+    """Log which images of a stopped domain name a base that its XML does not have."""
+    for sentence in writing.misleading(domain):
+        log.event(
+            log.Level.WARNING,
+            "header-differs",
+            domain=domain.name,
+            uuid=domain.uuid,
+            reason=printable(sentence),
+        )
+
+
 def release(paths: Paths, domain: str, name: str) -> None:
     """The domain is gone: undo all its changes. Harmless if there are none left."""
     _undo(paths, domain, name)

@@ -30,6 +30,7 @@ EVENTS = {
     "found": "7f04e9105d594261a2379c1e43497db1",
     "graduated": "448a56f746804ce09c81068584e6e31c",
     "ledger-restored": "a4dcfda68e9d4996b7a68b887ab37514",
+    "header-differs": "0864cb7c84cd404b832c032d95f3ae8b",
     "left-alone": "1b70cc64a9b54eaa91a4f0304a9ca3c8",
     "left-behind": "fb400b4aeaf7478ba5c0e38322c1013c",
     "not-enrolled": "cd6ea61626a14d8c940f371214086c66",

@@ -24,6 +24,7 @@ class Paths:
     state: Path = Path("/var/lib/virt-warden")
     wrapper_dir: Path = Path("/usr/lib/virt-warden")
     libvirt_state: Path = Path("/var/lib/libvirt/qemu")
+    libvirt_cache: Path = Path("/var/cache/libvirt/qemu")
     libvirt_run: Path = Path("/run/libvirt/qemu")
     libvirt_config: Path = Path("/etc/libvirt/qemu")
     hooks: Path = Path("/etc/libvirt/hooks")
@@ -118,6 +119,11 @@ class Paths:
     def arriving(self) -> Path:
         """Which domains arrive by a migration."""
         return self.run / "arriving"
+
+    @property
+    def libvirts_user(self) -> Path:
+        """The uid that libvirt's own directories belonged to before they were given to root."""
+        return self.run / "libvirts-user"
 
     @property
     def turns(self) -> Path:

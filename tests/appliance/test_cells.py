@@ -230,6 +230,28 @@ def test_a_reboot_brings_vms_back_guarded(boot: Boot) -> None:
     assert host.run(f"stat -c %U {IMAGES}/web01.qcow2").stdout == "vmw-web01\n"
 
 
+def test_a_vms_user_has_no_service_of_the_host_start_programs_for_it(
+    guarded: Host, cells: dict[str, str]
+) -> None:
+    """logind lets every user have systemd start programs as that user, with no limit of ours."""
+    del cells
+    guarded.run("getent passwd alice >/dev/null || useradd -M alice")
+
+    def lingers(name: str) -> bool:
+        uid = guarded.run(f"id -u {name}").stdout.strip()
+        place = "org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager"
+        ask = f"busctl call {place} SetUserLinger ubb {uid} true false"
+        done = guarded.run(f"runuser -u {name} -- {ask}", check=False)
+        there = guarded.run(f"ls /var/lib/systemd/linger/{name}", check=False).exit == 0
+        runs = guarded.run(f"systemctl is-active user@{uid}.service", check=False).exit == 0
+        print(name, done, there, runs)
+        return there or runs
+
+    assert lingers("alice")
+    assert not lingers("vmw-web01")
+    guarded.run("loginctl disable-linger alice")
+
+
 def test_a_power_cut_leaves_nothing_that_keeps_a_vm_from_starting(boot: Boot) -> None:
     host = boot("guarded")
     defined(host, "web01")

@@ -257,6 +257,103 @@ def test_a_close_that_is_busy_is_told_and_done_by_the_kernel_when_it_can(host: H
     host.run("virsh -q start web01")
 
 
+HOLDER = """
+import os, time
+while True:
+    for act in (lambda: os.pread(3, 9, 0), lambda: os.pwrite(3, b"evil", 1 << 20)):
+        try:
+            print(act(), flush=True)
+        except OSError as error:
+            print(error.errno, flush=True)
+    time.sleep(0.1)
+"""
+
+
+def hold(host: Host) -> None:
+    """Somebody without rights has the decrypted disk, as an escaped guest can hand it on."""
+    host.put("/run/holder.py", HOLDER, 0o644)
+    who = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    host.run(
+        "systemd-run -q --unit=holder -p StandardOutput=file:/run/holder.log"
+        f" sh -c 'exec {who} python3 /run/holder.py 3<>{NODE}'"
+    )
+    host.until("test -s /run/holder.log")
+
+
+def test_who_keeps_a_decrypted_disk_open_reads_nothing_of_it_after_the_stop(host: Host) -> None:
+    say(host)
+    define(host)
+    host.run("virsh -q start web01")
+    host.run(f"printf plaintext | dd of={NODE} conv=notrunc status=none")  # not written out yet
+    hold(host)
+    assert "b'plaintext'" in host.run("cat /run/holder.log").stdout
+    host.run("virsh -q destroy web01")
+    assert opened(host) == []
+    said = host.run("virt-warden log web01").stdout
+    assert "uid 65534" in said
+    assert "reads and writes nothing there any more" in said
+    assert status(host)["breaches"] == []
+    host.run("truncate -s 0 /run/holder.log")
+    host.until("test -s /run/holder.log")
+    assert set(host.run("cat /run/holder.log").stdout.split()) == {"5"}
+    host.run("virsh -q start web01")
+    assert status(host)["breaches"] == []
+    assert host.run(f"head -c 9 {NODE}").stdout == "plaintext"
+    host.run("truncate -s 0 /run/holder.log")
+    host.until("test -s /run/holder.log")
+    assert set(host.run("cat /run/holder.log").stdout.split()) == {"5"}
+    host.run("virsh -q destroy web01")
+    assert opened(host) == []
+    host.run("systemctl stop holder")
+    host.until("! dmsetup ls | grep -q vmw-web01-vda", seconds=60)
+
+
+def test_a_decrypted_disk_that_the_host_has_mounted_loses_nothing(host: Host) -> None:
+    say(host)
+    define(host)
+    host.run("virsh -q start web01")
+    host.run(f"mke2fs -q {NODE} && mount {NODE} /mnt && echo kept > /mnt/file")
+    hold(host)
+    host.run("virsh -q destroy web01")
+    assert opened(host) == ["vmw-web01-vda"]
+    host.run("echo more >> /mnt/file && sync -f /mnt && umount /mnt")
+    host.run("virt-warden recover web01")
+    assert opened(host) == []
+    host.run("systemctl stop holder")
+    host.run("virsh -q start web01")
+    host.run(f"mount -o ro {NODE} /mnt")
+    assert host.run("cat /mnt/file").stdout == "kept\nmore\n"
+    host.run("umount /mnt")
+
+
+def test_a_name_that_another_guest_can_write_on_its_own_disk_is_refused(host: Host) -> None:
+    """web01's guest gives its disk the label by which db01's disk is named."""
+    host.run("lvcreate -q -L 8M -n db01 vg0 -Wn -y; lvcreate -q -L 8M -n plain vg0 -Wn -y")
+    host.run("mke2fs -q -L db01-root /dev/vg0/db01 && udevadm settle")
+    label = "/dev/disk/by-label/db01-root"
+    assert host.run(f"readlink -f {label}").stdout == host.run("readlink -f /dev/vg0/db01").stdout
+    host.put(POLICY, "", 0o600)
+    host.define(domain_xml("web01", disks=[Disk("/dev/vg0/plain", **DISK)]))
+    host.until("virsh -q dumpxml web01 --inactive | grep -q warden:enrolment", seconds=60)
+    host.run("virsh -q start web01")
+    host.run("runuser -u vmw-web01 -- dd if=/dev/vg0/db01 count=1 status=none", check=False)
+    host.run("head -c 8M /dev/vg0/db01 > /run/forged && chmod 644 /run/forged")
+    host.run("runuser -u vmw-web01 -- dd if=/run/forged of=/dev/vg0/plain bs=1M status=none")
+    host.run("virsh -q destroy web01; udevadm settle")
+    host.run("udevadm trigger --action=change --settle $(readlink -f /dev/vg0/db01)")
+    host.run("udevadm trigger --action=change --settle $(readlink -f /dev/vg0/plain)")
+    print(host.run(f"readlink -f {label}; readlink -f /dev/vg0/plain").stdout)
+    host.define(domain_xml("db01", disks=[Disk(label, **DISK)]))
+    host.until("virsh -q dumpxml db01 --inactive | grep -q warden:enrolment", seconds=60)
+    done = host.run("virsh -q start db01", check=False)
+    try:
+        assert "a guest may write the same" in done.stderr
+        assert "/dev/mapper" in done.stderr
+    finally:
+        host.run("virsh -q destroy db01; virsh -q undefine db01", check=False)
+        host.run("lvremove -qy vg0/db01 vg0/plain")
+
+
 def test_a_power_cut_leaves_nothing_open_and_the_vm_starts_again(boot: Boot) -> None:
     host = boot("guarded", disks=["256M"])
     furnish(host)

@@ -23,6 +23,7 @@ LASTING = (
     "/run/virt-warden/ebtables-works",
     "/run/virt-warden/iptables-limits-ports",
     "/run/virt-warden/keys",
+    "/run/virt-warden/libvirts-user",
     "/run/virt-warden/nftables-limits-ports",
     "/run/virt-warden/nftables-limits-reach",
     "/run/virt-warden/nftables-works",

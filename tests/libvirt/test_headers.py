@@ -16,9 +16,9 @@ from tests.host.images import qcow2, raw
 from tests.host.install import install
 from tests.host.service import Service
 from tests.host.syslog import Syslog
-from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy
+from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 from virtwarden.package.removal import remove
-from virtwarden.system import users
+from virtwarden.system import users, written
 
 
 @pytest.fixture
@@ -272,3 +272,90 @@ def test_a_header_is_not_believed_where_what_is_remembered_is_damaged(
     forge(disk, theirs)
     assert f"what is remembered of {disk} is damaged" in enrol(warden)
     assert not reaches(warden, theirs)
+
+
+SCSI = "<controller type='scsi' model='virtio-scsi'/>"
+
+
+def test_nor_of_an_image_that_was_taken_from_a_vm_while_it_ran(
+    warden: Warden, images: Path, syslog: Syslog, service: Service
+) -> None:
+    del service
+    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
+    secret, image = raw(images / "backup.raw"), qcow2(images / "attached.qcow2")
+    own = Disk(qcow2(images / "web01.qcow2"))
+    syslog.clear()
+    warden.started("web01", disks=[own], extra_devices=SCSI)
+    syslog.wait_for("event=verified domain=web01 ", 20)
+    how = ("--live", "--subdriver", "qcow2", "--targetbus", "scsi")
+    warden.libvirt.virsh("attach-disk", "web01", str(image), "sdb", *how)
+    until(lambda: written.look_up(PATHS.written, str(image)) is not None)
+    warden.libvirt.virsh("detach-disk", "web01", "sdb", "--live")
+    until(lambda: image.stat().st_uid == 0)
+    forge(image, secret, "raw")
+    warden.libvirt.destroy("web01")
+    warden.libvirt.define(domain_xml("db01", disks=[Disk(image)]))
+    said = enrol(warden, "db01")
+    assert f"{image} now says that it is based on {secret}" in said
+
+
+def test_nor_of_a_copy_that_a_vm_left_again(
+    warden: Warden, images: Path, syslog: Syslog, service: Service
+) -> None:
+    """virsh blockcopy, to one place and then on to another; and one that was given up."""
+    del service
+    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
+    secret = raw(images / "backup.raw")
+    syslog.clear()
+    warden.started("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
+    syslog.wait_for("event=verified domain=web01 ", 20)
+    left = []
+    for name, end in (("first", "--pivot"), ("second", "--pivot"), ("third", "--finish")):
+        copy = images / f"{name}.qcow2"
+        how = ("--wait", "--transient-job", "--format", "qcow2")
+        warden.libvirt.virsh("blockcopy", "web01", "vda", str(copy), *how, end)
+        until(lambda copy=copy: written.look_up(PATHS.written, str(copy)) is not None)
+        left.append(copy)
+    warden.libvirt.destroy("web01")
+    for copy in left:
+        forge(copy, secret, "raw")
+        warden.libvirt.define(domain_xml("db01", disks=[Disk(copy)]))
+        assert "which the VM that" in enrol(warden, "db01") or "its own header" in enrol(
+            warden, "db01"
+        )
+
+
+def test_a_header_that_a_guest_forged_is_told_at_the_stop(
+    warden: Warden, images: Path, syslog: Syslog
+) -> None:
+    """libvirt believes it where the image is attached to a running domain."""
+    disk = qcow2(images / "web01.qcow2")
+    secret = raw(images / "backup.raw")
+    head = qcow2(images / "forged.qcow2", backing=secret, backing_format="raw").read_bytes()[:4096]
+    warden.started("web01", disks=[Disk(disk)])
+    account = "vmw-web01"
+    assert as_user(account, lambda: os.pwrite(os.open(disk, os.O_WRONLY), head, 0)) == ""
+    warden.libvirt.destroy("web01")
+    said = syslog.wait_for("event=header-differs domain=web01 ")
+    assert f"{disk} says that it is based on {secret}" in said
+    assert f"qemu-img rebase -u -f qcow2 -b '' {disk}" in said
+
+
+def test_an_honest_header_is_not_told(warden: Warden, images: Path, syslog: Syslog) -> None:
+    base = qcow2(images / "base.qcow2")
+    disk = qcow2(images / "web01.qcow2", backing=base)
+    set_policy(f'{ENFORCING}[landlock]\ndirectories = ["{images}"]\n')
+    warden.started("web01", disks=[Disk(disk)])
+    warden.overlay("web01", images / "overlay.qcow2")
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    commit = ("blockcommit", "web01", "vda", "--active", "--shallow", "--pivot", "--wait")
+    warden.libvirt.virsh(*commit)
+    warden.libvirt.destroy("web01")
+    syslog.clear()
+    warden.libvirt.start("web01")
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    syslog.wait_for("event=verified domain=web01 ", 20)
+    syslog.wait_for("event=undone domain=web01 ")
+    assert not any("header-differs" in line for line in syslog.lines())

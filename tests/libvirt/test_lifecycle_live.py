@@ -13,6 +13,7 @@ import pytest
 
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
+from tests.host.install import install
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import (
     ENFORCING,
@@ -25,6 +26,7 @@ from tests.libvirt.warden import (
 )
 from tests.libvirt.wire import plain, wire
 from virtwarden.changes.accounts import ledger
+from virtwarden.package.removal import remove
 from virtwarden.system import users
 
 MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -305,6 +307,12 @@ def test_an_nvram_file_that_libvirt_makes_is_the_vms_alone_and_goes_with_the_dom
     assert not nvram.exists()
 
 
+def libvirts(place: Path) -> set[Path]:
+    """The directories below a place that libvirt's own QEMU user may write."""
+    found = [place, *place.rglob("*/")] if place.is_dir() else []
+    return {path for path in found if path.owner() == "libvirt-qemu"}
+
+
 def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warden) -> None:
     """An escaped VM without virt-warden is libvirt-qemu; root follows names there, and chowns."""
     state = PATHS.libvirt_state
@@ -316,13 +324,25 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
             lambda: nvram.rename(state / "mine"),
             lambda: (state / "domain-1-web01").symlink_to("/etc"),
             lambda: (nvram / "db01_VARS.fd").symlink_to("/etc/shadow"),
+            # libvirtd believes the XML in these.
+            lambda: (state / "save" / "db01.save").rename(state / "save" / "mine"),
+            lambda: (state / "snapshot" / "db01").symlink_to("/tmp"),
+            lambda: (state / "checkpoint" / "db01").symlink_to("/tmp"),
+            # It opens or gives away names in these.
+            lambda: (state / "dump" / "db01").symlink_to("/etc/shadow"),
+            lambda: (state / "ram" / "1-db01").symlink_to("/etc"),
+            lambda: (state / "channel").rename(state / "mine"),
         )
         return {as_user("libvirt-qemu", act) for act in acts}
 
+    warden.started("db01")
+    warden.libvirt.virsh("managedsave", "db01")
     xml = domain_xml("web01", machine="q35").replace("</os>", f"{FIRMWARE}</os>")
     warden.libvirt.define(xml)
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
+    assert libvirts(state) == set()
+    assert libvirts(PATHS.libvirt_cache) == set()
     assert attacks() == {"PermissionError"}
     warden.libvirt.restart()
     assert attacks() == {"PermissionError"}
@@ -330,11 +350,19 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
 
 
 def test_a_domain_without_virt_warden_starts_in_libvirts_directories_all_the_same(
-    warden: Warden,
+    warden: Warden, images: Path
 ) -> None:
     warden.started("web01")
     set_policy('managed = ["web01"]\n')
-    xml = domain_xml("plain", machine="q35").replace("</os>", f"{FIRMWARE}</os>")
+    channel = (
+        "<controller type='virtio-serial'/><channel type='unix'>"
+        "<target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+    )
+    memory = "<memoryBacking><source type='file'/></memoryBacking>"
+    disk = Disk(qcow2(images / "plain.qcow2"))
+    xml = domain_xml(
+        "plain", machine="q35", disks=[disk], extra_devices=channel, extra=memory
+    ).replace("</os>", f"{FIRMWARE}</os>")
     warden.libvirt.define(xml)
     nvram = PATHS.libvirt_state / "nvram" / "plain_VARS.fd"
     for _ in range(2):  # libvirt makes its NVRAM file at the first start
@@ -342,6 +370,9 @@ def test_a_domain_without_virt_warden_starts_in_libvirts_directories_all_the_sam
         assert nvram.owner() == "libvirt-qemu"
         warden.libvirt.virsh("managedsave", "plain")
         warden.libvirt.start("plain")
+        warden.libvirt.virsh("dump", "plain", str(images / "dump"), "--memory-only")
+        warden.libvirt.virsh("screenshot", "plain", str(images / "screen.ppm"), check=False)
+        warden.libvirt.virsh("qemu-monitor-command", "plain", "--hmp", "info status")
         warden.libvirt.destroy("plain")
     warden.libvirt.virsh("undefine", "plain", "--nvram")
 
@@ -474,3 +505,17 @@ def test_a_guest_that_ends_leaves_nothing(warden: Warden, images: Path, act: str
         warden.libvirt.virsh("destroy", "web01", "--graceful")
     warden.await_release(uuid)
     assert owner(disk) == before
+
+
+def test_libvirts_directories_are_its_own_again_after_removal(warden: Warden) -> None:
+    state = PATHS.libvirt_state
+    warden.libvirt.restart()
+    before = {path: owner(path) for path in [state, *state.rglob("*/")]}
+    warden.started("web01")
+    assert owner(state / "save").startswith("0:")
+    warden.libvirt.destroy("web01")
+    try:
+        assert remove(PATHS, lambda _: None, lambda _: None)
+        assert {path: owner(path) for path in before} == before
+    finally:
+        install()

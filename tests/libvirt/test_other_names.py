@@ -152,3 +152,18 @@ def test_a_former_disk_that_became_anothers_base_is_not_given_back(
     warden.libvirt.virsh("start", "web01", check=False)
     wrote = as_user("vmw-web01", lambda: os.close(os.open(golden, os.O_RDWR)))
     assert wrote != "", "web01 writes the base that db01 reads"
+
+
+def test_a_symlink_that_a_user_made_in_dev_shm_is_not_followed(
+    warden: Warden, images: Path
+) -> None:
+    """Whoever made it can have it lead elsewhere once it was reviewed."""
+    disk = raw(images / "web01.raw")
+    link = Path("/dev/shm/web01.raw")
+    warden.started("app01")
+    assert as_user("vmw-app01", lambda: link.symlink_to("/dev/roots.raw")) == ""
+    Path("/dev/roots.raw").write_bytes(disk.read_bytes())
+    warden.enrolled("web01", disks=[Disk(link, format="raw")])
+    line = warden.refusal("web01")
+    assert "/dev/shm" in line
+    assert Path("/dev/roots.raw").stat().st_uid == 0

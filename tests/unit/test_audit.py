@@ -148,6 +148,7 @@ def test_what_a_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
         ("qemu.conf", "dynamic_ownership = 0", "dynamic_ownership"),
         ("qemu.conf", 'vnc_listen = "0.0.0.0"', "vnc_listen"),
         ("qemu.conf", "relaxed_acs_check = 1", "relaxed_acs_check"),
+        ("qemu.conf", 'save_image_format = "sparse"', "save_image_format"),
         ("libvirtd.conf", 'auth_unix_rw = "none"', "auth_unix_rw"),
         ("libvirtd.conf", 'unix_sock_rw_perms = "0777"', "unix_sock_rw_perms"),
     ],

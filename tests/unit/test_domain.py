@@ -182,6 +182,7 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Disk, "may_be_missing", "<disk><source startupPolicy='requisite'/></disk>", True),
     (Disk, "relabel_off", f"<disk><source>{OFF}</source></disk>", True),
     (Disk, "backing", "<disk><backingStore type='file'/></disk>", Backing(kind="file")),
+    (Disk, "mirror", "<disk><mirror type='file'/></disk>", Backing(kind="file")),
     (Spelled, "image", "<backing of='/a'/>", "/a"),
     (Spelled, "base", "<backing base='/b'/>", "/b"),
     (Nic, "kind", "<interface type='bridge'/>", "bridge"),

@@ -23,7 +23,15 @@ from fake_host import (
     rules,
 )
 
-from virtwarden.changes import Claim, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
+from virtwarden.changes import (
+    Claim,
+    GrantAccess,
+    LockShared,
+    RequireUnopened,
+    SetAccess,
+    TakeBack,
+    TakeDirectory,
+)
 from virtwarden.domain.model import stamp
 from virtwarden.guards import host as host_guard
 from virtwarden.guards import storage
@@ -559,14 +567,25 @@ def test_its_own_disk_is_claimed_and_given_to_its_user_alone(host: FakeHost) -> 
     assert storage.plan(case(host)) == [
         Claim(DISK, 2049, number, xmls.UUID, "web01", write=True, shareable=False),
         SetAccess(DISK, 2049, number, "vmw-web01", 0o600),
+        RequireUnopened(DISK, 2049, number, reading=True),
     ]
+
+
+def test_what_the_other_host_of_a_migration_has_open_is_its_own(host: FakeHost) -> None:
+    host.arriving[xmls.UUID] = (49152, 49215)
+    kinds = {type(change) for change in storage.plan(case(host))}
+    assert RequireUnopened not in kinds
+    assert SetAccess in kinds
 
 
 @pytest.mark.parametrize(("xml", "permissions"), [(READ_ONLY, 4), (SHARED, 6)])
 def test_what_is_shared_is_given_to_nobody(
     host: FakeHost, xml: dict[str, str], permissions: int
 ) -> None:
-    _, lock, grant = storage.plan(case(host, xmls.disk(**xml)))
+    _, lock, grant, *alone = storage.plan(case(host, xmls.disk(**xml)))
+    number = host.inodes[DISK].number
+    unopened = [RequireUnopened(DISK, 2049, number, reading=False)]
+    assert alone == ([] if permissions & 2 else unopened)
     assert isinstance(lock, LockShared)
     assert isinstance(grant, GrantAccess)
     assert (grant.user, grant.permissions) == ("vmw-web01", permissions)
@@ -577,7 +596,10 @@ def test_a_kernel_is_taken_back_once_libvirt_has_given_it_away(host: FakeHost) -
     os = "<kernel>/srv/vmlinuz</kernel>"
     host.directory("/var/lib/libvirt/qemu", 0o750)
     kinds = [type(change) for change in storage.plan(case(host, os=os))]
-    assert kinds == [Claim, SetAccess, Claim, LockShared, GrantAccess]
+    assert kinds == [
+        *(Claim, SetAccess, Claim, LockShared, GrantAccess),
+        *(RequireUnopened, RequireUnopened),
+    ]
     number = host.inodes["/srv/vmlinuz"].number
     taken_back = TakeBack("/srv/vmlinuz", 2049, number)
     assert storage.plan(case(host, op=Op.STARTED, os=os)) == [taken_back]

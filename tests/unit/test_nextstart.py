@@ -84,7 +84,7 @@ def test_a_guard_that_cannot_look_is_a_reason_and_the_others_are_asked(
 def test_where_it_cannot_be_enrolled_that_is_told_and_what_does_not_depend_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **__: object) -> bytes:
         raise HostError("a header that nobody may believe", fix="virsh edit web01")
 
     monkeypatch.setattr(nextstart, "enrol_xml", fail)

@@ -169,6 +169,17 @@ RULES = (
         better='"logd"',
     ),
     _qemu(
+        "save_image_format",
+        "raw",
+        {"sparse"},
+        Severity.HIGH,
+        good_title="QEMU does not write into saved VMs' files itself",
+        bad_title="QEMU writes into saved VMs' files itself",
+        why="The XML with which libvirt restores a VM is in a file that its QEMU can write: an"
+        " escaped guest gets any file of the host so.",
+        better='"raw", or remove the line',
+    ),
+    _qemu(
         "relaxed_acs_check",
         "0",
         {"1"},

@@ -14,6 +14,7 @@ from virtwarden.changes.copies import CopyFile
 from virtwarden.changes.directories import TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
+from virtwarden.changes.openers import RequireUnopened
 from virtwarden.changes.ports import RestrictPorts
 from virtwarden.changes.reach import LimitReach
 from virtwarden.changes.shared import LockShared, TakeBack
@@ -38,6 +39,7 @@ KINDS: dict[str, type[Change]] = {
         NodeRule,
         OpenLuks,
         Regain,
+        RequireUnopened,
         RestrictPorts,
         SetAccess,
         SetBridgePort,
@@ -69,6 +71,7 @@ __all__ = [
     "NodeRule",
     "OpenLuks",
     "Regain",
+    "RequireUnopened",
     "RestrictPorts",
     "Scope",
     "SetAccess",

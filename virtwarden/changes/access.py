@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
+from virtwarden.changes.accounts import was_ever_a_vms
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
@@ -45,16 +46,16 @@ def _owners(handle: int) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def former(handle: int, own: int = -1) -> Before:
+def former(paths: Paths, handle: int, own: int = -1) -> Before:
     """What a file is given back as: `uid`, `gid`, `mode`, and its ACL as `acl_text`.
 
-    Root's, where another VM's user kept it. Of a file that a VM's user kept, nobody but the owner
-    gets the rights that this user may have given away.
+    Root's, where another VM's user kept it, even one that is removed. Of a file that a VM's user
+    kept, nobody but the owner gets the rights that this user may have given away.
     """
     found = os.fstat(handle)
     owner = {"uid": found.st_uid, "gid": found.st_gid}
     mode = stat.S_IMODE(found.st_mode)
-    if not users.domain_of(found.st_uid):
+    if not was_ever_a_vms(paths, found.st_uid):
         return {**owner, "mode": mode, "acl_text": acl.text(handle)}
     if found.st_uid != own:
         owner = {"uid": 0, "gid": 0}
@@ -120,7 +121,7 @@ class SetAccess(Change):
     def capture(self, paths: Paths) -> Before:
         account = user_named(self.user)
         with files.held(self.path, self.device, self.number) as handle:
-            before = former(handle, account.uid)
+            before = former(paths, handle, account.uid)
         return {
             **before,
             "acl": bool(before["acl_text"]),

@@ -19,6 +19,11 @@ def ledger(paths: Paths) -> Ledger:
     return Ledger(paths.ledger, paths.ledger_copy, _log_restored)
 
 
+def was_ever_a_vms(paths: Paths, uid: int) -> bool:
+    """Whether this uid is a domain's user's, or was one's that is removed."""
+    return uid != 0 and (bool(users.domain_of(uid)) or ledger(paths).has(uid))
+
+
 def _log_restored(what: str) -> None:
     log.event(log.Level.ERROR, "ledger-restored", reason=what)
 

@@ -17,7 +17,6 @@ from typing import ClassVar
 
 from virtwarden.changes.access import give, set_mode, user_named
 from virtwarden.changes.base import Before, Change, Scope
-from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl, files, namespaces, users
 
@@ -28,7 +27,7 @@ _PRIVATE_MODE = 0o600
 class Regain(Change):
     """Give a file to the domain's user again, or to root one that several domains use.
 
-    Nobody else may have it open by then: a process of libvirt's own user could have opened it while
+    RequireUnopened comes after it: a process of libvirt's own user could have opened the file while
     it belonged to that user.
     """
 
@@ -56,11 +55,6 @@ class Regain(Change):
                 with files.locked(paths.shared):
                     give(handle, self.path, 0, 0)
                     acl.deny_writing(handle)
-            if files.is_open_elsewhere(handle, for_writing=not self.user):
-                raise HostError(
-                    f"another process opened {self.path} while libvirt's own user owned it",
-                    fix=f"see which: fuser -v {self.path}; end it, and start again",
-                )
 
     def undo(self, paths: Paths, before: Before) -> str:
         """SetAccess and LockShared have what it was like before all."""

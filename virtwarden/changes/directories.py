@@ -36,6 +36,7 @@ class TakeDirectory(Change):
 
     def apply(self, paths: Paths, before: Before) -> None:
         with files.held(self.path, self.device, self.number) as handle:
+            _note_owner(paths, os.fstat(handle).st_uid)
             # The owner first: until then the former owner can set the mode.
             give(handle, self.path, 0, os.fstat(handle).st_gid)
             mode = stat.S_IMODE(os.fstat(handle).st_mode)
@@ -44,3 +45,15 @@ class TakeDirectory(Change):
     def undo(self, paths: Paths, before: Before) -> str:
         """Other domains may run: libvirt itself puts its owner back when it starts."""
         return ""
+
+
+def libvirts_user(paths: Paths) -> int | None:
+    """The uid that libvirt gives its directories to; None where none was taken since the boot."""
+    noted = files.read_if_there(paths.libvirts_user)
+    return int(noted) if noted.isdigit() else None
+
+
+def _note_owner(paths: Paths, uid: int) -> None:
+    if uid != 0 and libvirts_user(paths) != uid:
+        files.passable_directory(paths.run)
+        files.write_atomically(paths.libvirts_user, str(uid).encode(), 0o600)

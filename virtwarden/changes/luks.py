@@ -160,13 +160,14 @@ class OpenLuks(Change):
         with files.locked(self._lock(paths)):
             found = mapper.find(paths.block_devices, self.mapper)
             ours = found is not None and tuple(before["lies_on"]) in found.below
+            report = ""
             if ours:
-                cryptsetup.close(self.mapper)
+                report = cryptsetup.close(self.mapper)
                 _note_closed(paths, self.mapper)
             self._lock(paths).rmdir()
         if found is not None and not ours:
             return f"{found.node} is now another container: left open"
-        return ""
+        return report
 
     def is_open(self, paths: Paths) -> bool:
         """Whether there is a map of this name."""

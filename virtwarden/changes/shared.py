@@ -61,7 +61,7 @@ class LockShared(Change):
                     "number": self.number,
                     "device": self.device,
                     "boot": files.boot_id(),
-                    **former(handle),
+                    **former(paths, handle),
                     "holders": [],
                 }
             first = not lease["holders"]

@@ -77,6 +77,7 @@ class Disk:
     secret_uuid: str = text("source/encryption/secret/@uuid | encryption/secret/@uuid")
     secret_usage: str = text("source/encryption/secret/@usage | encryption/secret/@usage")
     backing: Backing | None = child("backingStore")
+    mirror: Backing | None = child("mirror")
 
     @property
     def layers(self) -> tuple[Backing, ...]:

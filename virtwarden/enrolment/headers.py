@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from virtwarden.changes.accounts import was_ever_a_vms
 from virtwarden.changes.claims import claims_on
 from virtwarden.domain import neighbours
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import images, users, written
+from virtwarden.system import images, written
 from virtwarden.system.images import Image
 from virtwarden.system.written import Written
 from virtwarden.words import shown
@@ -34,8 +36,8 @@ def base(asker: Asker, path: str, image_format: str) -> Image | None:
     the base is another domain's disk; and HostError and CommandError where it cannot be read.
     """
     former = _remembered(asker.paths, path)
-    if former is None and users.owns_as_vm(path):
-        raise _unknown(asker, path, image_format, "a VM's user owns it")
+    if former is None and _is_a_vms(asker.paths, path):
+        raise _unknown(asker, path, image_format, "a VM's user owns it, or did")
     if former is None:
         found = images.backing(path, image_format)
     else:
@@ -60,6 +62,13 @@ def is_own(asker: Asker, path: str) -> bool:
     if former is None or former.domain != asker.uuid:
         return False
     return not neighbours.user_of(asker.paths, asker.uuid, path)
+
+
+def _is_a_vms(paths: Paths, path: str) -> bool:
+    try:
+        return was_ever_a_vms(paths, Path(path).stat().st_uid)
+    except OSError:
+        return False  # who reads its header says why
 
 
 def _remembered(paths: Paths, path: str) -> Written | None:

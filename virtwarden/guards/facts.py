@@ -256,7 +256,7 @@ class HostFacts(Facts):
 
     def held(self, inode: Inode) -> str:
         is_device = stat.S_ISBLK(inode.mode)
-        devices = [inode.path] if is_device else blockstack.loops_over(inode)
+        devices = [inode.path] if is_device else blockstack.loops_over(inode.identity)
         return next(filter(blockstack.is_held, devices), "")
 
     def claims_near(self, claim: Claim) -> tuple[Claim, ...]:

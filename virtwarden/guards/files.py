@@ -18,6 +18,7 @@ from virtwarden.guards.pathways import (
     swapper,
 )
 from virtwarden.system.blockstack import identity
+from virtwarden.system.devicenames import is_by_content
 from virtwarden.system.files import Inode
 from virtwarden.words import shown
 
@@ -37,6 +38,16 @@ def review(case: Case, use: Use) -> list[Refusal]:
                 f"files in {hosts} belong to the host",
                 where=where,
                 fix=f"copy or move it to /var/lib/libvirt/images, then: {edit}",
+            )
+        ]
+    if is_by_content(use.path):
+        return [
+            case.refusal(
+                "where this name leads is written on the disks, and a guest may write the same on"
+                " its own",
+                where=where,
+                fix="name it by /dev/VG/LV, /dev/mapper or /dev/disk/by-id, one that leads to"
+                f" {shown(found.leaf.path if found.leaf else use.path)}: {edit}, or the policy",
             )
         ]
     if found.symlink:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import itertools
 import stat
 
-from virtwarden.changes import Change, NodeRule, OpenLuks
+from virtwarden.changes import Change, NodeRule, OpenLuks, RequireUnopened
 from virtwarden.domain.uses import Use
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
 from virtwarden.luks.containers import PREFIX, Container, containers, plain_uses
+from virtwarden.policy import Mode
 from virtwarden.system import blockstack, keys, mapper
 from virtwarden.system.process import Process
 from virtwarden.words import shown
@@ -187,8 +188,11 @@ def _open(case: Case, container: Container) -> list[Change]:
     leaf, place = case.facts.look(container.path).leaf, container.place
     if leaf is None or place is None:
         return []
+    # A header is not authentic: who can write it can have another cipher, or none, used.
+    alone = RequireUnopened(container.path, leaf.device, leaf.number, reading=False)
     return [
         files.claim(case, _use(container), leaf),
+        *([alone] if case.rules.mode is Mode.ENFORCING else []),
         NodeRule(container.mapper, case.user),
         OpenLuks(
             container=container.path,
@@ -202,6 +206,8 @@ def _open(case: Case, container: Container) -> list[Change]:
             readonly=container.disk.readonly,
             discard=container.disk.discard == "unmap",
         ),
+        # Where it is only logged, it must not keep the container closed.
+        *([alone] if case.rules.mode is Mode.PERMISSIVE else []),
     ]
 
 

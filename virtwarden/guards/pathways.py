@@ -129,9 +129,16 @@ def service_swapper(directories: Iterable[Inode], service_groups: frozenset[int]
     return None
 
 
-def libvirts_own(paths: Paths) -> tuple[str, str]:
-    """libvirt's own directories on the way to an NVRAM file, which a start gives to root."""
-    return str(paths.libvirt_state), f"{paths.libvirt_state}/nvram"
+def libvirts_own(paths: Paths) -> tuple[str, ...]:
+    """libvirt's own directories, which a start gives to root: root alone makes what is in them.
+
+    libvirtd follows names in them, and believes what it finds: the XML in a managed save or a
+    snapshot's metadata, or what a capabilities file says of QEMU.
+    """
+    below = ("nvram", "save", "snapshot", "checkpoint", "dump", "ram", "channel", "channel/target")
+    state, cache = paths.libvirt_state, paths.libvirt_cache
+    places = [state, *(state / name for name in below), cache, cache / "capabilities"]
+    return tuple(map(str, places))
 
 
 def person_trusted(directories: Iterable[Inode]) -> str:

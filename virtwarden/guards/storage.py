@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 
 from virtwarden.changes import (
     Change,
     GrantAccess,
     LockShared,
     Regain,
+    RequireUnopened,
     SetAccess,
     TakeBack,
     TakeDirectory,
@@ -187,11 +189,9 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
-        for use in _uses(case):
-            changes += _prepare(case, use)
+        changes += _unopened_last(change for use in _uses(case) for change in _prepare(case, use))
     if case.op is Op.ADOPT:
-        for use in _uses(case):
-            changes += _regain(case, use)
+        changes += _unopened_last(change for use in _uses(case) for change in _regain(case, use))
     if case.op is Op.STARTED:
         for use in _uses(case):
             leaf = case.facts.look(use.path).leaf
@@ -201,16 +201,14 @@ def plan(case: Case) -> list[Change]:
 
 
 def _take_directories(case: Case) -> list[Change]:
-    """libvirt makes, and gives away, each domain's files there: no other user may swap them."""
-    *_, nvram = libvirts_own(case.paths)
-    found = case.facts.look(nvram)
-    steps = [*found.directories, *([found.leaf] if found.leaf else [])]
+    """libvirt makes, reads and gives away files there: no other user may swap them."""
+    found = [case.facts.look(path).leaf for path in libvirts_own(case.paths)]
     return [
-        TakeDirectory(step.path, step.device, step.number)
-        for step in steps
-        if step.path in libvirts_own(case.paths)
-        and stat.S_ISDIR(step.mode)
-        and (step.uid != 0 or step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+        TakeDirectory(leaf.path, leaf.device, leaf.number)
+        for leaf in found
+        if leaf is not None
+        and stat.S_ISDIR(leaf.mode)
+        and (leaf.uid != 0 or leaf.mode & (stat.S_IWGRP | stat.S_IWOTH))
     ]
 
 
@@ -222,13 +220,20 @@ def _prepare(case: Case, use: Use) -> list[Change]:
     file = (use.path, found.leaf.device, found.leaf.number)
     changes.append(files.claim(case, use, found.leaf))
     if not use.shared:
-        return [*changes, SetAccess(*file, case.user, _PRIVATE_MODE)]
+        return [
+            *changes,
+            SetAccess(*file, case.user, _PRIVATE_MODE),
+            # Whoever reads the log of a serial port may go on to do so.
+            *_alone(case, file, reading=not use.made_by_root),
+        ]
     if files.is_left_alone(case, use, found.leaf):
         return changes
     permissions = _READ | (_WRITE if use.write else 0)
     return [
         *changes,
         LockShared(*file, case.domain.uuid),
+        # What several domains write at once, others may write already.
+        *([] if use.write else _alone(case, file, reading=False)),
         GrantAccess(*file, case.user, permissions),
     ]
 
@@ -238,7 +243,23 @@ def _regain(case: Case, use: Use) -> list[Change]:
     leaf = case.facts.look(use.path).leaf
     if leaf is None or (use.shared and files.is_left_alone(case, use, leaf)):
         return []
-    return [Regain(use.path, leaf.device, leaf.number, "" if use.shared else case.user)]
+    file = (use.path, leaf.device, leaf.number)
+    owner = "" if use.shared else case.user
+    return [Regain(*file, owner), *_alone(case, file, reading=not (use.shared or use.made_by_root))]
+
+
+def _alone(case: Case, file: tuple[str, int, int], *, reading: bool) -> list[Change]:
+    """A domain that arrives by a migration still has its files open on the other host, which may
+    reach them through this one.
+    """
+    if case.facts.migration_ports(case.domain.uuid) is not None:
+        return []
+    return [RequireUnopened(*file, reading)]
+
+
+def _unopened_last(changes: Iterable[Change]) -> list[Change]:
+    """Where they are only logged, the domain needs all the others."""
+    return sorted(changes, key=lambda change: isinstance(change, RequireUnopened))
 
 
 def verify(case: Case, process: Process) -> list[str]:

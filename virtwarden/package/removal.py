@@ -11,6 +11,7 @@ import libvirt
 
 from virtwarden import gate, recovery
 from virtwarden.changes import journal
+from virtwarden.changes.directories import libvirts_user
 from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.pathways import libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
@@ -63,9 +64,11 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
 
 def _give_directories_back(paths: Paths) -> None:
     """Give libvirt's own directories to the user that has its others, as libvirt does itself."""
+    user = libvirts_user(paths)
+    if user is None:
+        return
     for path in reversed(libvirts_own(paths)):
         with suppress(FileNotFoundError):
-            user = (paths.libvirt_state / "save").lstat().st_uid
             os.chown(path, user, -1, follow_symlinks=False)
 
 

@@ -2,7 +2,7 @@
 """Admits the taps of NICs that were attached to running domains, and foreign taps.
 
 The gate shuts them out whether or not this runs. This only saves an admin from admitting them by
-hand. It also ends what a migration needed.
+hand. It also ends what a migration needed, and remembers the images that a running domain gets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import libvirt
 
 from virtwarden import gate, log
 from virtwarden.errors import PolicyError, WardenError
-from virtwarden.libvirtd import admission, arrival
+from virtwarden.libvirtd import admission, arrival, images
 from virtwarden.paths import Paths
 from virtwarden.policy import load
 
@@ -35,6 +35,8 @@ class Admitter:
     def admit(self, connection: libvirt.virConnect, uuid: str) -> None:
         """Admit the NICs that were attached to a running domain, where the policy allows it.
 
+        Remember its images before that.
+
         Logs a refusal once. Where the connection to libvirt is lost, raises the error of the call
         that failed.
         """
@@ -44,6 +46,7 @@ class Admitter:
                 policy = load(self._paths, store=True)
                 domain = connection.lookupByUUIDString(uuid)
                 name = domain.name()
+                images.remember(self._paths, policy, domain)
                 arrival.settle(self._paths, policy, domain)
                 admission.admit(self._paths, policy, domain)
                 self._refused.pop(uuid, None)

@@ -127,6 +127,10 @@ class _Watcher:
             connection.domainEventRegisterAny(
                 None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._note_device, None
             )
+            # A disk has another image, or will have it: `virsh blockcopy`, `blockcommit`.
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._note_device, None
+            )
         except libvirt.libvirtError:
             return  # libvirt is starting or stopping: the next tick tries again
         self._connection, self._definitions = connection, Definitions(connection, _turn)
@@ -155,8 +159,7 @@ class _Watcher:
         self,
         _connection: libvirt.virConnect,
         domain: libvirt.virDomain,
-        _alias: str,
-        _opaque: object,
+        *_: object,
     ) -> None:
         self._attached[domain.UUIDString()] = None
 

@@ -78,12 +78,12 @@ def behind_loop(name: str) -> Identity:
     return (own_number, 0) if own_number else (device, inode)
 
 
-def loops_over(file: Inode, devices: Path = Path("/sys/block")) -> list[str]:
+def loops_over(file: Identity, devices: Path = Path("/sys/block")) -> list[str]:
     """The loop devices over a file."""
     found = []
     for loop in devices.glob("loop*/loop"):
         with suppress(OSError):
-            if behind_loop(loop.parent.name) == identity(file):
+            if behind_loop(loop.parent.name) == file:
                 found.append(f"/dev/{loop.parent.name}")
     return found
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from virtwarden.errors import CommandError, HostError
+from virtwarden.system.cutoff import cut_off
 from virtwarden.system.keys import Secret
 from virtwarden.system.run import output, run
 
@@ -86,11 +87,12 @@ def add_key(container: str, key: Secret, another: Secret) -> None:
         os.close(reader)
 
 
-def close(name: str) -> None:
+def close(name: str) -> str:
     """Close /dev/mapper/NAME, and forget its key; harmless where it is not open.
 
-    Tries again for some seconds where a process still has it open. Raises HostError where it stays
-    open. The kernel then closes it when the last process closes it.
+    Tries again for some seconds where a process still has it open. Then it is emptied under the
+    process, and a sentence tells of that. Where that could cost data, raises HostError; the kernel
+    closes it when the last process does.
     """
     deadline = time.monotonic() + _CLOSE_SECONDS
     while True:
@@ -103,11 +105,18 @@ def close(name: str) -> None:
                     fix=f"see what it is now: cryptsetup status {name}",
                 ) from None
         else:
-            return
+            return ""
         if time.monotonic() > deadline:
             break
         # No event tells that the last process has closed a device.
         time.sleep(_BETWEEN_CLOSES_SECONDS)
+    left = cut_off(f"/dev/mapper/{name}")
+    if left is not None:
+        who = ", ".join(f"pid {each.pid}, uid {each.uid}, {each.program}" for each in left)
+        return (
+            f"/dev/mapper/{name} is closed, though somebody still had it open"
+            f" ({who or 'no process shows it'}), who reads and writes nothing there any more"
+        )
     run(CRYPTSETUP, "close", "--deferred", name)
     raise HostError(
         f"/dev/mapper/{name} is still open, and in use",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
-from virtwarden.system import acl
+from virtwarden.system import acl, devicenames
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ _TORN = re.compile(rf"\..+\.{_RANDOM.pattern}")
 def look(path: str) -> Found:
     """Walk an absolute path from the root, a step at a time, following no symlink.
 
-    Device nodes have names that are symlinks (/dev/vg0/web01). Only root can write to /dev, so
-    it resolves symlinks below /dev first. Raises HostError where the path is not absolute, is not
+    Device nodes have names that are symlinks (/dev/vg0/web01). It resolves those of root's below
+    /dev first. Raises HostError where the path is not absolute, is not
     in its plain form, or cannot be walked.
     """
     if os.path.normpath(path) != path or not path.startswith("/") or path.startswith("//"):
         raise HostError(f"{path!r} is not a plain absolute path", fix="write it without . .. //")
-    walked = _resolve_device(path)
+    walked = devicenames.resolved(path)
     directories: list[Inode] = []
     handle = os.open("/", _STEP | os.O_DIRECTORY)
     try:
@@ -105,13 +105,6 @@ def look(path: str) -> Found:
     finally:
         os.close(handle)
     return Found(path, tuple(directories), None)
-
-
-def _resolve_device(path: str) -> str:
-    if not path.startswith("/dev/"):
-        return path
-    real = os.path.realpath(path)
-    return real if real.startswith("/dev/") else path
 
 
 def _inode(handle: int, path: str) -> Inode:
@@ -154,7 +147,7 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
     """
     handle = os.open("/", _STEP | os.O_DIRECTORY)
     try:
-        for step in _resolve_device(path).strip("/").split("/"):
+        for step in devicenames.resolved(path).strip("/").split("/"):
             if not step:
                 continue
             deeper = os.open(step, _STEP, dir_fd=handle)
@@ -172,28 +165,6 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
         raise HostError(f"{path} is gone") from None
     finally:
         os.close(handle)
-
-
-def is_open_elsewhere(handle: int, *, for_writing: bool) -> bool:
-    """Whether anybody else has the file open, or only whether for writing; fcntl(2), F_SETLEASE.
-
-    The kernel gives a lease of a regular file only where nobody has. A file system that knows no
-    leases cannot tell: then nobody is taken to have it open.
-    """
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        return False
-    opened = os.open(by_descriptor(handle), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_RDLCK if for_writing else fcntl.F_WRLCK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    else:
-        fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
-    finally:
-        os.close(opened)
 
 
 def private_directory(path: Path) -> None:

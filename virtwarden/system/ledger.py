@@ -70,6 +70,11 @@ class Ledger:
             _write_copy(self.copy, content + line)
         return uid
 
+    def has(self, uid: int) -> bool:
+        """Whether a VM's user ever had this uid, by either file; its user may be long gone."""
+        texts = (files.read_if_there(self.path).encode(), _untrusted_copy(self.copy))
+        return any(uid in _uids(text) for text in texts)
+
     def check(self) -> None:
         """Restore one of the files from the other, if there is one. Raises HostError as `take`."""
         if self.path.exists() or self.copy.exists():

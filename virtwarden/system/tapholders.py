@@ -5,21 +5,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from virtwarden.system import descriptors
 from virtwarden.system.taps import DEVICE
 
 LIBVIRT = ("libvirtd", "virtqemud")
 """The programs that make taps for libvirt's domains."""
-# proc_pid_exe(5): a program that was replaced, by an upgrade for example
-_REPLACED = " (deleted)"
-# kcmp(2), KCMP_FILES; asm/unistd.h
-_SYS_KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine, -1)
-_KCMP_FILES = 2
 
 
 @dataclass(frozen=True)
@@ -35,49 +30,18 @@ class Holder:
 def holders() -> dict[str, list[Holder]]:
     """The processes that have each tap open, by the tap's name."""
     found: dict[str, list[Holder]] = {}
-    for process in os.listdir("/proc"):  # noqa: PTH208 - there may be thousands
-        if process.isdigit():
-            for name, count in sorted(Counter(_held_by(int(process))).items()):
-                found.setdefault(name, []).extend(_holder(int(process), count))
+    for pid in descriptors.processes():
+        for name, count in sorted(Counter(_held_by(pid)).items()):
+            found.setdefault(name, []).extend(_holder(pid, count))
     return found
 
 
 def _held_by(pid: int) -> Iterator[str]:
-    """The taps that any thread of a process has open.
-
-    A thread can have descriptors of its own (clone(2), CLONE_FILES), and the process's directory
-    shows none once its first thread has ended.
-    """
-    looked_at: list[int] = []
-    for task in map(int, _listed(f"/proc/{pid}/task")):
-        # Nearly all threads of nearly all processes share what the first one looked at has.
-        if looked_at and _share_descriptors(looked_at[0], task):
-            continue
-        directory = f"/proc/{pid}/task/{task}"
-        descriptors = _listed(f"{directory}/fd")
-        looked_at += [task] if descriptors else []
-        for descriptor in descriptors:
-            with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
-                if os.readlink(f"{directory}/fd/{descriptor}") == DEVICE:  # noqa: PTH115
-                    yield from _tap_at(Path(directory, "fdinfo", descriptor))
-
-
-def _share_descriptors(one: int, other: int) -> bool:
-    return _SYS_KCMP > 0 and _system_call()(_SYS_KCMP, one, other, _KCMP_FILES, 0, 0) == 0
-
-
-@cache
-def _system_call() -> Callable[..., int]:
-    import ctypes  # a late import: it takes long, and hardly any start comes here
-
-    return ctypes.CDLL(None).syscall
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)  # noqa: PTH208 - there may be thousands
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """The taps that any thread of a process has open."""
+    for directory, number in descriptors.of_process(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
+            if os.readlink(f"{directory}/fd/{number}") == DEVICE:  # noqa: PTH115
+                yield from _tap_at(Path(directory, "fdinfo", number))
 
 
 def _tap_at(information: Path) -> Iterator[str]:
@@ -87,24 +51,9 @@ def _tap_at(information: Path) -> Iterator[str]:
             yield value.strip()
 
 
-def _holder(pid: int, descriptors: int) -> Iterator[Holder]:
+def _holder(pid: int, count: int) -> Iterator[Holder]:
     """The process, if it has not just ended."""
-    try:
-        program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(_REPLACED)
-    except OSError:  # as where its first thread has ended
-        program = ""
-    uids = [uid for task in _listed(f"/proc/{pid}/task") for uid in _uids(pid, task)]
+    program = descriptors.program(pid)
+    uids = descriptors.uids(pid)
     if uids:
-        yield Holder(pid, max(uids), program, descriptors)
-
-
-def _uids(pid: int, task: str) -> list[int]:
-    """A thread's uids.
-
-    The owner of its directory in /proc is root for every process that made itself undumpable.
-    """
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/task/{task}/status").read_bytes().splitlines():
-            if line.startswith(b"Uid:"):
-                return [*map(int, line.split()[1:])]
-    return []
+        yield Holder(pid, max(uids), program, count)
