@@ -8,6 +8,10 @@ for unit in packaging/systemd/*; do
     [ ! -d /run/systemd/system ] || systemctl disable --quiet --now "${unit##*/}" || :
     rm -f "/usr/lib/systemd/system/${unit##*/}"
 done
+for daemon in libvirtd virtqemud; do
+    rm -f "/usr/lib/systemd/system/$daemon.service.d/virt-warden.conf"
+    rmdir "/usr/lib/systemd/system/$daemon.service.d" 2>/dev/null || :
+done
 [ ! -x /usr/sbin/virt-warden ] || /usr/sbin/virt-warden package remove || {
     echo "not uninstalled: fix the above first, or a domain could no longer start" >&2
     exit 1

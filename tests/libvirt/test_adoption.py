@@ -15,6 +15,7 @@ from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
 from tests.host.service import Service
 from tests.host.syslog import Syslog
+from tests.libvirt.grabber import grabber, was_opened
 from tests.libvirt.warden import (
     ENFORCING,
     LEFT_ALONE,
@@ -27,6 +28,7 @@ from tests.libvirt.warden import (
 )
 
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
+LIBVIRTS_IDS = (LIBVIRTS_OWN.pw_uid, LIBVIRTS_OWN.pw_gid)
 
 
 def xml(name: str, *disks: Disk, **more: Any) -> str:
@@ -193,14 +195,16 @@ def test_who_is_not_started_by_libvirt_gets_no_user(
     assert ask() == b""
 
 
+@pytest.mark.parametrize("mode", ["rb", "r+b"])
 def test_a_disk_that_somebody_opened_meanwhile_is_not_given_to_a_vm(
-    warden: Warden, service: Service, images: Path
+    warden: Warden, service: Service, images: Path, mode: str
 ) -> None:
     image = qcow2(images / "web01.qcow2")
-    with image.open("rb"):
+    with grabber(LIBVIRTS_IDS, image, mode) as grabbing:
         said = refused(warden, "web01", Disk(image))
-    assert "another process opened" in said
-    assert "fuser -v" in said
+        assert was_opened(grabbing)
+    assert f"somebody else has {image} open" in said
+    assert "kill " in said
     until(lambda: image.stat().st_uid == 0)
     create(warden, "web01", Disk(image))
 
@@ -210,10 +214,12 @@ def test_a_base_that_somebody_may_write_is_not_given_to_a_vm(
 ) -> None:
     base = qcow2(images / "base.qcow2")
     image = qcow2(images / "web01.qcow2", backing=base)
-    with base.open("r+b"):
-        assert "another process opened" in refused(warden, "web01", Disk(image))
-    with base.open("rb"):
-        create(warden, "web01", Disk(image))
+    with grabber(LIBVIRTS_IDS, base, "r+b") as grabbing:
+        said = refused(warden, "web01", Disk(image))
+        assert was_opened(grabbing)
+    assert f"somebody else has {base} open" in said
+    until(lambda: image.stat().st_uid == 0)
+    create(warden, "web01", Disk(image))
 
 
 def test_a_saved_domain_comes_back_with_its_user(

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,23 +12,12 @@ from lxml import etree
 
 from tests.host.command import run
 from tests.host.domain import domain_xml
+from tests.libvirt.grabber import grabber, was_opened
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, owner, set_policy
 from virtwarden.domain.model import read
 from virtwarden.system import users
 
 _IPXE = Path("/usr/lib/ipxe/ipxe.lkrn")
-# Open the file as soon as it can be written, and say so.
-_GRABBER = """
-import sys
-print("waiting", flush=True)
-while True:
-    try:
-        open(sys.argv[1], "r+b")
-    except OSError:
-        continue
-    print("open", flush=True)
-    sys.exit()
-"""
 
 
 @pytest.fixture
@@ -46,32 +32,10 @@ def _copies(warden: Warden, name: str) -> list[Path]:
     return sorted((PATHS.boot_files / warden.status(name)["uuid"]).glob("*"))
 
 
-@contextmanager
-def _grabber(name: str, file: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of a VM's user that no longer belongs to any QEMU."""
+def _ids(name: str) -> tuple[int, int]:
     account = users.account(name)
     assert account is not None
-    process = subprocess.Popen(
-        ["/usr/bin/python3", "-c", _GRABBER, str(file)],
-        stdout=subprocess.PIPE,
-        text=True,
-        user=account.uid,
-        group=account.gid,
-        extra_groups=[],
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _was_opened(grabber: subprocess.Popen[str]) -> bool:
-    grabber.kill()
-    output, _ = grabber.communicate()
-    return "open" in output
+    return account.uid, account.gid
 
 
 def _in_former_form(xml: str, kernel: Path) -> str:
@@ -91,11 +55,11 @@ def test_at_no_moment_of_a_start_can_a_vms_user_open_a_shared_kernel_for_writing
     before = owner(kernel)
     warden.started("web01", kernel=kernel)
     warden.libvirt.destroy("web01")
-    with _grabber("vmw-web01", kernel) as grabber:
+    with grabber(_ids("vmw-web01"), kernel, "r+b") as grabbing:
         warden.libvirt.start("web01")
         assert warden.status("web01")["breaches"] == []
         assert owner(kernel) == before
-        assert not _was_opened(grabber)
+        assert not was_opened(grabbing)
     warden.libvirt.destroy("web01")
     assert owner(kernel) == before
 
@@ -108,11 +72,11 @@ def test_the_same_attack_succeeds_where_the_xml_still_names_the_kernel_itself(
     warden.libvirt.destroy("web01")
     warden.libvirt.define(_in_former_form(warden.libvirt.xml("web01", "--inactive"), kernel))
     before = owner(kernel)
-    with _grabber("vmw-web01", kernel) as grabber:
+    with grabber(_ids("vmw-web01"), kernel, "r+b") as grabbing:
         warden.libvirt.start("web01")
         assert kernel.stat().st_uid == 0
         assert as_user("vmw-web01", lambda: os.open(kernel, os.O_RDWR)) == "PermissionError"
-        assert _was_opened(grabber)
+        assert was_opened(grabbing)
     warden.libvirt.destroy("web01")
     assert owner(kernel) == before
 
