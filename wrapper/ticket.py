@@ -30,6 +30,7 @@ FORM = {
     "groups": [int],
     "emulator": is_path,
     "files": [is_path],
+    "outside": ([is_text], type(None)),
     "macs": [is_mac],
     "vnc": [({"listen": is_text, "port": int}, {"socket": is_path})],
     "tls_dir": (is_path, type(None)),
@@ -57,7 +58,7 @@ FORM = {
     ),
 }
 # What former versions do not write, as it is without them: an upgrade may come amid a start.
-NEWER = {"system_calls": None}
+NEWER = {"outside": None, "system_calls": None}
 
 
 def fits(value: Any, form: Any) -> Any:

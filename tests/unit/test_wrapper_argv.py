@@ -40,6 +40,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "groups": [70001, 106],
         "emulator": "/usr/bin/qemu-system-x86_64",
         "files": [],
+        "outside": None,
         "macs": [],
         "vnc": [],
         "tls_dir": None,

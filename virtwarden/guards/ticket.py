@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from virtwarden.domain.model import Display
+from virtwarden.domain.outside import outside
 from virtwarden.domain.uses import granted_paths
 from virtwarden.guards import calls, confinement
 from virtwarden.paths import Paths
@@ -54,6 +55,7 @@ def render(case: Case, account: Account) -> str:
             "groups": list(case.facts.groups_of(account)),
             "emulator": emulator_path(domain.arch),
             "files": sorted(granted_paths(domain, rules)),
+            "outside": sorted(outside(domain)),
             # A PCI device that is a NIC has its address without QEMU.
             "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
             "vnc": [end for display in domain.displays for end in _endpoints(display)],
