@@ -89,15 +89,20 @@ def _do_ahead(case: Case) -> None:
 def start(case: Case) -> None:
     """Raise the guards that need the tap or the VNC port; QEMU does not run yet.
 
-    Raises as `prepare` does. No tap outlives that, whoever has it open.
+    Raises as `prepare` does. No tap of the domain outlives that, whoever has it open.
     """
     try:
         _raise_guards(case)
     except BaseException:
-        for tap in map(taps.find, {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}):
-            if tap is not None:
-                taps.remove(tap)
+        _remove_taps(case)
         raise
+
+
+def _remove_taps(case: Case) -> None:
+    for name in {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}:
+        tap = taps.find(name)
+        if tap is not None and gate.owner_of(case.paths, name) in ("", case.domain.uuid):
+            taps.remove(tap)
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:

@@ -30,6 +30,7 @@ KNOWN = {
     "'vxhs/": "QEMU dropped it",
     "'sheepdog": "QEMU dropped it",
     "leads to 'vsock 42'": "the guest's address is chosen when it starts",
+    "leads to 'pci 0001:02:03.4'": "a NIC of a network of devices: the XML names it when it starts",
     "leads to 'iscsi iscsi.example.com port 3260'": "a volume of a pool, whose host no XML names",
     "in -drive": "an SD card over the network, on ARM boards",
     '\'{"id":"char': "JSON for -chardev, which no QEMU takes yet",

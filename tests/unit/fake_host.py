@@ -62,6 +62,7 @@ class FakeHost:
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
+    tap_owners: dict[str, str] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
@@ -209,6 +210,9 @@ class FakeHost:
 
     def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
         return [each for name, each in self.strangers.items() if name in queues]
+
+    def domain_at(self, tap: str) -> str:
+        return self.tap_owners.get(tap, "")
 
     def filtered_by(self, tap: str) -> str:
         return self.filters.get(tap, "")

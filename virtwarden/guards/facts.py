@@ -98,6 +98,9 @@ class Facts(Protocol):
     def is_tap(self, device: str) -> bool:
         """Whether a network interface is a tap, whose frames can be filtered."""
 
+    def domain_at(self, tap: str) -> str:
+        """The UUID of the domain for which a tap is filtered; empty if it is none's."""
+
     def filtered_by(self, tap: str) -> str:
         """The backend that filters this tap; empty if none does."""
 
@@ -248,6 +251,9 @@ class HostFacts(Facts):
 
     def is_tap(self, device: str) -> bool:
         return taps.find(device) is not None
+
+    def domain_at(self, tap: str) -> str:
+        return gate.owner_of(self.paths, tap)
 
     def filtered_by(self, tap: str) -> str:
         return gate.backend_of(self.paths, tap)

@@ -21,6 +21,7 @@ _STAND_IN = "its-tap"
 
 def review(case: Case) -> list[Refusal]:
     refusals = [refusal for nic in case.domain.nics for refusal in _review_nic(case, nic)]
+    refusals += [refusal for nic in case.domain.nics for refusal in _review_name(case, nic)]
     if case.op is Op.PREPARE:
         refusals += _review_backend(case)
     return refusals
@@ -35,6 +36,20 @@ def _review_nic(case: Case, nic: Nic) -> list[Refusal]:
             where=f"NIC {nic.mac} ({case.rules.where('network.untapped')})",
             fix=f"put it on a bridge (virsh edit {shown(case.domain.name)}), or set untapped ="
             ' "allow" for this domain',
+        )
+    ]
+
+
+def _review_name(case: Case, nic: Nic) -> list[Refusal]:
+    """With `managed='no'` libvirt joins any tap that the XML names: another domain's too."""
+    owner = case.facts.domain_at(nic.tap) if nic.tap else ""
+    if owner in ("", case.domain.uuid):
+        return []
+    return [
+        case.refusal(
+            f"its tap {nic.tap} is that of another domain, {owner}",
+            where=f"NIC {nic.mac}",
+            fix=f"another <target dev=…>, or none: virsh edit {shown(case.domain.name)}",
         )
     ]
 
