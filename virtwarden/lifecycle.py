@@ -165,6 +165,13 @@ def admit_attached(case: Case) -> list[str]:
     return waiting
 
 
+def take_back_attached(case: Case) -> None:
+    """Take back the directory that libvirt gave to the domain's user for an attached device."""
+    if case.rules.mode is not Mode.DISABLED and _runs(case):
+        changes = plan(replace(case, op=Op.STARTED), [identity])
+        journal.perform(case.paths, case.domain.uuid, changes)
+
+
 def settle(case: Case) -> None:
     """The domain has arrived by a migration: its QEMU no longer answers at the ports for that."""
     arrivals.forget(case.paths, case.domain.uuid)

@@ -62,6 +62,7 @@ class FakeHost:
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
+    socket_directories: tuple[str, ...] = ()
     tap_owners: dict[str, str] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
@@ -210,6 +211,12 @@ class FakeHost:
 
     def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
         return [each for name, each in self.strangers.items() if name in queues]
+
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        return tuple(self.inodes[path] for path in self.socket_directories)
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        return tuple(path for path in self.links if path.startswith(f"{directory}/"))
 
     def domain_at(self, tap: str) -> str:
         return self.tap_owners.get(tap, "")

@@ -65,6 +65,12 @@ class Facts(Protocol):
     def look(self, path: str) -> Found:
         """A path, walked without following symlinks. Raises HostError."""
 
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        """libvirt's directories with the sockets of the running domain that has this id."""
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        """The paths of the symlinks in a directory; none where it is gone."""
+
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
@@ -203,6 +209,24 @@ class HostFacts(Facts):
 
     def look(self, path: str) -> Found:
         return files.look(path)
+
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        if not number.isdecimal():
+            return ()
+        # libvirt 9 has the channels' sockets in the second place, libvirt 11 in the third.
+        found = [
+            *self.paths.libvirt_state.glob(f"domain-{number}-*"),
+            *self.paths.libvirt_state.glob(f"channel/target/domain-{number}-*"),
+            *self.paths.libvirt_run.glob(f"channel/{number}-*"),
+        ]
+        leaves = (files.look(str(path)).leaf for path in found)
+        return tuple(leaf for leaf in leaves if leaf and stat.S_ISDIR(leaf.mode))
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(str(p) for p in Path(directory).iterdir() if p.is_symlink()))
+        except FileNotFoundError:
+            return ()
 
     def writer_of(self, path: str) -> str:
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from virtwarden.changes import Change, CreateUser, GrantAccess, MakeDirectory
+from virtwarden.changes import Change, CreateUser, GrantAccess, MakeDirectory, TakeDirectory
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.guards.pathways import search_grants
@@ -79,7 +79,21 @@ def plan(case: Case) -> list[Change]:
     if case.op is Op.START and case.domain.has_emulated_tpm:
         # The TPM's socket is in it; libvirt makes it between `prepare` and `start`.
         return [*_enter(case, case.paths.libvirt_run / "swtpm")]
+    if case.op is Op.STARTED:
+        return [*_take_directories(case)]
     return []
+
+
+def _take_directories(case: Case) -> list[TakeDirectory]:
+    """libvirt connects, as root, to the sockets that it made there: it would follow a symlink.
+
+    It gives the directories to the domain's user, for sockets that QEMU makes when it starts.
+    """
+    return [
+        TakeDirectory(each.path, each.device, each.number)
+        for each in case.facts.directories_of(case.domain.id)
+        if each.uid != 0
+    ]
 
 
 def _cell(case: Case) -> list[Change]:
@@ -117,4 +131,16 @@ def verify(case: Case, process: Process) -> list[str]:
         breaches.append(f"QEMU is in groups {sorted(foreign)} that its user is not in")
     if process.capabilities:
         breaches.append(f"QEMU holds capabilities {process.capabilities:#x}")
+    return breaches + _verify_directories(case)
+
+
+def _verify_directories(case: Case) -> list[str]:
+    breaches = []
+    for each in case.facts.directories_of(case.domain.id):
+        if each.uid != 0:
+            breaches.append(f"{each.path}, with libvirt's sockets, belongs to uid {each.uid}")
+        breaches += [
+            f"{link} is a symlink, which libvirt would follow to another socket"
+            for link in case.facts.links_in(each.path)
+        ]
     return breaches
