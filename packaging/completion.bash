@@ -57,7 +57,7 @@ _virt_warden()
                 unenrol) words_of="--all --xml --help" ;;
                 status) words_of="--json --help" ;;
                 audit) words_of="--json --html --prometheus --help" ;;
-                console) words_of="--out --serve --help" ;;
+                console) words_of="--out --revoke --serve --help" ;;
                 log) words_of="--json --event --help" ;;
                 recover) words_of="--ledger --help" ;;
                 *) words_of="--help" ;;

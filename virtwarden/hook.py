@@ -154,6 +154,8 @@ def _let_pass(call: _Call) -> None:
         from virtwarden.domain.model import read
 
         nics = read(untrusted_xml).nics
+        if call.op == "start":
+            _refuse_guarded_taps(call.paths, [nic.tap for nic in nics if nic.tap])
         try:
             gate.admit(call.paths, {nic.tap: nic.queue_count for nic in nics if nic.tap})
         except HostError as error:
@@ -169,6 +171,18 @@ def _start_as_it_is(call: _Call, untrusted_xml: bytes) -> None:
     domain = read(untrusted_xml)
     if adopting.is_due(domain, call.paths):
         starts.announce(call.paths, domain.uuid, starts.AS_IT_IS)
+
+
+def _refuse_guarded_taps(paths: Paths, names: list[str]) -> None:
+    """Refuse the only thing that is refused to an unmanaged domain: a guarded domain's tap."""
+    from virtwarden import gate
+
+    for name in names:
+        if owner := gate.owner_of(paths, name):
+            raise HostError(
+                f"its tap {name} is that of a guarded domain, {owner}",
+                fix="give its NIC another <target dev=…>, or none: virsh edit",
+            )
 
 
 def _review_port(call: _Call) -> None:

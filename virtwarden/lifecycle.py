@@ -99,16 +99,14 @@ def _do_ahead(case: Case) -> None:
 def start(case: Case) -> None:
     """Raise the guards that need the tap or the VNC port; QEMU does not run yet.
 
-    Raises as `prepare` does. No tap outlives that, whoever has it open.
+    Raises as `prepare` does. No tap of the domain outlives that, whoever has it open.
     """
     try:
         _raise_guards(case)
         if case.adopted:
             _have_adopted(case)
     except BaseException:
-        for tap in map(taps.find, {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}):
-            if tap is not None:
-                taps.remove(tap)
+        _remove_taps(case)
         raise
 
 
@@ -131,6 +129,13 @@ def _have_adopted(case: Case) -> None:
     journal.perform(case.paths, case.domain.uuid, [WriteFile(plan_file, json.dumps(due), user="")])
     said = starts.OWN_USER if is_strict else starts.OWN_USER_IF_IT_CAN
     starts.announce(case.paths, case.domain.uuid, said)
+
+
+def _remove_taps(case: Case) -> None:
+    for name in {nic.tap for nic in case.domain.nics if not nic.is_kept} - {""}:
+        tap = taps.find(name)
+        if tap is not None and gate.owner_of(case.paths, name) in ("", case.domain.uuid):
+            taps.remove(tap)
 
 
 def started(case: Case, dismiss: Callable[[], None] = lambda: None) -> None:
@@ -191,6 +196,13 @@ def admit_attached(case: Case) -> list[str]:
     journal.perform(case.paths, case.domain.uuid, plan(case, _willing_of_nics(case, refusals)))
     _log(case, log.Level.NOTICE, "let-in", taps=",".join(waiting))
     return waiting
+
+
+def take_back_attached(case: Case) -> None:
+    """Take back the directory that libvirt gave to the domain's user for an attached device."""
+    if case.rules.mode is not Mode.DISABLED and _runs(case):
+        changes = plan(replace(case, op=Op.STARTED), [identity])
+        journal.perform(case.paths, case.domain.uuid, changes)
 
 
 def settle(case: Case) -> None:

@@ -21,6 +21,7 @@ EVENTS = {
     "console-denied": "776751dd470346acbeba8800d3f4faf1",
     "console-opened": "48f78ad009ec44e7827b2a112fdabf5f",
     "console-refused": "e9ec2b1826534692a182ae7722f43475",
+    "console-revoked": "97aca7dd87a5458b88b8fb32a4822406",
     "console-ticket": "9df4ffa9f33f488f829efd5d9b7389c9",
     "console-unused": "c40214be33b642ad91fab914986ce5e0",
     "disconnected": "35752e3f59c4436ebb546ed939822f60",

@@ -96,6 +96,11 @@ class Paths:
         return self.run / "console-attempts"
 
     @property
+    def console_tickets(self) -> Path:
+        """The latest console ticket of each domain."""
+        return self.run / "tickets"
+
+    @property
     def console_requests(self) -> Path:
         """A directory for each request for a console that lasts."""
         return self.run / "console-requests"

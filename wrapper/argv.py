@@ -64,24 +64,28 @@ PROBE_OPTIONS = words_of("""
 class Option:
     """One option: its name without dashes, its value, its words, each (key, text) in its value.
 
-    `parts` has each key with the kind of the object that it is in.
+    `parts` has each key with the kind of the object that it is in. `tree` is the value as an
+    object; where a key stands twice in it, it `is_ambiguous`.
     """
 
     def __init__(self, name: str, value: str, words: list[str]) -> None:
         self.name, self.value, self.words = name, value, words
-        self.readable = True
+        self.readable, self.tree = True, {}
+        self.is_ambiguous = False
         try:
             kind = KIND_KEYS.get(name, "")
             if name in JSON_OPTIONS and value.startswith("{"):
-                tree = load_json(value)
-                self.texts = list(walk(tree))
-                self.parts = list(parts_of(tree, kind, name == "blockdev"))
+                self.tree = load_json(value)
+                self.texts = list(walk(self.tree))
+                self.parts = list(parts_of(self.tree, kind, name == "blockdev"))
             else:
                 self.texts = [part[:2] for part in split_opts(value, IMPLIED_KEYS.get(name, ""))]
-                is_of = dict(self.texts).get(kind, "")
+                self.tree = dict(self.texts)
+                self.is_ambiguous = len(self.tree) < len(self.texts)
+                is_of = self.tree.get(kind, "")
                 self.parts = [(is_of, without_numbers(key)) for key, _ in self.texts]
         except (ValueError, RecursionError):
-            self.texts, self.parts, self.readable = [], [], False
+            self.texts, self.parts, self.tree, self.readable = [], [], {}, False
 
     def under(self, key: str) -> list[str]:
         """Every text under this key."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from argv import guest_names
 from consoles import check_consoles
 from hostfiles import check_files
+from outside import check_outside
 from process import DESCRIPTOR_KEYS
 from refusal import AGAIN, XML, Refusal
 from texts import is_number, is_text, is_words, words_of
@@ -52,6 +53,7 @@ def check_argv(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
         yield from check_presence(options)
         yield from check_vocabulary(options)
         yield from check_files(ticket, options)
+        yield from check_outside(ticket, options)
 
 
 def check_nics(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:

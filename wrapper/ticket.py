@@ -36,6 +36,7 @@ FORM = {
     "emulator": is_path,
     "files": [is_path],
     "memory": [is_path],
+    "outside": ([is_text], type(None)),
     "macs": [is_mac],
     "vnc": [PLACE],
     "tls_dir": (is_path, type(None)),
@@ -63,7 +64,7 @@ FORM = {
     ),
 }
 # What former versions do not write, as it is without them: an upgrade may come amid a start.
-NEWER: Ticket = {"memory": [], "system_calls": None}
+NEWER: Ticket = {"memory": [], "outside": None, "system_calls": None}
 
 
 def fits(value: Any, form: Any) -> Any:

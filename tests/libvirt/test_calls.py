@@ -10,8 +10,9 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -189,6 +190,7 @@ def test_sockets_are_local_or_tcps(lone: Warden) -> None:
         found = {name: tried(qemu, _SOCKET, *how) for name, how in SOCKETS.items()}
         assert found == dict.fromkeys(SOCKETS, MISSING)
         assert tried(qemu, _SOCKETPAIR, socket.AF_TIPC, socket.SOCK_STREAM, 0, "0" * 8) == MISSING
+        assert tried(qemu, _SOCKETPAIR, socket.AF_UNIX, socket.SOCK_STREAM, 0, "0" * 8) == ""
         assert tried(qemu, _SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, 0) == ""
         handle = qemu.call(_SOCKET, socket.AF_INET, socket.SOCK_STREAM, 0)
         for flags in (_MSG_FASTOPEN, _HIGH | _MSG_FASTOPEN | socket.MSG_NOSIGNAL):
@@ -212,6 +214,40 @@ def test_one_that_listens_nowhere_has_no_tcp_socket(warden: Warden) -> None:
         handle = qemu.call(_SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, 0)
         assert tried(qemu, _CONNECT, handle, "\1\0/run/libvirt/libvirt-sock", 30) == MISSING
     assert warden.status("web01")["breaches"] == []
+
+
+@pytest.mark.parametrize("vnc", [None, Vnc()])
+def test_it_says_nothing_to_the_hosts_own_sockets(warden: Warden, vnc: Vnc | None) -> None:
+    """Such as those of libvirt, of D-Bus and of the system log, which all users may write to."""
+    set_policy(ALONE)
+    warden.started("web01", vnc=vnc)
+    with _open_to_all(socket.SOCK_STREAM) as stream, _open_to_all(socket.SOCK_DGRAM) as datagrams:
+        with Captive(warden.libvirt.pid("web01")) as qemu:
+            to = f"\1\0{datagrams.getsockname()}"
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, _HIGH | socket.SOCK_DGRAM):
+                assert tried(qemu, _SOCKETPAIR, socket.AF_UNIX, kind, 0, "0" * 8) == MISSING
+                with suppress(OSError):
+                    handle = qemu.call(_SOCKET, socket.AF_UNIX, kind, 0)
+                    tried(qemu, _SENDTO, handle, "forged", 6, 0, to, len(to))
+            handle = qemu.call(_SOCKET, socket.AF_UNIX, socket.SOCK_STREAM, 0)
+            to = f"\1\0{stream.getsockname()}"
+            assert tried(qemu, _CONNECT, handle, to, len(to)) == MISSING
+        for end in (stream, datagrams):
+            with pytest.raises(BlockingIOError):
+                end.accept() if end is stream else end.recv(99)
+
+
+@contextmanager
+def _open_to_all(kind: int) -> Iterator[socket.socket]:
+    with TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, kind) as end:
+        Path(directory).chmod(0o755)
+        path = Path(directory, "socket")
+        end.bind(str(path))
+        path.chmod(0o666)
+        end.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            end.listen()
+        yield end
 
 
 def test_devices_take_no_orders_that_qemu_does_not_give(lone: Warden) -> None:

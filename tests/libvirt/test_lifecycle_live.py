@@ -14,6 +14,7 @@ import pytest
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2, raw
 from tests.host.install import install
+from tests.host.service import Service
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import (
     ENFORCING,
@@ -322,7 +323,7 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
         acts = (
             lambda: (nvram / "web01_VARS.fd").rename(nvram / "mine"),
             lambda: nvram.rename(state / "mine"),
-            lambda: (state / "domain-1-web01").symlink_to("/etc"),
+            lambda: (state / "domain-999-web01").symlink_to("/etc"),
             lambda: (nvram / "db01_VARS.fd").symlink_to("/etc/shadow"),
             # libvirtd believes the XML in these.
             lambda: (state / "save" / "db01.save").rename(state / "save" / "mine"),
@@ -347,6 +348,64 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
     warden.libvirt.restart()
     assert attacks() == {"PermissionError"}
     assert is_guarded(warden, "web01")
+
+
+CHANNEL = "<channel type='unix'><target type='virtio' name='{}'/></channel>"
+
+
+def sockets_of(warden: Warden, name: str) -> list[Path]:
+    """libvirt's sockets for a running domain: of QEMU's monitor and of its channels."""
+    number = warden.libvirt.virsh("domid", name).stdout.strip()
+    places = (
+        (PATHS.libvirt_state, f"domain-{number}-*/*.sock"),
+        (PATHS.libvirt_state, f"channel/target/domain-{number}-*/*"),
+        (PATHS.libvirt_run, f"channel/{number}-*/*"),
+    )
+    return [path for place, names in places for path in place.glob(names)]
+
+
+def test_a_vms_user_leads_libvirt_to_no_other_vms_sockets(
+    warden: Warden, service: Service, tmp_path: Path
+) -> None:
+    """libvirt, as root, would follow a symlink to another QEMU's monitor when it starts again."""
+    for name in ("web01", "web02"):
+        warden.started(name, extra_devices=CHANNEL.format("org.qemu.guest_agent.0"))
+    attached = tmp_path / "channel.xml"
+    attached.write_text(CHANNEL.format("org.example.attached"))
+    warden.libvirt.virsh("attach-device", "web01", str(attached))
+    own, others = sockets_of(warden, "web01"), sockets_of(warden, "web02")
+    assert len(own) == 3
+    until(lambda: {socket.parent.owner() for socket in own} == {"root"})
+
+    def attacks() -> set[str]:
+        acts = [
+            act
+            for socket in own
+            for act in (
+                lambda socket=socket: socket.rename(f"{socket}.kept"),
+                socket.unlink,
+                lambda socket=socket: (socket.parent / "a").symlink_to(others[0]),
+                lambda socket=socket: socket.parent.chmod(0o777),
+            )
+        ]
+        return {as_user("vmw-web01", act) for act in acts}
+
+    assert attacks() == {"PermissionError"}
+    warden.libvirt.restart()
+    assert attacks() == {"PermissionError"}
+    for name in ("web01", "web02"):
+        asked = warden.libvirt.virsh("qemu-monitor-command", name, '{"execute":"query-name"}')
+        assert f'"name":"{name}"' in asked.stdout
+        assert is_guarded(warden, name)
+
+
+def test_what_a_vms_user_put_into_libvirts_directory_before_is_told_of(warden: Warden) -> None:
+    warden.started("web01")
+    (monitor,) = sockets_of(warden, "web01")
+    link = monitor.with_name("a")
+    link.symlink_to(monitor)
+    (breach,) = warden.status("web01")["breaches"]
+    assert f"{link} is a symlink, which libvirt would follow" in breach
 
 
 def test_a_domain_without_virt_warden_starts_in_libvirts_directories_all_the_same(

@@ -118,6 +118,16 @@ class TestTickets:
         until(lambda: database.stat().st_size == 0)
         refused(given)
 
+    def test_a_service_that_is_killed_leaves_a_ticket_that_is_revoked(
+        self, running: Warden, syslog: Syslog
+    ) -> None:
+        """QEMU knows no end of a password with SASL."""
+        given = ticket()
+        consoled.kill_services()
+        run("/usr/sbin/virt-warden", "console", "--revoke")
+        assert "operator=alice" in syslog.wait_for("event=console-revoked", 20)
+        refused(given)
+
     def test_who_asks_and_hangs_up_leaves_no_ticket(self, running: Warden, syslog: Syslog) -> None:
         database = PATHS.cell(running.status("web01")["uuid"]) / "sasl" / "sasldb2"
         run("runuser", "-u", "alice", "--", "/usr/bin/python3", "-c", HANGS_UP, check=False)

@@ -230,6 +230,39 @@ UNMANAGED = 'managed = ["*", "!theirs"]\n'
 DISABLED = f'{ENFORCING}[[domain]]\nmatch = "theirs"\nmode = "disabled"\n'
 
 
+_MANAGED = {
+    "enforcing": ENFORCING,
+    "permissive": f'{ENFORCING}[[domain]]\nmatch = "evil"\nmode = "permissive"\n',
+    "no": 'managed = ["web*"]\n',
+}
+
+
+@pytest.mark.parametrize("managed", _MANAGED)
+def test_a_vm_keeps_its_tap_that_another_domain_names(
+    warden: Warden, bridge: str, managed: str
+) -> None:
+    """With `managed='no'` libvirt joins a tap of several queues, whoever it belongs to."""
+    set_policy(_MANAGED[managed])
+    warden.started("web01", nics=[Nic(OWN, bridge, queues=2, tap="victim0")])
+    index = Path("/sys/class/net/victim0/ifindex").read_text()
+    nic = (
+        f"<interface type='ethernet'><mac address='{PLUGGED}'/><model type='virtio'/>"
+        "<target dev='victim0' managed='no'/><driver queues='2'/></interface>"
+    )
+    warden.libvirt.define(domain_xml("evil", extra_devices=nic))
+    if managed != "no":
+        warden.command("enrol", "evil")
+    done = warden.libvirt.virsh("start", "evil", check=False)
+    if managed != "permissive":
+        assert "tap victim0 is that of" in done.stderr
+    else:
+        (breach,) = warden.status("web01")["breaches"]
+        assert "victim0" in breach
+    warden.libvirt.virsh("destroy", "evil", check=False)
+    assert Path("/sys/class/net/victim0/ifindex").read_text() == index
+    assert warden.status("web01")["breaches"] == []
+
+
 class TestUnguarded:
     """The gate lets an unguarded VM's tap in, but not somebody who took it."""
 

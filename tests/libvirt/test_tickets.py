@@ -19,6 +19,7 @@ from tests.host.command import run
 from tests.host.domain import Vnc
 from tests.host.libvirt import Libvirt
 from tests.host.screenshot import seen
+from tests.host.service import service as running_service
 from tests.host.syslog import Syslog
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
 from virtwarden.consoled import quota
@@ -149,6 +150,44 @@ def test_a_ticket_that_has_run_out_lets_nobody_in(running: Warden, syslog: Syslo
     syslog.wait_for("event=console-unused", 30)
     with pytest.raises(vnc.LoginRefusedError, match="Authentication failed"):
         look(given)
+
+
+def test_a_ticket_whose_service_is_killed_is_revoked_at_once(
+    running: Warden, syslog: Syslog
+) -> None:
+    given = ticket()
+    with running_service():
+        syslog.wait_for("event=all-seen-to", 20)
+        assert "console-revoked" not in "\n".join(syslog.lines())
+        consoled.kill_services()
+        assert "operator=alice" in syslog.wait_for("event=console-revoked", 20)
+    with pytest.raises(vnc.LoginRefusedError, match="Authentication failed"):
+        look(given)
+
+
+def test_and_by_systemd_where_virt_wardens_own_service_does_not_run(
+    running: Warden, syslog: Syslog
+) -> None:
+    given = ticket("bob")
+    run("/usr/sbin/virt-warden", "console", "--revoke")
+    assert "web01" in look(given)
+    given = ticket()
+    consoled.kill_services()
+    run("/usr/sbin/virt-warden", "console", "--revoke")
+    assert "operator=alice" in syslog.wait_for("event=console-revoked", 20)
+    with pytest.raises(vnc.LoginRefusedError, match="Authentication failed"):
+        look(given)
+
+
+def test_who_may_see_no_console_is_sent_away_before_saying_a_word(running: Warden) -> None:
+    code = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(20);"
+        "s.connect(sys.argv[1]); print(s.makefile().readline())"
+    )
+    for who in ("mallory", "nobody"):
+        silent = ("/usr/bin/setpriv", f"--reuid={who}", "--clear-groups", "--", "/usr/bin/python3")
+        said = run(*silent, "-IS", "-c", code, str(consoled.SOCKET)).stdout
+        assert f"whose console {who} may see" in said
 
 
 def test_a_wrong_password_is_told_and_spends_no_ticket(running: Warden, syslog: Syslog) -> None:

@@ -63,6 +63,8 @@ class FakeHost:
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
+    socket_directories: tuple[str, ...] = ()
+    tap_owners: dict[str, str] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
     offers: dict[tuple[str, int], vnc.Offer] = field(default_factory=dict)
     takers_of_anyone: set[tuple[str, int]] = field(default_factory=set)
@@ -223,6 +225,15 @@ class FakeHost:
 
     def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
         return [each for name, each in self.strangers.items() if name in queues]
+
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        return tuple(self.inodes[path] for path in self.socket_directories)
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        return tuple(path for path in self.links if path.startswith(f"{directory}/"))
+
+    def domain_at(self, tap: str) -> str:
+        return self.tap_owners.get(tap, "")
 
     def filtered_by(self, tap: str) -> str:
         return self.filters.get(tap, "")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import libvirt
 import pytest
 
 from virtwarden.consoled import quota, tickets
+from virtwarden.consoled.latest import Latest, abandoned
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk
 from virtwarden.consoled.viewers import Watch
@@ -82,10 +84,59 @@ def test_nobody_takes_all_places_of_the_service_and_root_always_has_one(tmp_path
         """A place is free again."""
 
 
+def test_all_operators_together_leave_places_to_root(tmp_path: Path) -> None:
+    paths = replace(Paths(), run=tmp_path)
+    operators = [Operator(f"u{uid}", uid, uid) for uid in range(1000, 1020)]
+    with ExitStack() as held:
+        for number in range(quota.REQUESTS_OF_ALL):
+            held.enter_context(quota.request(paths, operators[number // quota.REQUESTS]))
+        with pytest.raises(HostError, match="all operators together"):
+            held.enter_context(quota.request(paths, operators[-1]))
+        held.enter_context(quota.request(paths, Operator("root", 0, 0)))
+    assert int(_of_the_socket("MaxConnections")) > quota.REQUESTS_OF_ALL
+
+
+def test_one_user_opens_fewer_connections_than_systemd_accepts() -> None:
+    """systemd 257 counts them by user, before any process is started for them."""
+    of_one = int(_of_the_socket("MaxConnectionsPerSource"))
+    assert quota.REQUESTS < of_one < int(_of_the_socket("MaxConnections")) - quota.REQUESTS_OF_ALL
+
+
+def _of_the_socket(key: str) -> str:
+    unit = Path(__file__).parents[2] / "packaging/systemd/virt-warden-console.socket"
+    (value,) = [line for line in unit.read_text().splitlines() if line.startswith(f"{key}=")]
+    return value.removeprefix(f"{key}=")
+
+
+def test_a_ticket_is_abandoned_when_its_process_is_gone_and_not_before(tmp_path: Path) -> None:
+    paths = replace(Paths(), run=tmp_path)
+    uuid = "3f0ee0bb-0000-4000-8000-000000000001"
+    first = Latest.new(paths, uuid, "olga", "vnc")
+    assert [*abandoned(paths)] == []
+    os.close(first.handle)
+    (found,) = abandoned(paths)
+    assert (found.domain, found.operator, found.login) == (uuid, "olga", "vnc")
+    second = Latest.new(paths, uuid, "paul", "sasl")
+    assert second.holds()
+    assert not first.holds()
+    assert [*abandoned(paths)] == []
+    first.end()
+    assert second.holds()
+    second.end()
+    os.close(second.handle)
+    assert [*paths.console_tickets.iterdir()] == []
+
+
 def test_the_consoles_socket_never_stays_shut() -> None:
     """systemd's own limit would shut it for good: systemd.socket(5), TriggerLimitIntervalSec."""
     unit = Path(__file__).parents[2] / "packaging/systemd/virt-warden-console.socket"
     assert "TriggerLimitIntervalSec=0" in unit.read_text().splitlines()
+
+
+def test_systemd_has_the_ticket_of_a_killed_service_revoked() -> None:
+    unit = Path(__file__).parents[2] / "packaging/systemd/virt-warden-console@.service"
+    (line,) = [line for line in unit.read_text().splitlines() if line.startswith("ExecStopPost=")]
+    assert "exec /usr/sbin/virt-warden console --revoke" in line
 
 
 class _Events:

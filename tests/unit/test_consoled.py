@@ -62,9 +62,17 @@ def test_the_policy_names_accounts_and_groups(
     listed: str, lets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 50] if name == "ann" else [gid])
-    rules = policy(f"[console]\noperators = {listed}\n", tmp_path).rules_for("web01")
-    assert operators.may_look(ANN, rules) is lets
-    assert operators.may_look(Operator("root", 0, 0), rules)
+    names = policy(f"[console]\noperators = {listed}\n", tmp_path).rules_for("web01").operators
+    assert operators.is_among(ANN, names) is lets
+    assert operators.is_among(Operator("root", 0, 0), names)
+
+
+def test_who_may_see_no_console_at_all_is_known_before_a_name_is(tmp_path: Path) -> None:
+    text = '[console]\noperators = ["eve"]\n[[domain]]\nmatch = "web*"\n'
+    found = policy(f'{text}[domain.console]\noperators = ["ann", "@staff"]\n', tmp_path).operators
+    assert found == {"eve", "ann", "@staff"}
+    assert operators.is_among(ANN, found)
+    assert not operators.is_among(Operator("bob", 1001, 1001), found)
 
 
 @pytest.mark.parametrize("name", ["@", "", "a b", "-x", "a:b", "a,b", "/x", "@@a"])

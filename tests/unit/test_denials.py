@@ -108,6 +108,18 @@ def test_a_denial_before_the_domain_was_checked_is_told_by_its_profile() -> None
     assert denial.domain == Domain("", xmls.UUID)
 
 
+def test_a_denial_to_a_program_that_qemu_executed_is_its_domains() -> None:
+    helper = APPARMOR.replace(xmls.UUID, f"{xmls.UUID}//qemu_bridge_helper")
+    (denial,) = found(kernel(helper.replace("fsuid=70000", "fsuid=0")))
+    assert denial.domain.uuid == xmls.UUID
+
+
+def test_a_users_own_profile_of_a_domains_name_is_no_domains() -> None:
+    forged = APPARMOR.replace(" profile=", ' namespace="root//mine" profile=')
+    forged = forged.replace("fsuid=70000", "fsuid=1000")
+    assert found(kernel(forged)) == []
+
+
 def test_a_record_that_came_by_two_ways_is_told_once() -> None:
     by_audit = {
         **kernel(APPARMOR.partition("): ")[2].join(["AVC ", ""])),

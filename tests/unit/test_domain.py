@@ -17,6 +17,7 @@ from lxml import etree
 
 from virtwarden.domain import model as domain_module
 from virtwarden.domain import xpath
+from virtwarden.domain.addresses import PciAddress, UsbAddress
 from virtwarden.domain.model import (
     XML_LIMIT_BYTES,
     Assigned,
@@ -229,6 +230,68 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Nic, "mode", "<interface><source mode='server'/></interface>", "server"),
     (Nic, "address", "<interface><source address='192.0.2.7'/></interface>", "192.0.2.7"),
     (Nic, "port", "<interface><source port='5558'/></interface>", "5558"),
+    (
+        Nic,
+        "local_address",
+        "<interface><source><local address='192.0.2.8'/></source></interface>",
+        "192.0.2.8",
+    ),
+    (Nic, "local_port", "<interface><source><local port='5559'/></source></interface>", "5559"),
+    (PciAddress, "domain", "<address domain='0x0001'/>", "0x0001"),
+    (PciAddress, "bus", "<address bus='0x02'/>", "0x02"),
+    (PciAddress, "slot", "<address slot='0x03'/>", "0x03"),
+    (PciAddress, "function", "<address function='0x4'/>", "0x4"),
+    (UsbAddress, "bus", "<address bus='14'/>", "14"),
+    (UsbAddress, "device", "<address device='6'/>", "6"),
+    (
+        Domain,
+        "pci_devices",
+        devices("<hostdev type='pci'><source><address bus='0x02'/></source></hostdev>"),
+        (PciAddress(bus="0x02"),),
+    ),
+    (
+        Domain,
+        "pci_devices",
+        devices("<interface type='hostdev'><source><address bus='0x02'/></source></interface>"),
+        (PciAddress(bus="0x02"),),
+    ),
+    (
+        Domain,
+        "pci_devices",
+        devices("<disk><source type='pci'><address bus='0x02'/></source></disk>"),
+        (PciAddress(bus="0x02"),),
+    ),
+    (
+        Domain,
+        "usb_devices",
+        devices("<hostdev type='usb'><source><address bus='1'/></source></hostdev>"),
+        (UsbAddress(bus="1"),),
+    ),
+    (
+        Domain,
+        "mediated_devices",
+        devices("<hostdev type='mdev'><source><address uuid='a'/></source></hostdev>"),
+        ("a",),
+    ),
+    (
+        Domain,
+        "scsi_hosts",
+        devices("<hostdev type='scsi_host'><source wwpn='naa.5'/></hostdev>"),
+        ("naa.5",),
+    ),
+    (Domain, "vsocks", devices("<vsock><cid address='4'/></vsock>"), ("4",)),
+    (Domain, "sound_servers", devices("<audio serverName='a'/>"), ("a",)),
+    (Domain, "sound_servers", devices("<audio><input serverName='a'/></audio>"), ("a",)),
+    (Domain, "sound_servers", devices("<audio><input dev='hw:0'/></audio>"), ("hw:0",)),
+    (
+        Domain,
+        "volumes",
+        os("<nvram><source protocol='nbd'/></nvram>"),
+        (Volume(protocol="nbd"),),
+    ),
+    (Domain, "speaks_tcp", os("<nvram><source protocol='nbd'/></nvram>"), True),
+    (Domain, "speaks_tcp", devices("<rng><backend type='tcp'/></rng>"), True),
+    (Domain, "speaks_udp", os("<nvram><source protocol='nbd'/></nvram>"), True),
     (VolumeHost, "name", "<host name='a.example'/>", "a.example"),
     (VolumeHost, "port", "<host port='10809'/>", "10809"),
     (VolumeHost, "transport", "<host transport='unix'/>", "unix"),

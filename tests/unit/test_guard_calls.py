@@ -46,8 +46,14 @@ def needed(devices: str = "", **more: Any) -> set[str]:
         ("<graphics type='vnc'><listen type='none'/></graphics>", {}, set()),
         ("<graphics type='spice' port='5901'/>", {}, {"streams"}),
         ("", {"tcp_bind": (49152,)}, {"streams"}),
-        ("", {"tcp_connect": (49152,)}, {"streams"}),
-        ("<disk type='network'><source protocol='rbd'/></disk>", {}, {"streams", "datagrams"}),
+        ("", {"tcp_connect": (49152,)}, {"streams", "connects"}),
+        ("", {"hosts": ("192.0.2.1",)}, {"connects"}),
+        ("", {"host_network": "allow"}, {"connects"}),
+        (
+            "<disk type='network'><source protocol='rbd'/></disk>",
+            {},
+            {"streams", "connects", "datagrams"},
+        ),
         ("<tpm><backend type='emulator'/></tpm>", {}, {"connects"}),
         ("<filesystem><driver type='virtiofs'/></filesystem>", {}, {"connects"}),
         ("<filesystem><source dir='/srv'/></filesystem>", {}, {"shares"}),
@@ -64,7 +70,7 @@ def test_a_domain_needs_what_its_xml_and_the_policy_say(
     assert needed(devices, **more) == expected
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Needs)])
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(Needs)} - {"streams"}))
 def test_each_need_opens_something_and_closes_nothing(name: str) -> None:
     needs = replace(Needs(), **{name: True})
     least, found = _open(Needs()), _open(needs)

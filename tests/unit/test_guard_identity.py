@@ -12,7 +12,7 @@ from fake_host import UID, FakeHost, account_of, case_of, process_of, refusal, r
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtwarden.changes import CreateUser, GrantAccess, MakeDirectory
+from virtwarden.changes import CreateUser, GrantAccess, MakeDirectory, TakeDirectory
 from virtwarden.guards import identity
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.identity import candidates
@@ -259,3 +259,34 @@ def test_a_user_that_was_removed_breaks_it() -> None:
     account = account_of("vmw-web01", xmls.UUID)
     (breach,) = identity.verify(case(op=Op.STARTED), process_of(account))
     assert "there is no user vmw-web01" in breach
+
+
+SOCKETS = "/var/lib/libvirt/qemu/domain-7-web01"
+
+
+def with_sockets(uid: int) -> tuple[FakeHost, Case]:
+    """A running domain; whose the directory with its monitor's socket is."""
+    found = settled(Op.STARTED)
+    host = found.facts
+    assert isinstance(host, FakeHost)
+    host.directory(SOCKETS, 0o750, uid=uid)
+    host.socket_directories = (SOCKETS,)
+    return host, found
+
+
+def test_root_takes_libvirts_sockets_from_the_user_once_qemu_runs() -> None:
+    host, found = with_sockets(UID)
+    inode = host.inodes[SOCKETS]
+    assert identity.plan(found) == [TakeDirectory(SOCKETS, inode.device, inode.number)]
+    (breach,) = identity.verify(found, process_of(account_of("vmw-web01", xmls.UUID)))
+    assert f"{SOCKETS}, with libvirt's sockets, belongs to uid {UID}" in breach
+    _, found = with_sockets(0)
+    assert identity.plan(found) == []
+    assert identity.verify(found, process_of(account_of("vmw-web01", xmls.UUID))) == []
+
+
+def test_a_symlink_among_libvirts_sockets_is_a_breach() -> None:
+    host, found = with_sockets(0)
+    host.symlink(f"{SOCKETS}/monitor.sock", "/var/lib/libvirt/qemu/domain-8-web02/monitor.sock")
+    (breach,) = identity.verify(found, process_of(account_of("vmw-web01", xmls.UUID)))
+    assert "is a symlink" in breach

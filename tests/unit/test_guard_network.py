@@ -64,6 +64,17 @@ def test_a_nic_that_turns_out_to_have_no_tap_is_refused_at_the_start(
     assert "no tap" in refusal(network, case(host, nic, Op.START))
 
 
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START])
+@pytest.mark.parametrize("managed", ["yes", "no"])
+def test_another_domains_tap_is_refused(host: FakeHost, op: Op, managed: str) -> None:
+    nic = xmls.nic(kind="ethernet").replace("<target", f"<target managed='{managed}'")
+    found = case_of(xmls.domain(nic), rules(), host, op)
+    host.tap_owners["vnet0"] = xmls.OTHER
+    assert f"tap vnet0 is that of another domain, {xmls.OTHER}" in refusal(network, found)
+    host.tap_owners["vnet0"] = xmls.UUID
+    assert refusals(network, found) == []
+
+
 @pytest.mark.parametrize("backend", ["auto", "nftables", "ebtables"])
 def test_a_host_that_cannot_filter_is_refused(host: FakeHost, backend: str) -> None:
     host.backends = ()

@@ -41,6 +41,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "emulator": "/usr/bin/qemu-system-x86_64",
         "files": [],
         "memory": [],
+        "outside": None,
         "macs": [],
         "vnc": [],
         "tls_dir": None,

@@ -18,6 +18,7 @@ try:
     hostfiles: Any = importlib.import_module("hostfiles")
     kernel: Any = importlib.import_module("kernel")
     landlock: Any = importlib.import_module("landlock")
+    outside: Any = importlib.import_module("outside")
     process: Any = importlib.import_module("process")
     qemu_system: Any = importlib.import_module("qemu_system")
     refusal: Any = importlib.import_module("refusal")

@@ -25,7 +25,8 @@ TYPES = (SECCOMP, AVC, LANDLOCK_ACCESS, LANDLOCK_DOMAIN)
 _IN_KERNEL_LOG = re.compile(r"audit: type=(\d+) audit\(([\d.]+:\d+)\): (.*)", re.DOTALL)
 # A name that a process chose is in quotes, or in hexadecimal where it has a blank or a quote.
 _FIELD = re.compile(r'(\w+)=("[^"]*"|\S+)')
-_PROFILE = re.compile(r"libvirt-([0-9a-f-]{36})")
+# A program that QEMU executes, such as its helper for bridges, has a profile behind QEMU's own.
+_PROFILE = re.compile(r"libvirt-([0-9a-f-]{36})(?://\w+)?")
 _SELINUX = re.compile(r"denied\s+\{ ([^}]*) \}")
 
 
@@ -136,7 +137,8 @@ def denials(records: Iterable[Record], known: Ran) -> Iterator[Denial]:
 
 def _domain(each: Record, words: Mapping[str, str], known: Ran) -> Domain | None:
     profile = _PROFILE.fullmatch(words.get("profile", ""))
-    if profile is not None:
+    # In a namespace of their own, users give profiles whatever names.
+    if profile is not None and "namespace" not in words:
         return known.by_uuid.get(profile[1]) or Domain("", profile[1])
     own = known.by_uid.get(words.get("uid", words.get("fsuid", "")))
     if own is not None:

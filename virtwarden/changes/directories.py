@@ -18,7 +18,8 @@ from virtwarden.system import files
 class TakeDirectory(Change):
     """Give a directory of libvirt's own to root, so that no other user renames what is in it.
 
-    libvirt gives it to its own user each time that it starts, and root makes all that is in it.
+    libvirt gives it to its own user each time that it starts, or to the domain's user at a start,
+    and root makes all that is in it.
     """
 
     scope: ClassVar[Scope] = Scope.RUN

@@ -71,7 +71,8 @@ class InstallFilters(Change):
         gate.uninstall(paths, self.domain, [each.tap for each in self.filters], self.kept)
         # These were never noted if somebody else was at one of them.
         for name, index in before.get("taps", []):
-            taps.remove(Tap(name, index))
+            if not gate.owner_of(paths, name):
+                taps.remove(Tap(name, index))
         return ""
 
 

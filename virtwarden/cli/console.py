@@ -27,6 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--serve", action="store_true", help="for systemd: answer the operator at stdin, a socket"
     )
     parser.add_argument(
+        "--revoke", action="store_true", help="for systemd: revoke what a killed service left"
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIRECTORY",
@@ -39,6 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, paths: Paths) -> int:
     if options.serve:
         return _serve(paths)
+    if options.revoke:
+        return _revoke(paths)
     if not options.domain:
         raise HostError("whose console?", fix="virt-warden console DOMAIN")
     _print(asking.ticket(paths, options.domain, _password), options.out)
@@ -56,6 +61,19 @@ def _serve(paths: Paths) -> int:
     except OSError:
         raise HostError("stdin is not a connection", fix="leave it to systemd") from None
     return serve(paths, connection)
+
+
+def _revoke(paths: Paths) -> int:
+    from virtwarden.consoled import abandoned
+    from virtwarden.libvirtd.connection import connected
+
+    if os.geteuid() != 0:
+        raise HostError("only root can revoke tickets", fix="leave it to systemd")
+    with connected() as hypervisor:
+        failed = abandoned.revoke(paths, hypervisor)
+    for domain, error in failed.items():
+        raise HostError(str(error), where=domain, fix=f"virsh destroy {domain}, if it hangs")
+    return 0
 
 
 def _password() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from virtwarden.consoled import operators
@@ -37,7 +38,8 @@ def ticket(paths: Paths, domain: str, password: Callable[[], str]) -> Ticket:
 
 
 def _talk(talk: Talk, domain: str, password: Callable[[], str]) -> Ticket:
-    talk.say(domain=domain)
+    with suppress(HostError):  # it may have refused already, and hung up
+        talk.say(domain=domain)
     said = talk.hear_line()
     if "ask" in said:
         talk.say(password=password())

@@ -92,10 +92,15 @@ class SaslLogin(Login):
     """A name and a password with SASL. SASL has no time limit: the service ends the password."""
 
     paths: Paths
-    directory: Path
+    uuid: str
     user: str
     quiet_seconds: int = 0
     admitted: bytes = b""
+
+    @property
+    def directory(self) -> Path:
+        """Where the domain's QEMU looks names up."""
+        return self.paths.cell(self.uuid) / "sasl"
 
     def fresh_password(self) -> str:
         return secrets.token_urlsafe(_LONG_PASSWORD_BYTES)
@@ -112,3 +117,7 @@ class SaslLogin(Login):
 
     def revoke(self) -> None:
         sasl.shut(self.directory, self.admitted)
+
+    def revoke_all(self) -> None:
+        """Make QEMU accept nobody, whoever was to be admitted."""
+        sasl.shut_all(self.directory)

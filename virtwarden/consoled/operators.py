@@ -8,10 +8,10 @@ import os
 import pwd
 import socket
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from virtwarden.errors import HostError
-from virtwarden.policy import Rules
 
 PAM_SERVICE = "virt-warden"
 _ROOT = 0
@@ -47,14 +47,14 @@ def peer(connection: socket.socket) -> Operator:
     return Operator(entry.pw_name, uid, entry.pw_gid)
 
 
-def may_look(operator: Operator, rules: Rules) -> bool:
-    """Whether the policy names them, or a group that they are in, for this domain's console."""
+def is_among(operator: Operator, names: Collection[str]) -> bool:
+    """Whether these name the account, or a group (`@group`) that it is in; root always is."""
     if operator.is_root:
         return True
     groups = os.getgrouplist(operator.name, operator.gid)
     return any(
         _gid(named[1:]) in groups if named.startswith("@") else named == operator.name
-        for named in rules.operators
+        for named in names
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many requests one account may have at the console service at the same time."""
+"""How many requests one account, and all together, may have at the console service at a time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from virtwarden.system import files
 
 # A request lasts until its ticket is used or over.
 REQUESTS = 8
+# Fewer than systemd accepts (virt-warden-console.socket): root's place is never taken.
+REQUESTS_OF_ALL = 40
 
 
 @contextmanager
@@ -28,12 +30,24 @@ def request(paths: Paths, operator: Operator) -> Iterator[None]:
 
 
 def _take_place(stack: ExitStack, paths: Paths, operator: Operator) -> None:
-    for number in range(REQUESTS):
-        place = paths.console_requests / f"{operator.uid}.{number}"
+    if not _is_taken(stack, paths, str(operator.uid), REQUESTS):
+        raise HostError(
+            f"{operator.name} has {REQUESTS} requests for consoles already",
+            fix="use one of the tickets, or wait until one is over",
+        )
+    if not _is_taken(stack, paths, "all", REQUESTS_OF_ALL):
+        raise HostError(
+            f"all operators together have {REQUESTS_OF_ALL} requests for consoles already",
+            fix="wait until one is over",
+        )
+
+
+def _is_taken(stack: ExitStack, paths: Paths, whose: str, places: int) -> bool:
+    """Whether one of so many places was free, which is taken then."""
+    for number in range(places):
         with suppress(BlockingIOError):
-            stack.enter_context(files.locked(place, wait=False))
-            return
-    raise HostError(
-        f"{operator.name} has {REQUESTS} requests for consoles already",
-        fix="use one of the tickets, or wait until one is over",
-    )
+            stack.enter_context(
+                files.locked(paths.console_requests / f"{whose}.{number}", wait=False)
+            )
+            return True
+    return False

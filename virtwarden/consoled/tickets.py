@@ -18,18 +18,20 @@ import libvirt
 
 from virtwarden import log
 from virtwarden.consoled import operators, quota
+from virtwarden.consoled.abandoned import revoke_of
 from virtwarden.consoled.attempts import attempt
+from virtwarden.consoled.latest import Latest
 from virtwarden.consoled.logins import Login, PasswordLogin, SaslLogin, SpiceLogin
 from virtwarden.consoled.operators import Operator
 from virtwarden.consoled.talk import Talk, Ticket
-from virtwarden.consoled.viewers import Latest, Watch
+from virtwarden.consoled.viewers import Watch
 from virtwarden.domain.model import Display, Domain, read
 from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.displays import GUARDED, has_port
 from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
-from virtwarden.policy import Rules, load
+from virtwarden.policy import Policy, Rules, load
 from virtwarden.words import shown
 
 # Time for a person to type a password.
@@ -50,10 +52,14 @@ def serve(paths: Paths, connection: socket.socket) -> int:
     untrusted_name = "-"
     try:
         operator = operators.peer(connection)
+        policy = load(paths, store=True)
+        # Who may see no console at all keeps nobody from a place, however long the name takes.
+        if not operators.is_among(operator, policy.operators):
+            raise _nothing_for(operator)
         with quota.request(paths, operator):
             untrusted_name = talk.hear("domain")
             with connected() as hypervisor:
-                request = _request(paths, hypervisor, operator, untrusted_name)
+                request = _request(policy, hypervisor, operator, untrusted_name)
                 _authenticate(paths, operator, talk)
                 watch = _give(paths, hypervisor, request, talk)
                 connection.close()
@@ -84,22 +90,25 @@ class _Request:
     rules: Rules
 
 
+def _nothing_for(operator: Operator) -> HostError:
+    """One answer for all cases, so that nobody can find out which domains exist.
+
+    It does not say where the rule is: that would tell which names the policy has.
+    """
+    return HostError(
+        f"there is no domain of that name whose console {operator.name} may see",
+        fix="see its name: virsh list --all; or have the admin add you to operators, in"
+        " [console] of the policy",
+    )
+
+
 def _request(
-    paths: Paths, hypervisor: libvirt.virConnect, operator: Operator, untrusted_name: str
+    policy: Policy, hypervisor: libvirt.virConnect, operator: Operator, untrusted_name: str
 ) -> _Request:
-    policy = load(paths, store=True)
     rules = policy.rules_for(untrusted_name)
     found = _find(hypervisor, untrusted_name)
-    may_look = operators.may_look(operator, rules)
-    # One answer for both cases, so that nobody can find out which domains exist. It does not say
-    # where the rule is: that would tell which names the policy has.
-    if found is None or not may_look:
-        raise HostError(
-            f"there is no domain {untrusted_name[:_LONGEST_NAME]} whose console {operator.name} may"
-            " see",
-            fix="see its name: virsh list --all; or have the admin add you to operators, in"
-            " [console] of the policy",
-        )
+    if found is None or not operators.is_among(operator, rules.operators):
+        raise _nothing_for(operator)
     name = untrusted_name  # libvirt has a domain of this name, and the operator may know of it
     if not policy.manages(name):
         raise HostError(f"virt-warden does not manage {name}", where=policy.where("managed"))
@@ -142,9 +151,11 @@ def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk:
         kind=console.kind,
         subject=f"CN={domain.uuid}" if console.kind == "spice" else "",
     )
-    watch = Watch(
-        hypervisor, request.found, request.operator, login, Latest.new(paths, domain.uuid)
-    )
+    # What a killed service left is over before this one could take its place and fail.
+    revoke_of(paths, hypervisor, domain.uuid)
+    kind = "sasl" if isinstance(login, SaslLogin) else console.kind
+    latest = Latest.new(paths, domain.uuid, request.operator.name, kind)
+    watch = Watch(hypervisor, request.found, request.operator, login, latest)
     try:
         login.allow(ticket.password, ticket.seconds)
         log.event(
@@ -166,7 +177,7 @@ def _login(paths: Paths, request: _Request, console: Display) -> Login:
     if console.kind == "spice":
         return SpiceLogin(request.found)
     if request.rules.sasl == "tickets":
-        return SaslLogin(paths, paths.cell(request.domain.uuid) / "sasl", request.operator.name)
+        return SaslLogin(paths, request.domain.uuid, request.operator.name)
     return PasswordLogin(request.found)
 
 

@@ -3,52 +3,18 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import libvirt
 
 from virtwarden import log
+from virtwarden.consoled.latest import Latest
 from virtwarden.consoled.logins import Login
 from virtwarden.consoled.operators import Operator
 from virtwarden.errors import HostError
-from virtwarden.paths import Paths
-from virtwarden.system import files
 
 _TICK_MS = 500
-_MARK_BYTES = 16
 _LONGEST_ARRIVAL_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Latest:
-    """Whether a ticket is the latest of its domain: a new one replaces it."""
-
-    file: Path
-    mark: str
-
-    @classmethod
-    def new(cls, paths: Paths, domain: str) -> Latest:
-        """A new ticket, which is the latest from now on."""
-        directory = paths.run / "tickets"
-        files.private_directory(directory)
-        latest = cls(directory / domain, secrets.token_hex(_MARK_BYTES))
-        files.write_atomically(latest.file, latest.mark.encode(), 0o600)
-        return latest
-
-    def holds(self) -> bool:
-        """Whether there is no newer ticket."""
-        try:
-            return self.file.read_text() == self.mark
-        except FileNotFoundError:
-            return False
-
-    def end(self) -> None:
-        """Leave nothing of the ticket behind."""
-        if self.holds():
-            self.file.unlink(missing_ok=True)
 
 
 def _now() -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from lxml import etree
 
 from virtwarden.domain import xpath
+from virtwarden.domain.addresses import PciAddress, UsbAddress
 from virtwarden.domain.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
 from virtwarden.domain.xpath import child, children, present, text, texts
 from virtwarden.errors import DomainError
@@ -142,6 +143,8 @@ class Nic:
     mode: str = text("source/@mode")
     address: str = text("source/@address")
     port: str = text("source/@port")
+    local_address: str = text("source/local/@address")
+    local_port: str = text("source/local/@port")
 
     @property
     def queue_count(self) -> int:
@@ -312,8 +315,22 @@ class Domain:
     filesystems: tuple[Filesystem, ...] = children("devices/filesystem")
     memory_files: tuple[Memory, ...] = children("devices/memory[source/path]")
     devices: tuple[Device, ...] = children("devices/*[not(self::emulator)]")
-    volumes: tuple[Volume, ...] = children("devices//source[@protocol]")
+    volumes: tuple[Volume, ...] = children(
+        "devices//source[@protocol] | os/nvram/source[@protocol]"
+    )
     lines: tuple[Line, ...] = children("devices//source[@service]")
+    pci_devices: tuple[PciAddress, ...] = children(
+        "devices/hostdev[@type='pci']/source/address"
+        " | devices/interface[@type='hostdev']/source/address"
+        " | devices/disk//source[@type='pci']/address"
+    )
+    usb_devices: tuple[UsbAddress, ...] = children("devices/hostdev[@type='usb']/source/address")
+    mediated_devices: tuple[str, ...] = texts("devices/hostdev[@type='mdev']/source/address/@uuid")
+    scsi_hosts: tuple[str, ...] = texts("devices/hostdev[@type='scsi_host']/source/@wwpn")
+    vsocks: tuple[str, ...] = texts("devices/vsock/cid/@address")
+    sound_servers: tuple[str, ...] = texts(
+        "devices/audio/@serverName | devices/audio/*/@serverName | devices/audio/*/@dev"
+    )
     nvram: str = text("os/nvram[not(source)] | os/nvram/source/@file | os/nvram/source/@dev")
     boot_files: tuple[str, ...] = texts("os/kernel | os/initrd | os/shim | os/dtb | os/acpi/table")
     fw_cfg_files: tuple[str, ...] = texts("sysinfo/entry/@file")
@@ -324,11 +341,12 @@ class Domain:
     assigns_devices: bool = present("devices/hostdev")
     scsi_devices: tuple[ScsiDevice, ...] = children("devices/hostdev[@type='scsi'][source/adapter]")
     speaks_tcp: bool = present(
-        "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
+        "devices/disk//source[@protocol] | os/nvram/source[@protocol]"
+        " | devices/*[@type='tcp' or @type='udp'] | devices/rng/backend[@type='tcp' or @type='udp']"
         " | devices/interface[@type='user' or @type='server' or @type='client']"
     )
     speaks_udp: bool = present(
-        "devices/disk//source[@protocol] | devices/*[@type='udp']"
+        "devices/disk//source[@protocol] | os/nvram/source[@protocol] | devices/*[@type='udp']"
         " | devices/interface[@type='user' or @type='mcast']"
     )
     connects: bool = present(

@@ -60,16 +60,16 @@ def learners(domain: Domain) -> tuple[str, ...]:
     return tuple(sorted({volume.protocol for volume in domain.volumes} & _LEARN_HOSTS))
 
 
-def ports_of_displays(domain: Domain) -> tuple[int, ...]:
-    """The TCP ports of its displays; 0 for one that libvirt has not chosen yet."""
-    return tuple(dict.fromkeys(port for each in domain.displays for port in each.ports))
-
-
-def other_ports(domain: Domain) -> tuple[int, ...]:
-    """The TCP ports at which QEMU listens for something else than viewers."""
-    lines = [line.service for line in domain.lines if (line.kind, line.mode) == ("tcp", "bind")]
-    nics = [nic.port for nic in domain.nics if nic.kind == "server"]
-    return tuple(int(port) for port in dict.fromkeys([*lines, *nics]) if port.isdecimal())
+def listeners(domain: Domain) -> tuple[tuple[str, int], ...]:
+    """The hosts and TCP ports at which QEMU listens for something else than viewers."""
+    lines = [
+        (line.host, line.service)
+        for line in domain.lines
+        if (line.kind, line.mode) == ("tcp", "bind")
+    ]
+    nics = [(nic.address, nic.port) for nic in domain.nics if nic.kind == "server"]
+    written = dict.fromkeys([*lines, *nics])
+    return tuple((host, int(port)) for host, port in written if port.isdecimal())
 
 
 def _of_volume(volume: Volume) -> Iterator[Peer]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from virtwarden.errors import CommandError
+from virtwarden.errors import CommandError, HostError
 from virtwarden.gate import bridges, notes, queues
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
@@ -29,6 +29,7 @@ __all__ = [
     "install",
     "is_up",
     "missing",
+    "owner_of",
     "restore",
     "shut_out",
     "uninstall",
@@ -75,6 +76,11 @@ def _take_over(paths: Paths, each: Filtered, count: int | None, kept: Sequence[s
     """Have a tap be its domain's alone; its MAC address is only set if libvirt chose it."""
     former = notes.read(paths, each.tap.name)
     if former is not None and former.tap == each.tap:
+        if former.domain != each.domain:
+            raise HostError(
+                f"tap {each.tap.name} is that of another domain, {former.domain}",
+                fix=f"give the NIC another <target dev=…>: virsh edit {each.domain}",
+            )
         queues.require_alone(paths, each.tap, count)
     else:
         mac = "" if each.tap.name in kept else _libvirts_choice(each.filter.mac)
@@ -220,6 +226,12 @@ def backend_of(paths: Paths, name: str) -> str:
     """The backend that filters this tap, by the notes; empty if none does."""
     written = notes.read(paths, name)
     return written.backend if written and taps.find(name) == written.tap else ""
+
+
+def owner_of(paths: Paths, name: str) -> str:
+    """The UUID of the domain for which the tap of this name is filtered, or an empty string."""
+    written = notes.read(paths, name)
+    return written.domain if written and taps.find(name) == written.tap else ""
 
 
 def missing(paths: Paths, names: Iterable[str]) -> list[str]:

@@ -19,7 +19,8 @@ from virtwarden.system.seccomp import Action, Argument, Rule
 class Needs:
     """What a domain's QEMU does that not every QEMU does.
 
-    `streams`: TCP, to listen for viewers or to connect. `connects`: it connects to local sockets.
+    `streams`: TCP, to listen for viewers or to connect. `connects`: it connects to somebody, by TCP
+    or by a local socket, which the kernel does not tell apart here.
     `datagrams`: UDP. `events`: the kernel tells it of devices. `shares`: it acts on files
     for its guest (9p). `hashes`: it tries to spread a NIC's frames by eBPF. `arguments`: the
     admin's own, which may set up taps.
@@ -119,7 +120,7 @@ def allowed(needs: Needs) -> Iterator[Rule]:
     plain += _SHARES if needs.shares else ()
     plain += _IO_URING if needs.io_uring else ()
     plain += ("recvmmsg",) if needs.datagrams else ()
-    plain += ("connect",) if needs.connects or needs.streams else ()
+    plain += ("connect",) if needs.connects else ()
     for name in plain:
         yield Rule(name, Action.ALLOW)
     yield Rule("prlimit64", Action.ALLOW, (Argument(0, 0),))
@@ -138,8 +139,12 @@ def allowed(needs: Needs) -> Iterator[Rule]:
 
 
 def _sockets(needs: Needs) -> Iterator[Rule]:
-    yield Rule("socket", Action.ALLOW, (Argument(0, socket.AF_UNIX),))
-    yield Rule("socketpair", Action.ALLOW, (Argument(0, socket.AF_UNIX),))
+    # Datagrams need no connection: with them it could write to the system log, to systemd and to
+    # every other local socket that is open to all.
+    for kind in (socket.SOCK_STREAM, *((socket.SOCK_DGRAM,) if needs.arguments else ())):
+        local = (Argument(0, socket.AF_UNIX), Argument(1, kind, _TYPE))
+        yield Rule("socket", Action.ALLOW, local)
+        yield Rule("socketpair", Action.ALLOW, local)
     for family in _INTERNET:
         # A migration that comes in needs them: `streamless` closes them to others.
         for protocol in (0, _TCP):

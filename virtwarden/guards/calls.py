@@ -44,7 +44,7 @@ def needs_of(case: Case) -> Needs:
     has_consoles = rules.display == "on" and any(map(has_port, domain.displays))
     return Needs(
         streams=has_consoles or domain.speaks_tcp or bool(rules.tcp_bind or rules.tcp_connect),
-        connects=domain.connects,
+        connects=domain.connects or domain.speaks_tcp or _may_send(case),
         datagrams=domain.speaks_udp,
         # libusb hears of what is plugged in.
         events=any(word.startswith("usb ") for word in rules.allow)
@@ -53,6 +53,12 @@ def needs_of(case: Case) -> Needs:
         io_uring=domain.uses_io_uring,
         hashes=domain.hashes_frames,
     )
+
+
+def _may_send(case: Case) -> bool:
+    """Whether the policy has QEMU connect to more than its XML names, as to copy a disk away."""
+    rules = case.rules
+    return bool(rules.tcp_connect or rules.hosts) or rules.host_network == "allow"
 
 
 def review(case: Case) -> list[Refusal]:

@@ -30,9 +30,10 @@ _READ = (
 )
 _DEVICES = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/ptmx"),
-    *("/dev/pts", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"),
-    *("/dev/userfaultfd", "/dev/sev", "/dev/sgx_vepc"),
+    *("/dev/pts", "/dev/kvm", "/dev/userfaultfd", "/dev/sev", "/dev/sgx_vepc"),
 )
+# libvirt opens these and hands them over. QEMU opens them only for the admin's own arguments.
+_HANDED_OVER = ("/dev/vhost-net", "/dev/vhost-vsock")
 _ASSIGNED_DEVICES = ("/dev/vfio", "/dev/bus/usb", "/sys/bus", "/sys/devices", "/sys/class")
 _MAKES_A_SOCKET = ("vhostuser", "server")
 # QEMU makes the file of a <shmem> there, and a ruleset cannot allow what is not there yet.
@@ -121,6 +122,7 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
             *sorted(files - only_read),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
             *([_SHARED_MEMORY] if any(map(_is_shared_memory, files)) else []),
+            *(_HANDED_OVER if "qemu-commandline" in case.rules.exceptions else ()),
         ],
         "bind": _ports_to_listen_on(case),
         "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),

@@ -72,6 +72,12 @@ class Facts(Protocol):
     def look(self, path: str) -> Found:
         """A path, walked without following symlinks. Raises HostError."""
 
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        """libvirt's directories with the sockets of the running domain that has this id."""
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        """The paths of the symlinks in a directory; none where it is gone."""
+
     def writer_of(self, path: str) -> str:
         """The UUID of the domain whose user could last write an image; empty if none ever could."""
 
@@ -104,6 +110,9 @@ class Facts(Protocol):
 
     def is_tap(self, device: str) -> bool:
         """Whether a network interface is a tap, whose frames can be filtered."""
+
+    def domain_at(self, tap: str) -> str:
+        """The UUID of the domain for which a tap is filtered; empty if it is none's."""
 
     def filtered_by(self, tap: str) -> str:
         """The backend that filters this tap; empty if none does."""
@@ -235,6 +244,24 @@ class HostFacts(Facts):
     def look(self, path: str) -> Found:
         return files.look(path)
 
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        if not number.isdecimal():
+            return ()
+        # libvirt 9 has the channels' sockets in the second place, libvirt 11 in the third.
+        found = [
+            *self.paths.libvirt_state.glob(f"domain-{number}-*"),
+            *self.paths.libvirt_state.glob(f"channel/target/domain-{number}-*"),
+            *self.paths.libvirt_run.glob(f"channel/{number}-*"),
+        ]
+        leaves = (files.look(str(path)).leaf for path in found)
+        return tuple(leaf for leaf in leaves if leaf and stat.S_ISDIR(leaf.mode))
+
+    def links_in(self, directory: str) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(str(p) for p in Path(directory).iterdir() if p.is_symlink()))
+        except FileNotFoundError:
+            return ()
+
     def writer_of(self, path: str) -> str:
         try:
             former = written.look_up(self.paths.written, path)
@@ -282,6 +309,9 @@ class HostFacts(Facts):
 
     def is_tap(self, device: str) -> bool:
         return taps.find(device) is not None
+
+    def domain_at(self, tap: str) -> str:
+        return gate.owner_of(self.paths, tap)
 
     def filtered_by(self, tap: str) -> str:
         return gate.backend_of(self.paths, tap)

@@ -6,7 +6,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from virtwarden.changes import Change, CreateUser, GiveMade, GrantAccess, MakeDirectory
+from virtwarden.changes import (
+    Change,
+    CreateUser,
+    GiveMade,
+    GrantAccess,
+    MakeDirectory,
+    TakeDirectory,
+)
 from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
@@ -89,12 +96,26 @@ def plan(case: Case) -> list[Change]:
         return [*_enter(case, case.paths.libvirt_run / "swtpm")]
     if case.op is Op.ADOPT:
         return [GiveMade(short_name(case.domain), case.user)]
+    if case.op is Op.STARTED:
+        return [*_take_directories(case)]
     return []
 
 
 def short_name(domain: Domain) -> str:
     """By which libvirt calls a running domain; domain_conf.c, virDomainDefGetShortName."""
     return f"{domain.id}-{domain.name[:_SHORT_NAME]}"
+
+
+def _take_directories(case: Case) -> list[TakeDirectory]:
+    """libvirt connects, as root, to the sockets that it made there: it would follow a symlink.
+
+    It gives the directories to the domain's user, for sockets that QEMU makes when it starts.
+    """
+    return [
+        TakeDirectory(each.path, each.device, each.number)
+        for each in case.facts.directories_of(case.domain.id)
+        if each.uid != 0
+    ]
 
 
 def _cell(case: Case) -> list[Change]:
@@ -132,4 +153,16 @@ def verify(case: Case, process: Process) -> list[str]:
         breaches.append(f"QEMU is in groups {sorted(foreign)} that its user is not in")
     if process.capabilities:
         breaches.append(f"QEMU holds capabilities {process.capabilities:#x}")
+    return breaches + _verify_directories(case)
+
+
+def _verify_directories(case: Case) -> list[str]:
+    breaches = []
+    for each in case.facts.directories_of(case.domain.id):
+        if each.uid != 0:
+            breaches.append(f"{each.path}, with libvirt's sockets, belongs to uid {each.uid}")
+        breaches += [
+            f"{link} is a symlink, which libvirt would follow to another socket"
+            for link in case.facts.links_in(each.path)
+        ]
     return breaches

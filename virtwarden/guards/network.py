@@ -22,6 +22,7 @@ _STAND_IN = "its-tap"
 def review(case: Case) -> list[Refusal]:
     refusals = [refusal for nic in case.domain.nics for refusal in _review_nic(case, nic)]
     refusals += [refusal for nic in _tapped(case) for refusal in _review_twin(case, nic)]
+    refusals += [refusal for nic in case.domain.nics for refusal in _review_name(case, nic)]
     if case.op is Op.PREPARE:
         refusals += _review_backend(case)
     return refusals
@@ -66,6 +67,20 @@ def _are_in_one_vlan(case: Case, bridge: str, *taps: str) -> bool:
     if case.op is not Op.STARTED:
         return False
     return len({case.facts.port(tap).pvid for tap in taps}) == 1
+
+
+def _review_name(case: Case, nic: Nic) -> list[Refusal]:
+    """With `managed='no'` libvirt joins any tap that the XML names: another domain's too."""
+    owner = case.facts.domain_at(nic.tap) if nic.tap else ""
+    if owner in ("", case.domain.uuid):
+        return []
+    return [
+        case.refusal(
+            f"its tap {nic.tap} is that of another domain, {owner}",
+            where=f"NIC {nic.mac}",
+            fix=f"another <target dev=…>, or none: virsh edit {shown(case.domain.name)}",
+        )
+    ]
 
 
 def _has_tap(case: Case, nic: Nic) -> bool:

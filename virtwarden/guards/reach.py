@@ -10,6 +10,7 @@ from virtwarden.changes import Change, LimitReach
 from virtwarden.domain import peers
 from virtwarden.errors import HostError, Refusal
 from virtwarden.guards.base import Case, Op
+from virtwarden.guards.displays import addresses_of
 from virtwarden.policy.destinations import destination
 from virtwarden.system.process import Process
 from virtwarden.system.reach import Limit, Way
@@ -18,6 +19,8 @@ from virtwarden.words import shown
 NAME = "reach"
 
 _DNS_PORT = 53
+_UNIX = "unix"
+_EVERY_IPV4 = "0.0.0.0/0"
 _FIX = "virt-warden network restore"
 
 
@@ -68,10 +71,41 @@ def plan(case: Case) -> list[Change]:
 
 
 def _answers(case: Case) -> list[Way]:
-    """The ports at which QEMU listens, by the XML and the policy."""
-    displays = peers.ports_of_displays(case.domain) if case.rules.display == "on" else ()
-    ports = (*displays, *peers.other_ports(case.domain), *case.rules.tcp_bind)
-    return [Way(first=port, last=port) for port in ports]
+    """The ports at which QEMU listens, by the XML and the policy, each at its own addresses.
+
+    At another address of the host an escaped guest could listen at the same port.
+    """
+    displays = case.domain.displays if case.rules.display == "on" else ()
+    ways = [
+        Way(addresses=_own(case, addresses_of(case, display)), first=port, last=port)
+        for display in displays
+        for port in dict.fromkeys(display.ports)
+    ]
+    ways += [
+        Way(addresses=_own(case, [host]), first=port, last=port)
+        for host, port in peers.listeners(case.domain)
+    ]
+    return ways + [Way(first=port, last=port) for port in case.rules.tcp_bind]
+
+
+def _own(case: Case, hosts: list[str]) -> tuple[str, ...]:
+    """The addresses of these hosts, which are this one; none where it listens at all of them."""
+    if not hosts or not {"", "::", "*"}.isdisjoint(hosts):
+        return ()
+    found: list[str] = []
+    for host in hosts:
+        if host == _UNIX:
+            continue
+        found += [_EVERY_IPV4] if host == "0.0.0.0" else _known(case, host)  # noqa: S104
+    return tuple(dict.fromkeys(found))
+
+
+def _known(case: Case, host: str) -> tuple[str, ...]:
+    """Raises Refusal where a host has no address."""
+    try:
+        return case.facts.addresses_of(host).found
+    except HostError as error:
+        raise case.refusal(error.what, where=f"its listener at {host}", fix=error.fix) from None
 
 
 def _answers_to_migration(case: Case) -> list[Way]:

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from virtwarden.domain.model import Display, Domain
+from virtwarden.domain.outside import outside
 from virtwarden.guards import calls, confinement
 from virtwarden.guards.displays import listens_nowhere
 from virtwarden.paths import Paths
@@ -55,6 +56,7 @@ def render(case: Case, account: Account) -> str:
             "emulator": emulator_path(domain.arch),
             "files": sorted(confinement.granted(case)),
             "memory": list(case.facts.memory_directories()) if domain.backs_memory else [],
+            "outside": sorted(outside(domain)),
             # A PCI device that is a NIC has its address without QEMU.
             "macs": [nic.mac.lower() for nic in domain.nics if nic.kind != "hostdev"],
             "vnc": [e for d in domain.displays if d.kind == "vnc" for e in _endpoints(d, d.port)],

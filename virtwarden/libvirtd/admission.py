@@ -24,6 +24,7 @@ def admit(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> list[str]:
         from virtwarden import lifecycle
 
         with journal.locked(paths, case.domain.uuid):
+            lifecycle.take_back_attached(case)
             return lifecycle.admit_attached(case)
     queues = {nic.tap: nic.queue_count for nic in case.domain.nics if nic.tap}
     waiting = [tap.name for tap in gate.shut_out(paths, queues)]

@@ -248,6 +248,16 @@ class Policy:
         return Rules(**values, origins={k: setting.origin for k, setting in settings.items()})
 
     @property
+    def operators(self) -> frozenset[str]:
+        """Everybody who may see any domain's console."""
+        found = (each.get("console.operators") for each in (self.host, *self._of_entries))
+        return frozenset(name for setting in found if setting for name in setting.value)
+
+    @property
+    def _of_entries(self) -> tuple[Settings, ...]:
+        return tuple(entry.settings for entry in self.entries)
+
+    @property
     def zones(self) -> Mapping[str, Zone]:
         """The host's security zones, by name."""
         _, named = _told_apart(self.host)

@@ -18,6 +18,7 @@ from virtwarden.policy import cache
 from virtwarden.service.admitter import Admitter
 from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
+from virtwarden.service.revoker import Revoker
 from virtwarden.service.traces import DomainFiles, is_locked
 
 _URI = "qemu:///system"
@@ -59,6 +60,7 @@ class _Watcher:
         self._due: dict[str, None] = {}
         self._attached: dict[str, None] = {}
         self._admitter = Admitter(paths)
+        self._revoker = Revoker(paths)
         self._is_all_due = False
         self._policy = cache.look(paths)
         self._files = DomainFiles(paths.libvirt_config)
@@ -96,7 +98,9 @@ class _Watcher:
         for name in self._files.changed():
             with suppress(libvirt.libvirtError):
                 self._due[self._connection.lookupByName(name).UUIDString()] = None
-        if self._ticks % _RETRY_TICKS == 0:
+        is_retry = self._ticks % _RETRY_TICKS == 0
+        self._revoker.look_around(self._connection, again=is_retry)
+        if is_retry:
             self._due |= dict.fromkeys(self._enroller.unfinished)
 
     def _see_to_due(self) -> None:

@@ -40,9 +40,10 @@ _ANSWERS = "tcp flags & (syn | ack) != syn"
 class Way:
     """What may be sent to a host, or from a TCP port as an answer to whoever connected there.
 
-    Without `host` it is the latter. `host` is as somebody wrote it, `addresses` are its networks.
-    The ports are those of the host, or else our own; 0 means all. `any` means TCP and UDP, and
-    everything else where no port is named.
+    Without `host` it is the latter. `host` is as somebody wrote it, `addresses` are its networks;
+    without `host` they are our own, at which somebody may connect, and none means all. The ports
+    are those of the host, or else our own; 0 means all. `any` means TCP and UDP, and everything
+    else where no port is named.
     """
 
     protocol: Protocol = "tcp"
@@ -57,7 +58,8 @@ class Way:
         which = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
         if not self.host:
             # `explain` stands in 0 for a port that libvirt has not chosen yet.
-            return f"answers from TCP {ports} {which if self.first else 'that libvirt chooses'}"
+            at = f" at {', '.join(self.addresses)}" if self.addresses else ""
+            return f"answers from TCP {ports} {which if self.first else 'that libvirt chooses'}{at}"
         protocol = "" if self.protocol == "any" else f"{self.protocol.upper()} "
         to = self.host if not self.addresses or self.addresses == (self.host,) else self._resolved
         return f"{protocol}{ports} {which} of {to}" if self.first else f"{protocol}to {to}"
@@ -72,7 +74,7 @@ class Way:
             0 <= self.first <= self.last <= _HIGHEST_PORT
         ):
             raise HostError(f"{self!r} is no way to send")
-        if not self.host and (not self.first or self.protocol != "tcp" or self.addresses):
+        if not self.host and (not self.first or self.protocol != "tcp"):
             raise HostError(f"{self!r} is no TCP port to answer from")
         try:
             networks = [ipaddress.ip_network(address) for address in self.addresses]
@@ -85,14 +87,19 @@ class Way:
         """The rules that let it pass, one for each IP version."""
         ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
         if not self.host:
-            return [f"tcp sport {ports} {_ANSWERS} accept"]
+            answer = f"tcp sport {ports} {_ANSWERS} accept"
+            return self._for_each_version("saddr", answer) if self.addresses else [answer]
         if self.protocol == "any":
             of = f" meta l4proto {{ tcp, udp }} th dport {ports}" if self.first else ""
         else:
             of = f" {self.protocol} dport {ports}" if self.first else ""
             of = of or f" meta l4proto {self.protocol}"
+        return self._for_each_version("daddr", f"{of} accept".strip())
+
+    def _for_each_version(self, field: str, rest: str) -> list[str]:
+        """A rule for the addresses of each IP version, if there are any."""
         return [
-            f"{family} daddr {_set(networks)}{of} accept"
+            f"{family} {field} {_set(networks)} {rest}"
             for family, networks in (("ip", self._networks(4)), ("ip6", self._networks(6)))
             if networks
         ]

@@ -73,6 +73,13 @@ def shut(directory: Path, admitted: bytes) -> None:
             _publish(directory, b"")
 
 
+def shut_all(directory: Path) -> None:
+    """Accept no name and password any more; harmless where the domain stopped."""
+    with suppress(FileNotFoundError):
+        if (directory / DATABASE).stat().st_size:
+            _publish(directory, b"")
+
+
 def _publish(directory: Path, content: bytes) -> None:
     gid = (directory / CONFIGURATION).stat().st_gid
     files.write_atomically(directory / DATABASE, content, 0o640, gid=gid)
