@@ -58,6 +58,18 @@ def serving(image: Path, at: Path) -> Iterator[None]:
 
 
 @pytest.fixture
+def services() -> Iterator[None]:
+    """What some devices connect to: a server on TCP, and the two ends of a pipe."""
+    ends = [Path(f"/run/web01.pipe.{end}") for end in ("in", "out")]
+    for end in ends:
+        os.mkfifo(end)
+    with socket.create_server(("127.0.0.1", 4590)):
+        yield
+    for end in ends:
+        end.unlink()
+
+
+@pytest.fixture
 def service() -> Iterator[Path]:
     """A service of the host's, which listens on a Unix socket of root's."""
     path = Path("/run/service.sock")
@@ -123,6 +135,23 @@ def test_the_former_exception_opens_a_device_and_no_service_of_the_hosts(
             "serial-udp 127.0.0.1:4557",
         ),
         ("<serial type='dev'><source path='/dev/null'/></serial>", "device /dev/null"),
+        ("<serial type='pipe'><source path='/run/web01.pipe'/></serial>", "file /run/web01.pipe"),
+        (
+            (
+                "<rng model='virtio'><backend model='egd' type='tcp'>"
+                "<source mode='connect' host='127.0.0.1' service='4590'/></backend></rng>"
+            ),
+            "serial-tcp 127.0.0.1:4590",
+        ),
+        (
+            (
+                "<rng model='virtio'><backend model='egd' type='udp'>"
+                "<source mode='bind' host='127.0.0.1' service='4591'/>"
+                "<source mode='connect' host='127.0.0.1' service='4592'/></backend></rng>"
+            ),
+            "serial-udp 127.0.0.1:4592",
+        ),
+        ("<sound model='ich9'/><audio id='1' type='alsa'/>", "element audio alsa"),
         (
             (
                 "<channel type='unix'><source mode='bind' path='/run/web01.sock'/>"
@@ -133,7 +162,7 @@ def test_the_former_exception_opens_a_device_and_no_service_of_the_hosts(
     ],
 )
 def test_a_vm_starts_with_the_line_that_its_refusal_tells(
-    warden: Warden, devices: str, word: str
+    warden: Warden, services: None, devices: str, word: str
 ) -> None:
     warden.enrolled("web01", machine="q35", extra_devices=devices)
     line = warden.refusal("web01")

@@ -296,10 +296,12 @@ class Domain:
     assigns_devices: bool = present("devices/hostdev")
     speaks_tcp: bool = present(
         "devices/disk//source[@protocol] | devices/*[@type='tcp' or @type='udp']"
+        " | devices/rng/backend[@type='tcp' or @type='udp']"
         " | devices/interface[@type='user' or @type='server' or @type='client']"
     )
     speaks_udp: bool = present(
         "devices/disk//source[@protocol] | devices/*[@type='udp']"
+        " | devices/rng/backend[@type='udp']"
         " | devices/interface[@type='user' or @type='mcast']"
     )
     connects: bool = present(
@@ -323,6 +325,9 @@ class Domain:
     vhost_user_sockets: tuple[str, ...] = texts(
         "devices/*[@type='vhostuser'][self::disk or self::interface]/source/@path"
         " | devices/filesystem/source/@socket"
+    )
+    pipes: tuple[str, ...] = texts(
+        "devices/*[@type='pipe']/source/@path | devices/*/backend[@type='pipe']/source/@path"
     )
     unix_sockets: tuple[str, ...] = texts(
         "devices/*[@type='unix']/source/@path | devices/*/backend[@type='unix']/source/@path"

@@ -92,13 +92,18 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
-            *sorted(granted - only_read),
+            *sorted(granted - only_read | _ends_of_pipes(domain, granted)),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
             *([_SHARED_MEMORY] if any(map(_is_shared_memory, granted)) else []),
         ],
         "bind": _ports_to_listen_on(case),
         "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),
     }
+
+
+def _ends_of_pipes(domain: Domain, granted: frozenset[str]) -> frozenset[str]:
+    """QEMU opens two pipes with these ends of a name, where they are there, and else the one."""
+    return frozenset(f"{path}.{end}" for path in granted & {*domain.pipes} for end in ("in", "out"))
 
 
 def _is_shared_memory(path: str) -> bool:
