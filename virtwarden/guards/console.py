@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from virtwarden.changes import Change, IssueCertificate, RestrictPorts
 from virtwarden.domain.model import Display
 from virtwarden.errors import Refusal
@@ -70,28 +72,39 @@ def _review_display(case: Case, display: Display) -> list[Refusal]:
 
 
 def _not_listed(case: Case, address: str) -> Refusal:
+    listed = case.rules.listen
+    way = f"one of {', '.join(listed)}: {case.edit}" if listed else _without_a_console(case)
     return case.refusal(
         f"VNC would listen on {address or 'an address that is not known'}",
         where=case.rules.where("console.listen"),
-        fix=f"one of {', '.join(case.rules.listen)}: {case.edit}; or add it to listen",
+        fix=f"{way}; or add it to listen",
     )
 
 
 def _not_listed_by_libvirt(case: Case, default: Default) -> Refusal:
     """What qemu.conf says for all VMs, and how to say it there, here, or in the policy."""
-    addresses = [address for address in case.rules.listen if address != "unix"]
-    said, edits = "", []
-    if default.setting:
-        said = f", as {default.setting} in {default.where} says"
-        edits = [f"write {_in_qemu_conf(default, addresses)} there: systemctl restart libvirtd"]
-    listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
-    edits.append(f"put <listen {listen}/> into its <graphics> ({case.edit})")
-    edits.append(f"add {toml(default.address)} to listen")
+    said = f", as {default.setting} in {default.where} says" if default.setting else ""
+    ways = [*_other_listens(case, default)] or [_without_a_console(case)]
     return case.refusal(
         f"VNC would listen on {default.address}{said}",
         where=case.rules.where("console.listen"),
-        fix="; or ".join(edits),
+        fix="; or ".join([*ways, f"add {toml(default.address)} to listen"]),
     )
+
+
+def _without_a_console(case: Case) -> str:
+    return f"take out its <graphics type='vnc'> ({case.edit}), since the policy lists no address"
+
+
+def _other_listens(case: Case, default: Default) -> Iterator[str]:
+    """How to have it listen where the policy allows it."""
+    addresses = [address for address in case.rules.listen if address != "unix"]
+    if not case.rules.listen:
+        return
+    if default.setting:
+        yield f"write {_in_qemu_conf(default, addresses)} there: systemctl restart libvirtd"
+    listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
+    yield f"put <listen {listen}/> into its <graphics> ({case.edit})"
 
 
 def _in_qemu_conf(default: Default, addresses: list[str]) -> str:
