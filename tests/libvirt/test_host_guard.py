@@ -8,7 +8,7 @@ import re
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,10 +44,19 @@ def with_firmware(name: str, template: Path) -> str:
     return domain_xml(name, machine="q35").replace("</os>", f"{firmware}</os>")
 
 
+def nbd(image: Path, at: Path) -> tuple[str, ...]:
+    return ("qemu-nbd", "--persistent", "--format=raw", f"--socket={at}", str(image))
+
+
+def vhost_user(image: Path, at: Path) -> tuple[str, ...]:
+    export = f"type=vhost-user-blk,id=a,addr.type=unix,addr.path={at},node-name=a,writable=on"
+    node = f"driver=file,node-name=a,filename={image}"
+    return ("qemu-storage-daemon", "--blockdev", node, "--export", export)
+
+
 @contextmanager
-def serving(image: Path, at: Path) -> Iterator[None]:
-    """An NBD server of the host's, at a socket that everybody may connect to."""
-    words = ("qemu-nbd", "--persistent", "--format=raw", f"--socket={at}", str(image))
+def serving(words: tuple[str, ...], at: Path) -> Iterator[None]:
+    """A server of the host's, at a socket that everybody may connect to."""
     with subprocess.Popen(words) as server:
         until(at.exists)
         at.chmod(0o666)
@@ -55,6 +64,18 @@ def serving(image: Path, at: Path) -> Iterator[None]:
             yield
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def services() -> Iterator[None]:
+    """What some devices connect to: a server on TCP, and the two ends of a pipe."""
+    ends = [Path(f"/run/web01.pipe.{end}") for end in ("in", "out")]
+    for end in ends:
+        os.mkfifo(end)
+    with socket.create_server(("127.0.0.1", 4590)):
+        yield
+    for end in ends:
+        end.unlink()
 
 
 @pytest.fixture
@@ -123,6 +144,23 @@ def test_the_former_exception_opens_a_device_and_no_service_of_the_hosts(
             "serial-udp 127.0.0.1:4557",
         ),
         ("<serial type='dev'><source path='/dev/null'/></serial>", "device /dev/null"),
+        ("<serial type='pipe'><source path='/run/web01.pipe'/></serial>", "file /run/web01.pipe"),
+        (
+            (
+                "<rng model='virtio'><backend model='egd' type='tcp'>"
+                "<source mode='connect' host='127.0.0.1' service='4590'/></backend></rng>"
+            ),
+            "serial-tcp 127.0.0.1:4590",
+        ),
+        (
+            (
+                "<rng model='virtio'><backend model='egd' type='udp'>"
+                "<source mode='bind' host='127.0.0.1' service='4591'/>"
+                "<source mode='connect' host='127.0.0.1' service='4592'/></backend></rng>"
+            ),
+            "serial-udp 127.0.0.1:4592",
+        ),
+        ("<sound model='ich9'/><audio id='1' type='alsa'/>", "element audio alsa"),
         (
             (
                 "<channel type='unix'><source mode='bind' path='/run/web01.sock'/>"
@@ -133,7 +171,7 @@ def test_the_former_exception_opens_a_device_and_no_service_of_the_hosts(
     ],
 )
 def test_a_vm_starts_with_the_line_that_its_refusal_tells(
-    warden: Warden, devices: str, word: str
+    warden: Warden, services: None, devices: str, word: str
 ) -> None:
     warden.enrolled("web01", machine="q35", extra_devices=devices)
     line = warden.refusal("web01")
@@ -157,19 +195,29 @@ def test_a_usb_device_that_the_policy_names_is_libvirts_to_find(warden: Warden) 
     assert "virt-warden" not in warden.libvirt.virsh("start", "web01", check=False).stderr
 
 
-def test_a_network_disk_behind_a_socket_starts_with_the_line_that_its_refusal_tells(
-    warden: Warden, images: Path
+@pytest.mark.parametrize(
+    ("server", "kind", "source"),
+    [
+        (nbd, "network", "<source protocol='nbd'><host transport='unix' socket='{}'/></source>"),
+        (vhost_user, "vhostuser", "<source type='unix' path='{}'/>"),
+    ],
+)
+def test_a_disk_behind_a_socket_starts_with_the_line_that_its_refusal_tells(
+    warden: Warden,
+    images: Path,
+    server: Callable[[Path, Path], tuple[str, ...]],
+    kind: str,
+    source: str,
 ) -> None:
-    image, served = raw(images / "served.img", "16M"), Path("/run/nbd.sock")
+    at = Path("/run/disk.sock")
     disk = (
-        f"<disk type='network'><driver name='qemu' type='raw'/><source protocol='nbd'>"
-        f"<host transport='unix' socket='{served}'/></source>"
+        f"<disk type='{kind}'><driver name='qemu' type='raw'/>{source.format(at)}"
         "<target dev='vda' bus='virtio'/></disk>"
     )
-    warden.enrolled("web01", extra_devices=disk)
-    line = warden.refusal("web01")
-    obey(line)
-    with serving(image, served):
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    warden.enrolled("web01", machine="q35", extra_devices=disk, extra=shared)
+    obey(warden.refusal("web01"))
+    with serving(server(raw(images / "served.img", "16M"), at), at):
         warden.libvirt.start("web01")
         assert warden.status("web01")["breaches"] == []
         warden.libvirt.destroy("web01")

@@ -64,6 +64,15 @@ def test_where_it_is_off_there_is_none() -> None:
     assert not is_sandboxed("selinux", SVIRT, permissive=True, sandbox="off")
 
 
+def test_both_ends_of_a_pipe_are_open_where_the_policy_allows_it() -> None:
+    xml = xmls.domain("<serial type='pipe'><source path='/srv/a'/></serial>", labels=xmls.label())
+    for allow, ends in (((), set()), (("file /srv/a",), {"/srv/a", "/srv/a.in", "/srv/a.out"})):
+        case = case_of(xml, rules(allow=allow), FakeHost(), Op.START)
+        made = confinement.landlock_rules(case, EMULATOR)
+        assert made is not None
+        assert {path for path in made["write"] if path.startswith("/srv")} == ends
+
+
 @pytest.mark.parametrize(
     ("allow", "is_open"), [((), False), (("shmem b",), False), (("shmem a",), True)]
 )

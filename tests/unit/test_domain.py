@@ -134,6 +134,15 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
             "<filesystem><source socket='/s'/></filesystem>",
         )
     ],
+    (Domain, "pipes", devices("<a type='pipe'><source path='/p'/></a>"), ("/p",)),
+    (
+        Domain,
+        "pipes",
+        devices("<rng><backend type='pipe'><source path='/p'/></backend></rng>"),
+        ("/p",),
+    ),
+    (Domain, "speaks_tcp", devices("<rng><backend type='tcp'/></rng>"), True),
+    (Domain, "speaks_udp", devices("<rng><backend type='udp'/></rng>"), True),
     *[
         (Domain, "unix_sockets", devices(xml), ("/s",))
         for xml in (

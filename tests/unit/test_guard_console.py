@@ -143,6 +143,13 @@ def test_a_socket_that_qemu_conf_asks_for_is_told_before_anything_starts() -> No
     assert refusals(console, case(OPEN, host=host, listen=("unix",))) == []
 
 
+@pytest.mark.parametrize("devices", [OPEN, xmls.vnc()])
+def test_where_no_address_is_allowed_none_is_told(devices: str) -> None:
+    line = refusal(console, case(devices, host=FakeHost(qemu_conf=LISTEN), listen=()))
+    assert "virsh edit web01: take out the whole <graphics type='vnc'>, since" in line
+    assert "<listen" not in line
+
+
 def test_where_only_sockets_are_allowed_the_way_to_one_is_told() -> None:
     line = refusal(console, case(OPEN, host=FakeHost(qemu_conf=LISTEN), listen=("unix",)))
     assert "write vnc_auto_unix_socket = 1 there" in line

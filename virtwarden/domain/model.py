@@ -347,6 +347,7 @@ class Domain:
     )
     speaks_udp: bool = present(
         "devices/disk//source[@protocol] | os/nvram/source[@protocol] | devices/*[@type='udp']"
+        " | devices/rng/backend[@type='udp']"
         " | devices/interface[@type='user' or @type='mcast']"
     )
     connects: bool = present(
@@ -370,6 +371,9 @@ class Domain:
     vhost_user_sockets: tuple[str, ...] = texts(
         "devices/*[@type='vhostuser'][self::disk or self::interface]/source/@path"
         " | devices/filesystem/source/@socket"
+    )
+    pipes: tuple[str, ...] = texts(
+        "devices/*[@type='pipe']/source/@path | devices/*/backend[@type='pipe']/source/@path"
     )
     unix_sockets: tuple[str, ...] = texts(
         "devices/*[@type='unix']/source/@path | devices/*/backend[@type='unix']/source/@path"

@@ -119,7 +119,7 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
-            *sorted(files - only_read),
+            *sorted(files - only_read | _ends_of_pipes(domain, files)),
             *(_ASSIGNED_DEVICES if domain.assigns_devices else ()),
             *([_SHARED_MEMORY] if any(map(_is_shared_memory, files)) else []),
             *(_HANDED_OVER if "qemu-commandline" in case.rules.exceptions else ()),
@@ -127,6 +127,11 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
         "bind": _ports_to_listen_on(case),
         "connect": None if domain.speaks_tcp else list(case.rules.tcp_connect),
     }
+
+
+def _ends_of_pipes(domain: Domain, granted: frozenset[str]) -> frozenset[str]:
+    """QEMU opens two pipes with these ends of a name, where they are there, and else the one."""
+    return frozenset(f"{path}.{end}" for path in granted & {*domain.pipes} for end in ("in", "out"))
 
 
 def _is_shared_memory(path: str) -> bool:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from virtwarden.changes import Change, IssueCertificate, RestrictPorts
 from virtwarden.domain.model import Display
 from virtwarden.errors import Refusal
@@ -91,31 +93,39 @@ def _review(case: Case, display: Display, address: str) -> list[Refusal]:
     elif is_name(address):
         what += ", a name that is not in /etc/hosts, and may mean something else each time"
         way_out = "or put it into /etc/hosts"
-    return [
-        case.refusal(
-            what,
-            where=case.rules.where("console.listen"),
-            fix=f"one of {', '.join(case.rules.listen)}: {case.edit}; {way_out}",
-        )
-    ]
+    listed = case.rules.listen
+    way = (
+        f"one of {', '.join(listed)}: {case.edit}" if listed else _without_a_console(case, display)
+    )
+    where = case.rules.where("console.listen")
+    return [case.refusal(what, where=where, fix=f"{way}; {way_out}")]
 
 
 def _not_listed_by_libvirt(case: Case, display: Display, default: Default) -> Refusal:
     """What qemu.conf says for all VMs, and how to say it there, here, or in the policy."""
-    addresses = [address for address in case.rules.listen if address != "unix"]
-    said, edits = "", []
-    if default.setting:
-        said = f", as {default.setting} in {default.where} says"
-        wanted = _in_qemu_conf(display.kind, default, addresses)
-        edits = [f"write {wanted} there: systemctl restart libvirtd"]
-    listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
-    edits.append(f"put <listen {listen}/> into its <graphics> ({case.edit})")
-    edits.append(f"add {toml(default.address)} to listen")
+    said = f", as {default.setting} in {default.where} says" if default.setting else ""
+    ways = [*_other_listens(case, display, default)] or [_without_a_console(case, display)]
     return case.refusal(
         f"{display.kind.upper()} would listen on {default.address}{said}",
         where=case.rules.where("console.listen"),
-        fix="; or ".join(edits),
+        fix="; or ".join([*ways, f"add {toml(default.address)} to listen"]),
     )
+
+
+def _without_a_console(case: Case, display: Display) -> str:
+    return f"{case.edit}: {without(case, display)}, since the policy lists no address"
+
+
+def _other_listens(case: Case, display: Display, default: Default) -> Iterator[str]:
+    """How to have it listen where the policy allows it."""
+    addresses = [address for address in case.rules.listen if address != "unix"]
+    if not case.rules.listen:
+        return
+    if default.setting:
+        wanted = _in_qemu_conf(display.kind, default, addresses)
+        yield f"write {wanted} there: systemctl restart libvirtd"
+    listen = f"type='address' address='{addresses[0]}'" if addresses else "type='socket'"
+    yield f"put <listen {listen}/> into its <graphics> ({case.edit})"
 
 
 def _in_qemu_conf(kind: str, default: Default, addresses: list[str]) -> str:
