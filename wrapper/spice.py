@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ticket import Ticket
 
 NO_PORT = "0"
-ON = ("", "on")
+# As QEMU reads a switch; libvirt 9.0 writes `unix`, 11.3 `unix=on`.
+ON = ("", "on", "true", "y", "yes")
 PORTS = ("port", "tls-port")
 LISTENING = words_of("addr ipv4 ipv6 port tls-port unix")
 # One channel without TLS could not be opened at a port that has only TLS. With tls-channel=default,

@@ -15,7 +15,7 @@ from typing import Any
 import libvirt as binding
 import pytest
 
-from tests.host import spice
+from tests.host import spice, vnc
 from tests.host.command import run
 from tests.host.consoled import console_service
 from tests.host.domain import Disk, Nic, domain_xml
@@ -324,6 +324,50 @@ def test_the_default_desktop_of_virt_install_starts_in_its_cell(
     assert breaches(warden, "web01") == ""
     words = warden.qemu("web01").arguments
     assert "disable-ticketing" not in words[words.index("-spice") + 1]
+
+
+@pytest.fixture
+def own_tls(warden: Warden) -> Iterator[Warden]:
+    """libvirt has a TLS port of its own for SPICE, and asks by SASL: an admin set it up before."""
+    conf = Path("/etc/libvirt/qemu.conf")
+    former = conf.read_text()
+    conf.write_text(f"{former}spice_tls = 1\nspice_sasl = 1\n")
+    warden.libvirt.restart()
+    yield warden
+    warden.libvirt.remove_domains()
+    conf.write_text(former)
+    warden.libvirt.restart()
+
+
+@pytest.mark.parametrize("mode", ["any", "secure", "insecure"])
+def test_a_host_with_tls_for_spice_of_its_own_has_ours_at_that_port_alone(
+    own_tls: Warden, mode: str
+) -> None:
+    graphics = PLAIN.replace(
+        "/>", f" defaultMode='{mode}'><channel name='main' mode='any'/></graphics>"
+    )
+    qemu = own_tls.started("web01", extra_devices=graphics)
+    set_password(own_tls, "web01", STRONG)
+    (place,) = listening(qemu.pid)
+    spice.login(HOST, int(place.rpartition(":")[2]), authority(own_tls, "web01"), STRONG, HOST)
+    assert breaches(own_tls, "web01") == ""
+    with console_service():
+        own_tls.command("console", "web01", "--out", "/root")
+    assert f"tls-port={place.rpartition(':')[2]}" in Path("/root/web01.vv").read_text().splitlines()
+
+
+def test_a_domain_with_both_kinds_of_console_has_both_guarded(warden: Warden) -> None:
+    both = f"{PLAIN}<graphics type='vnc' autoport='yes'/>"
+    qemu = warden.started("web01", extra_devices=both)
+    assert breaches(warden, "web01") == ""
+    places = [int(place.rpartition(":")[2]) for place in listening(qemu.pid)]
+    assert len(places) == 2
+    port = warden.vnc_port("web01")
+    assert vnc.security_types(HOST, port) == [vnc.SECURITY_VENCRYPT]
+    set_password(warden, "web01", STRONG)
+    (other,) = {*places} - {port}
+    spice.login(HOST, other, authority(warden, "web01"), STRONG, HOST)
+    assert "keeps its certificate" in warden.command("pki", "renew", "--now", "web01").stdout
 
 
 class TestBreaches:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.host.command import run
 from tests.host.consoled import account, console_service
 from tests.host.xserver import Picture, XServer, from_png, x_server
+from tests.libvirt.test_spice import port_of, set_password
 from tests.libvirt.warden import ENFORCING, Warden, set_policy, until
 
 PASSWORD = "alice-s own 1"
@@ -45,13 +47,13 @@ def printed() -> list[str]:
     return [line.strip() for line in said if line.startswith("  ")]
 
 
-def guests_screen(warden: Warden, directory: Path) -> Picture:
+def guests_screen(warden: Warden, directory: Path, name: str = "web01") -> Picture:
     """What the guest shows, once there is anything to see."""
     file = directory / "guest.png"
     seen: list[Picture] = []
 
     def is_something() -> bool:
-        warden.libvirt.virsh("screenshot", "web01", str(file))
+        warden.libvirt.virsh("screenshot", name, str(file))
         seen.append(from_png(file.read_bytes()))
         return seen[-1].is_something
 
@@ -65,6 +67,25 @@ def test_the_first_command_shows_spice(warden: Warden, screen: XServer, tmp_path
     with screen.running("alice", HOME, shlex.split(printed()[0])):
         assert screen.comes_to_show(guest)
     assert not (HOME / "web01.vv").exists()
+
+
+def test_a_spice_tickets_viewer_takes_no_other_vm_for_the_one_of_the_ticket(
+    warden: Warden, screen: XServer, tmp_path: Path
+) -> None:
+    """Also where the other one, which broke out, knows the password and sits at the address."""
+    warden.started("web01", extra_devices=SPICE)
+    warden.started("evil", extra_devices=SPICE)
+    command = printed()[0]
+    file = HOME / "web01.vv"
+    written = file.read_text()
+    (password,) = re.findall("^password=(.*)$", written, re.MULTILINE)
+    set_password(warden, "evil", password)
+    for name, is_shown in (("evil", False), ("web01", True)):
+        port, guest = port_of(warden, name), guests_screen(warden, tmp_path, name)
+        file.write_text(re.sub("^tls-port=.*$", f"tls-port={port}", written, flags=re.MULTILINE))
+        with screen.running("alice", HOME, shlex.split(command)):
+            seen = screen.comes_to_show(guest, 60 if is_shown else 6)
+            assert seen is is_shown
 
 
 def test_the_first_command_shows_vnc_and_asks_for_the_password_that_is_told(

@@ -113,6 +113,8 @@ def test_what_the_policy_turns_off_is_left_to_libvirt() -> None:
         f"{PLAIN},addr=::",
         f"{PLAIN},port=x",
         *SOCKETS,
+        SOCKETS[1].replace("unix=on", "unix=yes"),
+        SOCKETS[1].replace("unix=on", "unix=true"),
     ],
 )
 def test_a_place_that_was_not_planned_is_refused(value: str) -> None:
