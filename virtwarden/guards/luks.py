@@ -157,6 +157,15 @@ def _review_open(case: Case, container: Container) -> list[Refusal]:
                     f" {found.name}",
                 )
             ]
+        if found.name == container.mapper and not found.below:
+            return [
+                case.refusal(
+                    f"somebody still has {found.node} of its last run open, though nothing is"
+                    " behind it any more",
+                    where=f"{container.what} ({container.path})",
+                    fix=f"see who, and end that: fuser -v {found.node}",
+                )
+            ]
         if found.name == container.mapper:
             return [
                 case.refusal(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Takes an open device of the device mapper from processes that do not let it go; dmsetup(8).
 
-The device stays until they close it, under another name, with nothing behind it: the kernel has
-forgotten the key, and every read and write fails. What was written before is written out first.
+The device stays until they close it, with nothing behind it: the kernel has forgotten the key, and
+every read and write fails. What was written before is written out first.
 """
 
 from __future__ import annotations
@@ -44,10 +44,7 @@ def cut_off(node: str) -> list[Opener] | None:
         finally:
             os.close(handle)
         run(_DMSETUP, "wipe_table", name, timeout=_SUSPEND_SECONDS)
-        # The next start needs the name.
-        former = f"{name}-{os.urandom(4).hex()}"
-        run(_DMSETUP, "rename", name, former)
-        run(_DMSETUP, "remove", "--deferred", former)
+        run(_DMSETUP, "remove", "--deferred", name)
         return found
     return None
 
