@@ -134,6 +134,20 @@ def libvirts_own(paths: Paths) -> tuple[str, str]:
     return str(paths.libvirt_state), f"{paths.libvirt_state}/nvram"
 
 
+def libvirts_for_domains(paths: Paths) -> tuple[str, ...]:
+    """libvirt's own directories in which it makes one for a domain, and gives that to its user.
+
+    libvirt 9 has the sockets of channels in the second, libvirt 11 in the last.
+    """
+    state = paths.libvirt_state
+    return (
+        f"{state}/channel",
+        f"{state}/channel/target",
+        f"{state}/ram",
+        f"{paths.libvirt_run}/channel",
+    )
+
+
 def person_trusted(directories: Iterable[Inode]) -> str:
     """A person who can rename a step of a path, and is trusted not to; or an empty string."""
     for path, by, number in _writers(directories):

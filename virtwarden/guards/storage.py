@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import stat
 
-from virtwarden.changes import Change, GrantAccess, LockShared, SetAccess, TakeBack, TakeDirectory
+from virtwarden.changes import (
+    Change,
+    ClearWay,
+    GrantAccess,
+    LockShared,
+    SetAccess,
+    TakeBack,
+    TakeDirectory,
+)
 from virtwarden.domain.model import Backing, Disk
 from virtwarden.domain.uses import FILE_KINDS, Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import libvirts_own, search_grants, swapper
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own, search_grants, swapper
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
@@ -186,6 +194,7 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
+        changes += _clear_way(case)
         for use in _uses(case):
             changes += _prepare(case, use)
     if case.op is Op.STARTED:
@@ -201,13 +210,28 @@ def _take_directories(case: Case) -> list[Change]:
     *_, nvram = libvirts_own(case.paths)
     found = case.facts.look(nvram)
     steps = [*found.directories, *([found.leaf] if found.leaf else [])]
-    return [
+    changes: list[Change] = [
         TakeDirectory(step.path, step.device, step.number)
         for step in steps
-        if step.path in libvirts_own(case.paths)
-        and stat.S_ISDIR(step.mode)
-        and (step.uid != 0 or step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+        if step.path in libvirts_own(case.paths) and _is_others(step)
     ]
+    awaited = case.domain.id if case.op is Op.PREPARE else ""
+    for path in libvirts_for_domains(case.paths):
+        leaf = case.facts.look(path).leaf
+        if leaf is not None and _is_others(leaf):
+            changes.append(TakeDirectory(leaf.path, leaf.device, leaf.number, awaited))
+    return changes
+
+
+def _is_others(step: Inode) -> bool:
+    """Whether it is a directory in which another user than root renames things."""
+    is_open = step.uid != 0 or bool(step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return stat.S_ISDIR(step.mode) and is_open
+
+
+def _clear_way(case: Case) -> list[Change]:
+    places = (str(case.paths.libvirt_state), *libvirts_for_domains(case.paths))
+    return [ClearWay(case.domain.id, places)] if case.facts.left_of(case.domain.id) else []
 
 
 def _prepare(case: Case, use: Use) -> list[Change]:

@@ -12,7 +12,7 @@ import libvirt
 from virtwarden import gate, recovery
 from virtwarden.changes import journal
 from virtwarden.errors import HostError, WardenError
-from virtwarden.guards.pathways import libvirts_own
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
 from virtwarden.package import apparmor, daemon, farewell, hookfile, luks, selinux
@@ -60,7 +60,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
 
 def _give_directories_back(paths: Paths) -> None:
     """Give libvirt's own directories to the user that has its others, as libvirt does itself."""
-    for path in reversed(libvirts_own(paths)):
+    for path in reversed((*libvirts_own(paths), *libvirts_for_domains(paths))):
         with suppress(FileNotFoundError):
             user = (paths.libvirt_state / "save").lstat().st_uid
             os.chown(path, user, -1, follow_symlinks=False)
