@@ -379,7 +379,14 @@ def test_a_vms_user_leads_libvirt_to_no_other_vms_sockets(
         assert is_guarded(warden, name)
 
 
-@pytest.mark.parametrize("place", ["channel/target/domain-{}-web01", "ram/{}-web01"])
+_IN_ITS_WAY = {
+    "libvirt 9's channels": PATHS.libvirt_state / "channel/target/domain-{}-web01",
+    "libvirt 11's channels": PATHS.libvirt_run / "channel/{}-web01",
+    "its memory": PATHS.libvirt_state / "ram/{}-web01",
+}
+
+
+@pytest.mark.parametrize("place", _IN_ITS_WAY)
 def test_libvirt_gives_a_vms_user_no_directory_that_another_put_in_its_way(
     warden: Warden, tmp_path: Path, place: str
 ) -> None:
@@ -392,7 +399,9 @@ def test_libvirt_gives_a_vms_user_no_directory_that_another_put_in_its_way(
     # It gives its directories to its own user, and counts from one again.
     warden.libvirt.restart()
     number = 1
-    link = PATHS.libvirt_state / place.format(number)
+    link = Path(str(_IN_ITS_WAY[place]).format(number))
+    if not link.parent.exists():
+        pytest.skip("this libvirt has them elsewhere")
     tmp_path.chmod(0o711)
     assert as_user("libvirt-qemu", lambda: link.symlink_to(victim)) == ""
 
