@@ -65,6 +65,7 @@ class TestStatus:
             "console_ca": str(PATHS.console_ca / "ca-cert.pem"),
             "guards": [guard.NAME for guard in lifecycle.GUARDS],
             "breaches": [],
+            "withheld": [],
         }
         told = {
             name: (standing["state"], standing["mode"], standing["enrolled"], standing["guards"])

@@ -399,6 +399,67 @@ def test_a_vms_user_leads_libvirt_to_no_other_vms_sockets(
         assert is_guarded(warden, name)
 
 
+_IN_ITS_WAY = {
+    "libvirt 9's channels": PATHS.libvirt_state / "channel/target/domain-{}-web01",
+    "libvirt 11's channels": PATHS.libvirt_run / "channel/{}-web01",
+    "its memory": PATHS.libvirt_state / "ram/{}-web01",
+}
+
+
+@pytest.mark.parametrize("place", _IN_ITS_WAY)
+def test_libvirt_gives_a_vms_user_no_directory_that_another_put_in_its_way(
+    warden: Warden, tmp_path: Path, place: str
+) -> None:
+    """It follows a symlink there. Its user is that of all VMs without virt-warden."""
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o755)
+    file = "<memoryBacking><source type='file'/></memoryBacking>"
+    channel = CHANNEL.format("org.qemu.guest_agent.0")
+    warden.enrolled("web01", extra_devices=channel, extra=file)
+    # It gives its directories to its own user, and counts from one again.
+    warden.libvirt.restart()
+    number = 1
+    link = Path(str(_IN_ITS_WAY[place]).format(number))
+    if not link.parent.exists():
+        pytest.skip("this libvirt has them elsewhere")
+    tmp_path.chmod(0o711)
+    assert as_user("libvirt-qemu", lambda: link.symlink_to(victim)) == ""
+
+    warden.libvirt.start("web01")
+
+    assert warden.libvirt.virsh("domid", "web01").stdout.strip() == str(number)
+    assert owner(victim) == "0:0 0755"
+    assert is_guarded(warden, "web01")
+    later = link.with_name(link.name.replace(str(number), "99"))
+    assert as_user("libvirt-qemu", lambda: later.symlink_to(victim)) == "PermissionError"
+
+
+def test_what_a_crash_left_under_a_vms_name_is_not_followed(warden: Warden, tmp_path: Path) -> None:
+    """libvirt writes QEMU's master key there, as root, and gives it to the VM's user."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    warden.enrolled("web01")
+    number = _next_id(warden)
+    left = PATHS.libvirt_state / f"domain-{number}-web01"
+    left.mkdir()
+    (left / "master-key.aes").symlink_to(victim)
+
+    warden.libvirt.start("web01")
+
+    assert warden.libvirt.virsh("domid", "web01").stdout.strip() == str(number)
+    assert victim.read_text() == "untouched"
+    assert victim.owner() == "root"
+    assert is_guarded(warden, "web01")
+
+
+def _next_id(warden: Warden) -> int:
+    """The id that libvirt gives to the next domain that starts."""
+    warden.started("before")
+    number = int(warden.libvirt.virsh("domid", "before").stdout)
+    warden.libvirt.destroy("before")
+    return number + 1
+
+
 def test_what_a_vms_user_put_into_libvirts_directory_before_is_told_of(warden: Warden) -> None:
     warden.started("web01")
     (monitor,) = sockets_of(warden, "web01")

@@ -63,6 +63,7 @@ class FakeHost:
     backends: tuple[str, ...] = ("nftables", "ebtables")
     port_backends: tuple[str, ...] = ("nftables", "iptables")
     taps: set[str] = field(default_factory=set)
+    left: tuple[str, ...] = ()
     socket_directories: tuple[str, ...] = ()
     tap_owners: dict[str, str] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=lambda: {"kvm": KVM})
@@ -225,6 +226,9 @@ class FakeHost:
 
     def strangers_at(self, queues: Mapping[str, int], uid: int) -> list[str]:
         return [each for name, each in self.strangers.items() if name in queues]
+
+    def left_of(self, number: str) -> tuple[str, ...]:
+        return self.left
 
     def directories_of(self, number: str) -> tuple[Inode, ...]:
         return tuple(self.inodes[path] for path in self.socket_directories)

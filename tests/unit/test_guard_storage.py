@@ -24,7 +24,9 @@ from fake_host import (
 )
 
 from virtwarden.changes import (
+    Change,
     Claim,
+    ClearWay,
     GrantAccess,
     LockShared,
     RequireUnopened,
@@ -259,6 +261,35 @@ def test_libvirts_own_directories_are_taken_before_anything_in_them_is_touched(
     host.directory(state, 0o750)
     host.directory(nvram)
     assert storage.plan(case(host, op=Op.STARTED)) == []
+
+
+def of_libvirts(host: FakeHost, op: Op) -> list[Change]:
+    found = storage.plan(case(host, op=op))
+    return [change for change in found if isinstance(change, TakeDirectory | ClearWay)]
+
+
+def test_where_libvirt_makes_a_directory_for_a_domain_nobody_else_puts_one(
+    host: FakeHost,
+) -> None:
+    """At `prepare` what was put there is removed, by the id that libvirt has chosen."""
+    target = "/var/lib/libvirt/qemu/channel/target"
+    host.directory(target, uid=64055)
+    taken = TakeDirectory(target, 2049, host.inodes[target].number, "7")
+    assert of_libvirts(host, Op.PREPARE) == [taken]
+    assert of_libvirts(host, Op.STARTED) == [replace(taken, awaited="")]
+    host.directory(target)
+    assert of_libvirts(host, Op.PREPARE) == []
+
+
+def test_what_is_left_under_a_domains_id_is_cleared_before_libvirt_follows_it(
+    host: FakeHost,
+) -> None:
+    host.left = ("/var/lib/libvirt/qemu/domain-7-web01",)
+    (change,) = of_libvirts(host, Op.PREPARE)
+    assert isinstance(change, ClearWay)
+    assert change.number == "7"
+    assert "/var/lib/libvirt/qemu/ram" in change.directories
+    assert of_libvirts(host, Op.STARTED) == []
 
 
 # Attacks: what others use

@@ -11,7 +11,7 @@ from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
 from virtwarden.changes.copies import CopyFile
-from virtwarden.changes.directories import TakeDirectory
+from virtwarden.changes.directories import ClearWay, TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.openers import RequireUnopened
@@ -44,6 +44,7 @@ KINDS: dict[str, type[Change]] = {
         SetAccess,
         SetBridgePort,
         TakeBack,
+        ClearWay,
         TakeDirectory,
         WriteFile,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "Change",
     "Checkable",
     "Claim",
+    "ClearWay",
     "CopyFile",
     "CreateUser",
     "EndProcesses",

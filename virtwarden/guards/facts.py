@@ -20,6 +20,7 @@ from virtwarden.changes.reach import noted
 from virtwarden.domain import twins
 from virtwarden.errors import HostError
 from virtwarden.gate.queues import strangers_at
+from virtwarden.guards.pathways import libvirts_for_domains
 from virtwarden.paths import Paths
 from virtwarden.system import (
     blockstack,
@@ -71,6 +72,9 @@ class Facts(Protocol):
 
     def look(self, path: str) -> Found:
         """A path, walked without following symlinks. Raises HostError."""
+
+    def left_of(self, number: str) -> tuple[str, ...]:
+        """What libvirt's directories have under the name of a domain with this id."""
 
     def directories_of(self, number: str) -> tuple[Inode, ...]:
         """libvirt's directories with the sockets of the running domain that has this id."""
@@ -223,6 +227,10 @@ class Facts(Protocol):
         """
 
 
+def _leaf(path: str) -> Inode | None:
+    return files.look(path).leaf
+
+
 @dataclass(frozen=True)
 class HostFacts(Facts):
     """Facts of the host that this runs on."""
@@ -244,16 +252,22 @@ class HostFacts(Facts):
     def look(self, path: str) -> Found:
         return files.look(path)
 
-    def directories_of(self, number: str) -> tuple[Inode, ...]:
+    def left_of(self, number: str) -> tuple[str, ...]:
         if not number.isdecimal():
             return ()
-        # libvirt 9 has the channels' sockets in the second place, libvirt 11 in the third.
         found = [
-            *self.paths.libvirt_state.glob(f"domain-{number}-*"),
-            *self.paths.libvirt_state.glob(f"channel/target/domain-{number}-*"),
-            *self.paths.libvirt_run.glob(f"channel/{number}-*"),
+            path
+            for place in (str(self.paths.libvirt_state), *libvirts_for_domains(self.paths))
+            for name in (f"domain-{number}-*", f"{number}-*")
+            for path in Path(place).glob(name)
         ]
-        leaves = (files.look(str(path)).leaf for path in found)
+        return tuple(map(str, found))
+
+    def directories_of(self, number: str) -> tuple[Inode, ...]:
+        # QEMU itself makes files in the one for its guest's memory, also when some is attached.
+        memory = f"{self.paths.libvirt_state}/ram/"
+        found = (path for path in self.left_of(number) if not path.startswith(memory))
+        leaves = map(_leaf, found)
         return tuple(leaf for leaf in leaves if leaf and stat.S_ISDIR(leaf.mode))
 
     def links_in(self, directory: str) -> tuple[str, ...]:

@@ -135,10 +135,24 @@ def libvirts_own(paths: Paths) -> tuple[str, ...]:
     libvirtd follows names in them, and believes what it finds: the XML in a managed save or a
     snapshot's metadata, or what a capabilities file says of QEMU.
     """
-    below = ("nvram", "save", "snapshot", "checkpoint", "dump", "ram", "channel", "channel/target")
+    below = ("nvram", "save", "snapshot", "checkpoint", "dump")
     state, cache = paths.libvirt_state, paths.libvirt_cache
     places = [state, *(state / name for name in below), cache, cache / "capabilities"]
     return tuple(map(str, places))
+
+
+def libvirts_for_domains(paths: Paths) -> tuple[str, ...]:
+    """libvirt's own directories in which it makes one for a domain, and gives that to its user.
+
+    libvirt 9 has the sockets of channels in the second, libvirt 11 in the last.
+    """
+    state = paths.libvirt_state
+    return (
+        f"{state}/channel",
+        f"{state}/channel/target",
+        f"{state}/ram",
+        f"{paths.libvirt_run}/channel",
+    )
 
 
 def person_trusted(directories: Iterable[Inode]) -> str:

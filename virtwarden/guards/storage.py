@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from virtwarden.changes import (
     Change,
+    ClearWay,
     GrantAccess,
     LockShared,
     Regain,
@@ -21,7 +22,7 @@ from virtwarden.domain.uses import Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import libvirts_own, search_grants
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own, search_grants
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
@@ -189,6 +190,7 @@ def plan(case: Case) -> list[Change]:
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
     if case.op is Op.PREPARE:
+        changes += _clear_way(case)
         changes += _unopened_last(change for use in _uses(case) for change in _prepare(case, use))
     if case.op is Op.ADOPT:
         changes += _unopened_last(change for use in _uses(case) for change in _regain(case, use))
@@ -202,14 +204,26 @@ def plan(case: Case) -> list[Change]:
 
 def _take_directories(case: Case) -> list[Change]:
     """libvirt makes, reads and gives away files there: no other user may swap them."""
-    found = [case.facts.look(path).leaf for path in libvirts_own(case.paths)]
+    awaited = case.domain.id if case.op is Op.PREPARE else ""
+    places = dict.fromkeys(libvirts_own(case.paths), "")
+    places |= dict.fromkeys(libvirts_for_domains(case.paths), awaited)
+    found = [(case.facts.look(path).leaf, number) for path, number in places.items()]
     return [
-        TakeDirectory(leaf.path, leaf.device, leaf.number)
-        for leaf in found
-        if leaf is not None
-        and stat.S_ISDIR(leaf.mode)
-        and (leaf.uid != 0 or leaf.mode & (stat.S_IWGRP | stat.S_IWOTH))
+        TakeDirectory(leaf.path, leaf.device, leaf.number, number)
+        for leaf, number in found
+        if leaf is not None and _is_others(leaf)
     ]
+
+
+def _is_others(step: Inode) -> bool:
+    """Whether it is a directory in which another user than root renames things."""
+    is_open = step.uid != 0 or bool(step.mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return stat.S_ISDIR(step.mode) and is_open
+
+
+def _clear_way(case: Case) -> list[Change]:
+    places = (str(case.paths.libvirt_state), *libvirts_for_domains(case.paths))
+    return [ClearWay(case.domain.id, places)] if case.facts.left_of(case.domain.id) else []
 
 
 def _prepare(case: Case, use: Use) -> list[Change]:

@@ -13,7 +13,7 @@ from virtwarden import gate, recovery
 from virtwarden.changes import journal
 from virtwarden.changes.directories import libvirts_user
 from virtwarden.errors import HostError, WardenError
-from virtwarden.guards.pathways import libvirts_own
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
 from virtwarden.package import apparmor, daemon, emulators, farewell, found, hookfile, luks, selinux
@@ -67,7 +67,7 @@ def _give_directories_back(paths: Paths) -> None:
     user = libvirts_user(paths)
     if user is None:
         return
-    for path in reversed(libvirts_own(paths)):
+    for path in reversed((*libvirts_own(paths), *libvirts_for_domains(paths))):
         with suppress(FileNotFoundError):
             os.chown(path, user, -1, follow_symlinks=False)
 
