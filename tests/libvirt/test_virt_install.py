@@ -21,10 +21,11 @@ from virtwarden.changes import journal
 from virtwarden.paths import Paths
 
 PATHS = Paths()
-COMMON = (
+PLAIN = (
     *("--virt-type", "qemu", "--memory", "64", "--osinfo", "detect=off,require=off"),
-    *("--graphics", "vnc", "--noautoconsole"),
+    "--noautoconsole",
 )
+COMMON = (*PLAIN, "--graphics", "vnc")
 
 
 def install(*options: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +53,20 @@ def test_an_image_that_is_imported_boots_under_guard(
     assert done.returncode == 0, done.stderr
     assert is_guarded(warden, "web01")
     assert disk.stat().st_uid == warden.status("web01")["uid"]
+    warden.libvirt.destroy("web01")
+    warden.libvirt.start("web01")
+    assert is_guarded(warden, "web01")
+
+
+def test_the_displays_and_channels_that_it_makes_by_itself_are_guarded(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    disk = qcow2(images / "web01.qcow2")
+    options = ("--name", "web01", "--disk", str(disk), "--import", "--network", "none")
+    done = run("virt-install", *PLAIN, "--graphics", "spice", *options, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "type='spicevmc'" in warden.libvirt.xml("web01")
+    assert is_guarded(warden, "web01")
     warden.libvirt.destroy("web01")
     warden.libvirt.start("web01")
     assert is_guarded(warden, "web01")
