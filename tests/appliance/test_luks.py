@@ -275,8 +275,8 @@ def hold(host: Host) -> None:
     host.put("/run/holder.py", HOLDER, 0o644)
     who = "setpriv --reuid=65534 --regid=65534 --clear-groups"
     host.run(
-        "systemd-run -q --unit=holder -p StandardOutput=file:/run/holder.log"
-        f" sh -c 'exec {who} python3 /run/holder.py 3<>{NODE}'"
+        "rm -f /run/holder.log; systemd-run -q --unit=holder"
+        f" sh -c 'exec {who} python3 /run/holder.py 3<>{NODE} >>/run/holder.log'"
     )
     host.until("test -s /run/holder.log")
 
@@ -296,7 +296,10 @@ def test_who_keeps_a_decrypted_disk_open_reads_nothing_of_it_after_the_stop(host
     assert status(host)["breaches"] == []
     host.run("truncate -s 0 /run/holder.log")
     host.until("test -s /run/holder.log")
-    assert set(host.run("cat /run/holder.log").stdout.split()) == {"5"}
+    done = set(host.run("cat /run/holder.log").stdout.split())
+    # It fails to read. What it writes goes nowhere from the kernel's memory.
+    assert "5" in done
+    assert done <= {"5", "4"}
     assert f"somebody still has {NODE} of its last run open" in refusal(host)
     host.run("systemctl stop holder")
     host.until("! dmsetup ls | grep -q vmw-web01-vda", seconds=60)

@@ -308,6 +308,10 @@ def test_an_nvram_file_that_libvirt_makes_is_the_vms_alone_and_goes_with_the_dom
     assert not nvram.exists()
 
 
+# libvirt 9 and 11
+CHANNELS = (PATHS.libvirt_state / "channel" / "target", PATHS.libvirt_run / "channel")
+
+
 def libvirts(place: Path) -> set[Path]:
     """The directories below a place that libvirt's own QEMU user may write."""
     found = [place, *place.rglob("*/")] if place.is_dir() else []
@@ -318,6 +322,7 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
     """An escaped VM without virt-warden is libvirt-qemu; root follows names there, and chowns."""
     state = PATHS.libvirt_state
     nvram = state / "nvram"
+    (channels,) = [place for place in CHANNELS if place.is_dir()]
 
     def attacks() -> set[str]:
         acts = (
@@ -332,7 +337,8 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
             # It opens or gives away names in these.
             lambda: (state / "dump" / "db01").symlink_to("/etc/shadow"),
             lambda: (state / "ram" / "1-db01").symlink_to("/etc"),
-            lambda: (state / "channel").rename(state / "mine"),
+            lambda: channels.rename(channels.with_name("mine")),
+            lambda: (channels / "1-db01").symlink_to("/etc"),
         )
         return {as_user("libvirt-qemu", act) for act in acts}
 
@@ -343,7 +349,7 @@ def test_nobody_but_root_swaps_what_is_in_libvirts_own_directories(warden: Warde
     warden.command("enrol", "web01")
     warden.libvirt.start("web01")
     assert libvirts(state) == set()
-    assert libvirts(PATHS.libvirt_cache) == set()
+    assert libvirts(PATHS.libvirt_cache) | libvirts(channels) == set()
     assert attacks() == {"PermissionError"}
     warden.libvirt.restart()
     assert attacks() == {"PermissionError"}

@@ -138,6 +138,7 @@ def libvirts_own(paths: Paths) -> tuple[str, ...]:
     below = ("nvram", "save", "snapshot", "checkpoint", "dump")
     state, cache = paths.libvirt_state, paths.libvirt_cache
     places = [state, *(state / name for name in below), cache, cache / "capabilities"]
+    places.append(paths.libvirt_run / "channel")  # where libvirt 11 has it
     return tuple(map(str, places))
 
 

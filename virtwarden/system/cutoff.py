@@ -41,9 +41,12 @@ def cut_off(node: str) -> list[Opener] | None:
                 return None
             os.fsync(handle)
             fcntl.ioctl(handle, _FLUSH)
+            run(_DMSETUP, "wipe_table", name, timeout=_SUSPEND_SECONDS)
+            # They may have read it into the kernel's memory again meanwhile.
+            with suppress(OSError):
+                fcntl.ioctl(handle, _FLUSH)
         finally:
             os.close(handle)
-        run(_DMSETUP, "wipe_table", name, timeout=_SUSPEND_SECONDS)
         run(_DMSETUP, "remove", "--deferred", name)
         return found
     return None
