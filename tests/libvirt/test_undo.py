@@ -41,6 +41,7 @@ from virtwarden import hook
 from virtwarden.changes import journal
 from virtwarden.cli.recover import recover
 from virtwarden.domain.model import read
+from virtwarden.guards.pathways import libvirts_for_domains
 from virtwarden.system import users
 
 HOOKS = Path("/etc/libvirt/hooks")
@@ -74,7 +75,8 @@ def host(images: Path) -> dict[str, str]:
     Except whose libvirt's own directories are: it gives them to its user whenever it starts.
     """
     found = snapshot([images, PATHS.run, PATHS.state, PATHS.libvirt_state])
-    del found[str(PATHS.libvirt_state / "nvram")]
+    for each in (str(PATHS.libvirt_state / "nvram"), *libvirts_for_domains(PATHS)):
+        found.pop(each, "")
     state = str(PATHS.libvirt_state)
     return found | {state: found[state].replace(" 0:", " 64055:", 1)}
 
