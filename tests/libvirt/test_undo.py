@@ -41,7 +41,7 @@ from virtwarden import hook
 from virtwarden.changes import journal
 from virtwarden.cli.recover import recover
 from virtwarden.domain.model import read
-from virtwarden.guards.pathways import libvirts_own
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own
 from virtwarden.system import users
 
 HOOKS = Path("/etc/libvirt/hooks")
@@ -75,7 +75,7 @@ def host(images: Path) -> dict[str, str]:
     Except whose libvirt's own directories are: it gives them to its user whenever it starts.
     """
     found = snapshot([images, PATHS.run, PATHS.state, PATHS.libvirt_state])
-    state, *others = libvirts_own(PATHS)
+    state, *others = (*libvirts_own(PATHS), *libvirts_for_domains(PATHS))
     found = {path: what for path, what in found.items() if path not in others}
     return found | {state: found[state].replace(" 0:", " 64055:", 1)}
 
