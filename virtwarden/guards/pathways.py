@@ -137,8 +137,7 @@ def libvirts_own(paths: Paths) -> tuple[str, ...]:
     """
     below = ("nvram", "save", "snapshot", "checkpoint", "dump")
     state, cache = paths.libvirt_state, paths.libvirt_cache
-    places = [state, *(state / name for name in below), cache, cache / "capabilities"]
-    places.append(paths.libvirt_run / "channel")  # where libvirt 11 has it
+    places = (state, *(state / name for name in below), cache, cache / "capabilities")
     return tuple(map(str, places))
 
 
