@@ -16,7 +16,7 @@ from pathlib import Path
 from virtwarden import lifecycle
 from virtwarden.changes import CreateUser, GrantAccess
 from virtwarden.domain.model import Domain, read
-from virtwarden.enrolment import passwords
+from virtwarden.enrolment import adopting, passwords
 from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError, JournalError, Refusal, WardenError
 from virtwarden.guards import boot, host, identity, luks, sandbox, storage, ticket
@@ -147,8 +147,8 @@ def _without_acls(case: Case) -> list[WardenError]:
 def _of_emulator(domain: Domain, rules: Rules, paths: Paths) -> list[WardenError]:
     """Enrolment replaces an admin's own emulator, which may have machines that QEMU lacks."""
     plain, name = ticket.emulator_path(domain.arch), shown(domain.name)
-    known = ("", plain, _KVM, ticket.wrapper_path(paths, domain.arch))
-    if domain.emulator in known or "emulator" in rules.exceptions:
+    is_known = domain.emulator in ("", plain, _KVM) or adopting.uses_wrapper(domain, paths)
+    if is_known or "emulator" in rules.exceptions:
         return []
     return [
         Refusal(
