@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import pwd
+import shutil
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from tests.host.images import qcow2
 from tests.host.service import Service
 from tests.libvirt.test_adoption import create
 from tests.libvirt.warden import PATHS, Warden
+from virtwarden.changes import GiveMade
 
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
 UUID = "00000000-0000-4000-8000-000000000001"
@@ -193,6 +195,27 @@ def test_another_process_than_libvirts_gets_none_while_a_start_waits(
 def test_root_itself_is_not_made_a_vms_user(awaited: Callable[[int], None]) -> None:
     awaited(os.getpid())
     assert "its user is another" in ask()["refusal"]
+
+
+def test_what_another_vm_put_among_libvirts_files_is_not_given_with_them(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    """It is libvirt's own user too, and has the directory until the start is adopted."""
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    made = PATHS.libvirt_state / "domain-7-web01"
+    made.mkdir()
+    (made / "master-key.aes").touch()
+    theirs = images / "theirs"
+    theirs.touch()
+    (made / "hard").hardlink_to(theirs)
+    (made / "soft").symlink_to(theirs)
+    (made / "roots").touch()
+    for path in (made, made / "master-key.aes", theirs):
+        os.chown(path, LIBVIRTS_OWN.pw_uid, LIBVIRTS_OWN.pw_gid)
+    GiveMade("7-web01", "vmw-web01").apply(PATHS, {})
+    assert (made.owner(), (made / "master-key.aes").owner()) == ("vmw-web01", "vmw-web01")
+    assert (theirs.owner(), (made / "roots").owner()) == ("libvirt-qemu", "root")
+    shutil.rmtree(made)
 
 
 def test_who_holds_the_socket_keeps_no_start_from_its_user(

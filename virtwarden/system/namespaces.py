@@ -62,12 +62,19 @@ def is_unmapped(pid: int) -> bool:
 def map_ids(pid: int, uid: int, gids: tuple[int, ...]) -> None:
     """Let a process in a new user namespace become this user, with these groups, and no other.
 
-    The kernel takes each map once. Raises OSError.
+    The kernel takes each map once; one that is there already is left. Raises OSError.
     """
     groups = "".join(f"{gid} {gid} 1\n" for gid in sorted({*gids}))
     for kind, content in (("gid", groups), ("uid", f"{uid} {uid} 1\n")):
-        handle = os.open(f"/proc/{pid}/{kind}_map", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(handle, content.encode())  # in one call, user_namespaces(7)
-        finally:
-            os.close(handle)
+        file = Path(f"/proc/{pid}/{kind}_map")
+        if file.read_text().split() != content.split():
+            _write_at_once(file, content.encode())
+
+
+def _write_at_once(file: Path, content: bytes) -> None:
+    """In one call, as user_namespaces(7) wants it."""
+    handle = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(handle, content)
+    finally:
+        os.close(handle)
