@@ -138,7 +138,8 @@ def libvirts_own(paths: Paths) -> tuple[str, ...]:
     below = ("nvram", "save", "snapshot", "checkpoint", "dump", "ram", "channel", "channel/target")
     state, cache = paths.libvirt_state, paths.libvirt_cache
     places = [state, *(state / name for name in below), cache, cache / "capabilities"]
-    places.append(paths.libvirt_run / "channel")  # where libvirt 11 has it
+    # In libvirt 11 these are its user's too.
+    places += [paths.libvirt_run, paths.libvirt_run / "channel"]
     return tuple(map(str, places))
 
 
