@@ -12,7 +12,7 @@ from typing import ClassVar
 from virtwarden.changes.access import give, set_mode
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
-from virtwarden.system import files
+from virtwarden.system import files, users
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def libvirts_user(paths: Paths) -> int | None:
 
 
 def _note_owner(paths: Paths, uid: int) -> None:
-    if uid != 0 and libvirts_user(paths) != uid:
+    # A domain's own directory is its user's.
+    if uid != 0 and libvirts_user(paths) != uid and not users.domain_of(uid):
         files.passable_directory(paths.run)
         files.write_atomically(paths.libvirts_user, str(uid).encode(), 0o600)
 

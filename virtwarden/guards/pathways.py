@@ -138,7 +138,8 @@ def libvirts_own(paths: Paths) -> tuple[str, ...]:
     below = ("nvram", "save", "snapshot", "checkpoint", "dump")
     state, cache = paths.libvirt_state, paths.libvirt_cache
     places = (state, *(state / name for name in below), cache, cache / "capabilities")
-    return tuple(map(str, places))
+    # In libvirt 11 the last is its user's too.
+    return tuple(map(str, (*places, paths.libvirt_run)))
 
 
 def libvirts_for_domains(paths: Paths) -> tuple[str, ...]:
