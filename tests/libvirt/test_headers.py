@@ -310,11 +310,12 @@ def test_nor_of_a_copy_that_a_vm_left_again(
     warden.started("web01", disks=[Disk(qcow2(images / "web01.qcow2"))])
     syslog.wait_for("event=verified domain=web01 ", 20)
     left = []
-    for name, end in (("first", "--pivot"), ("second", "--pivot"), ("third", "--finish")):
+    for name, end in (("first", "--pivot"), ("second", "--pivot"), ("third", "--abort")):
         copy = images / f"{name}.qcow2"
         how = ("--wait", "--transient-job", "--format", "qcow2")
-        warden.libvirt.virsh("blockcopy", "web01", "vda", str(copy), *how, end)
+        warden.libvirt.virsh("blockcopy", "web01", "vda", str(copy), *how)
         until(lambda copy=copy: written.look_up(PATHS.written, str(copy)) is not None)
+        warden.libvirt.virsh("blockjob", "web01", "vda", end)
         left.append(copy)
     warden.libvirt.destroy("web01")
     for copy in left:
