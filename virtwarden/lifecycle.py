@@ -18,6 +18,7 @@ from virtwarden.changes import (
     Checkable,
     CreateUser,
     Scope,
+    TakeDirectory,
     WriteFile,
     arrivals,
     journal,
@@ -199,10 +200,20 @@ def admit_attached(case: Case) -> list[str]:
 
 
 def take_back_attached(case: Case) -> None:
-    """Take back the directory that libvirt gave to the domain's user for an attached device."""
-    if case.rules.mode is not Mode.DISABLED and _runs(case):
+    """Take back the directory that libvirt gave to the domain's user for an attached device.
+
+    Before `started` QEMU itself still needs these directories.
+    """
+    if case.rules.mode is not Mode.DISABLED and _has_started(case):
         changes = plan(replace(case, op=Op.STARTED), [identity])
         journal.perform(case.paths, case.domain.uuid, changes)
+
+
+def _has_started(case: Case) -> bool:
+    """Whether `started` has come: it is the first to take the directories of this run."""
+    records = journal.records(case.paths, case.domain.uuid)
+    taken = {r.change.path for r in records if isinstance(r.change, TakeDirectory)}
+    return any(each.path in taken for each in case.facts.directories_of(case.domain.id))
 
 
 def settle(case: Case) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from fake_host import FakeHost, account_of, case_of, process_of, rules
 from steps import LastingStep, Step, WholeStep, World
 
 from virtwarden import lifecycle
-from virtwarden.changes import Scope, journal
+from virtwarden.changes import Scope, TakeDirectory, journal
 from virtwarden.errors import HostError, JournalError, Refusal, WardenError
 from virtwarden.guards import boot, console, host, identity, network, sandbox, storage
 from virtwarden.guards.base import Case, Op
@@ -520,6 +520,18 @@ def test_reconnect_takes_back_what_libvirt_took_again_and_checks(
     lifecycle.reconnect(replace(case, op=Op.STARTED))
     assert world.done == ["capture storage", "apply storage"]
     assert "event=breach" in logged[0]
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+def test_directories_that_qemu_still_needs_for_its_start_are_not_taken_back(
+    case: Case, world: World, monkeypatch: pytest.MonkeyPatch, has_started: bool
+) -> None:
+    """A look at all domains may come amid a start."""
+    taken = journal.Record(TakeDirectory("/d", 1, 2), {})
+    monkeypatch.setattr(journal, "records", lambda *_: [taken] if has_started else [])
+    monkeypatch.setattr(FakeHost, "directories_of", lambda *_: (SimpleNamespace(path="/d"),))
+    lifecycle.take_back_attached(case)
+    assert bool(world.done) is has_started
 
 
 # Release
