@@ -36,7 +36,7 @@ def in_background(work: Callable[[], None]) -> Iterator[None]:
         with suppress(OSError):  # the other end is gone, or this one was closed
             work()
 
-    thread = threading.Thread(target=quietly)
+    thread = threading.Thread(target=quietly, daemon=True)
     thread.start()
     try:
         yield
@@ -59,7 +59,10 @@ def served(path: Path, serve: Serve) -> Iterator[None]:
 
         try:
             with in_background(work):
-                yield
+                try:
+                    yield
+                finally:
+                    listener.shutdown(socket.SHUT_RDWR)  # who never came is waited for no more
         finally:
             path.unlink()
 
@@ -87,7 +90,7 @@ def switches(peer: socket.socket) -> None:
 
 
 def test_shared_memory_with_the_socket_that_libvirt_chooses(warden: Warden) -> None:
-    set_policy(of_all('exceptions = ["host-devices"]'))
+    set_policy(of_all('allow = ["shmem shared"]'))
     device = (
         "<shmem name='shared'><model type='ivshmem-doorbell'/><server/><msi vectors='1'/></shmem>"
     )

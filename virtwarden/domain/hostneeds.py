@@ -106,7 +106,11 @@ def _of_device(kinds: Mapping[str, str], device: Device) -> Iterator[Need]:
         yield Need(f"<shmem> {device.name}", "shmem", (device.name,), path)
     elif not (_is_harmless(device) or device.assigned or _tells_all(device)):
         yield _element(device.tag, device.variant)
-    names = {each.name for each in device.assigned}
+    # Which libvirt fills in at the start: qemu_domain.c, qemuDomainPrepareShmemChardev.
+    usual = f"/var/lib/libvirt/shmem-{device.name}-sock" if device.tag == "shmem" else ""
+    if usual in device.paths:
+        yield Need(f"<shmem> {device.name}", "shmem", (device.name,), usual)
+    names = {usual, *(each.name for each in device.assigned)}
     yield from (_of_path(kinds, path, device) for path in device.paths if path not in names)
 
 
