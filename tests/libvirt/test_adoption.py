@@ -12,7 +12,7 @@ import pytest
 
 from tests.host.command import CommandFailedError
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
-from tests.host.images import qcow2
+from tests.host.images import qcow2, raw
 from tests.host.service import Service
 from tests.host.syslog import Syslog
 from tests.libvirt.grabber import grabber, was_opened
@@ -102,6 +102,18 @@ def test_a_base_that_libvirt_gave_away_is_roots_before_qemu_opens_it(
         assert as_user(f"vmw-{name}", lambda: base.open("rb")) == ""
         assert as_user(f"vmw-{name}", lambda: base.open("r+b")) == "PermissionError"
     for name in ("web01", "db01"):
+        assert warden.status(name)["breaches"] == []
+
+
+def test_two_adopted_domains_write_a_disk_that_both_share(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    shared = raw(images / "quorum.img")
+    for name in ("web01", "db01"):
+        create(warden, name, Disk(shared, format="raw", shareable=True))
+    assert shared.stat().st_uid == 0
+    for name in ("web01", "db01"):
+        assert as_user(f"vmw-{name}", lambda: shared.open("r+b")) == ""
         assert warden.status(name)["breaches"] == []
 
 

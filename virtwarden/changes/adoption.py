@@ -38,6 +38,8 @@ class Regain(Change):
     device: int
     number: int
     user: str
+    writable: bool = False
+    """Several domains write it, each by its entry in the ACL."""
 
     def describe(self) -> str:
         return f"give {self.path} to {self.user or 'root'} once libvirt has given it away"
@@ -54,7 +56,8 @@ class Regain(Change):
             else:
                 with files.locked(paths.shared):
                     give(handle, self.path, 0, 0)
-                    acl.deny_writing(handle)
+                    if not self.writable:
+                        acl.deny_writing(handle)
 
     def undo(self, paths: Paths, before: Before) -> str:
         """SetAccess and LockShared have what it was like before all."""

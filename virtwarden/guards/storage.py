@@ -258,6 +258,8 @@ def _regain(case: Case, use: Use) -> list[Change]:
     if leaf is None or (use.shared and files.is_left_alone(case, use, leaf)):
         return []
     file = (use.path, leaf.device, leaf.number)
+    if use.shared and use.write:
+        return [Regain(*file, "", writable=True)]
     owner = "" if use.shared else case.user
     return [Regain(*file, owner), *_alone(case, file, reading=not (use.shared or use.made_by_root))]
 
