@@ -19,6 +19,7 @@ from virtwarden.policy import Mode, Policy, Rules, last_good, load
 from virtwarden.words import printable, shown
 
 if TYPE_CHECKING:
+    from virtwarden.domain.model import Domain
     from virtwarden.guards.base import Case, Op
 
 _PORT_CREATED = "port-created"
@@ -247,34 +248,35 @@ def _case(call: _Call, rules: Rules, step: Op) -> Case:
     from virtwarden.guards.facts import HostFacts
 
     untrusted_xml = _untrusted_xml(call)
+    written = read(untrusted_xml)
     if step is Op.PREPARE:
-        _choose_whether_to_adopt(call, rules, untrusted_xml)
+        _choose_whether_to_adopt(call, rules, untrusted_xml, written)
     try:
-        domain, adopted = adopting.as_started(untrusted_xml, rules, call.paths)
+        domain, adopted = adopting.as_started(untrusted_xml, written, rules, call.paths)
     except WardenError as error:
         if rules.mode is Mode.ENFORCING:
             raise
         log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
         _start_as_it_is(call, untrusted_xml)
-        domain, adopted = read(untrusted_xml), False
+        domain, adopted = written, False
     return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted)
 
 
-def _choose_whether_to_adopt(call: _Call, rules: Rules, untrusted_xml: bytes) -> None:
+def _choose_whether_to_adopt(
+    call: _Call, rules: Rules, untrusted_xml: bytes, domain: Domain
+) -> None:
     """Leave a start that nobody enrolled as libvirt makes it, where its own user may fail at it."""
     from virtwarden.changes import starts
-    from virtwarden.domain.model import read
 
-    starts.forget(call.paths, read(untrusted_xml).uuid)
-    if rules.mode is Mode.DISABLED or _may_lack_access(call, rules, untrusted_xml):
+    starts.forget(call.paths, domain.uuid)
+    if rules.mode is Mode.DISABLED or _may_lack_access(call, rules, untrusted_xml, domain):
         _start_as_it_is(call, untrusted_xml)
 
 
-def _may_lack_access(call: _Call, rules: Rules, untrusted_xml: bytes) -> bool:
-    from virtwarden.domain.model import read
+def _may_lack_access(call: _Call, rules: Rules, untrusted_xml: bytes, domain: Domain) -> bool:
     from virtwarden.enrolment import adopting
 
-    if rules.mode is Mode.ENFORCING or not adopting.is_due(read(untrusted_xml), call.paths):
+    if rules.mode is Mode.ENFORCING or not adopting.is_due(domain, call.paths):
         return False
     from virtwarden.nextstart import foresee
 

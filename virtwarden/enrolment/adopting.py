@@ -27,13 +27,16 @@ def is_due(domain: Domain, paths: Paths) -> bool:
     return uses_wrapper(domain, paths) and not domain.enrolment and not labels
 
 
-def as_started(untrusted_xml: bytes, rules: Rules, paths: Paths) -> tuple[Domain, bool]:
+def as_started(
+    untrusted_xml: bytes, domain: Domain, rules: Rules, paths: Paths
+) -> tuple[Domain, bool]:
     """The domain as its guards see it, and whether it is adopted: its start gives it its user.
+
+    `domain` is what its XML says.
 
     An adopted one has its user and its base images here; its boot files stay those that libvirt
     gives to QEMU. Raises as `enrol_xml` does.
     """
-    domain = read(untrusted_xml)
     is_left = rules.mode is Mode.DISABLED or starts.is_as_it_is(paths, domain.uuid)
     if is_left or not is_due(domain, paths):
         return domain, False

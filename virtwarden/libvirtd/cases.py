@@ -23,25 +23,27 @@ from virtwarden.system.users import Account
 def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it runs."""
     xml = str(domain.XMLDesc(0)).encode()
-    rules = policy.rules_for(read(xml).name)
-    found, adopted = _as_started(paths, rules, xml)
+    written = read(xml)
+    rules = policy.rules_for(written.name)
+    found, adopted = _as_started(paths, rules, xml, written)
     return Case(Op.STARTED, found, rules, HostFacts(paths), paths, adopted)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     """The domain as it would be at its next start."""
     xml = inactive_xml(domain)
-    rules = policy.rules_for(read(xml).name)
-    found, adopted = _as_started(paths, rules, xml)
+    written = read(xml)
+    rules = policy.rules_for(written.name)
+    found, adopted = _as_started(paths, rules, xml, written)
     return replace(case_before_start(paths, rules, found), adopted=adopted)
 
 
-def _as_started(paths: Paths, rules: Rules, xml: bytes) -> tuple[Domain, bool]:
+def _as_started(paths: Paths, rules: Rules, xml: bytes, domain: Domain) -> tuple[Domain, bool]:
     """As `adopting.as_started`; a domain that cannot be adopted is looked at as it is."""
     try:
-        return adopting.as_started(xml, rules, paths)
+        return adopting.as_started(xml, domain, rules, paths)
     except WardenError:
-        return read(xml), False
+        return domain, False
 
 
 def at_start(case: Case) -> Case:
