@@ -29,8 +29,8 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
 NAMESPACES = (
-    "'virt-warden enrol {name}', and start it again; or let it: sysctl user.max_user_namespaces"
-    " kernel.unprivileged_userns_clone"
+    "'virt-warden enrol {name}', and start it again; or allow it: sysctl"
+    " user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1"
 )
 SERVICE = "see why: systemctl status virt-warden, journalctl -t virt-warden; "
 
