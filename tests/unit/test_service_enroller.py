@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.root
 
 
+ADDED = libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED
+UPDATED = libvirt.VIR_DOMAIN_EVENT_DEFINED_UPDATED
 DEFINED, UNDEFINED = libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
 
 
@@ -74,7 +76,9 @@ class FakeLibvirt:
         self.undefined: list[str] = []
         self.meanwhile: list[str | None] = []  # what others define, or undefine, before us
         self.afterwards: list[str] = []  # what others define right after us
-        self._untold: list[tuple[str, int]] = []
+        self._untold: list[tuple[str, int, int]] = []
+        self.one_at_a_time = False
+        self.late: list[tuple[str, int, int]] = []  # of what happened before the look
         self.alive = True
         self._keeps = keeps
 
@@ -88,22 +92,26 @@ class FakeLibvirt:
         if not self.alive:
             raise libvirt.libvirtError("client socket is closed")
         defined = FakeDomain(self._keeps(xml))
-        for theirs in self.meanwhile:
-            act = DEFINED if theirs else UNDEFINED
-            self._untold.append((defined.uuid, act))
+        self._untold += self.late
+        self.late.clear()
+        is_there = True
+        for theirs in [*self.meanwhile, defined.name()]:
+            act = (DEFINED, UPDATED if is_there else ADDED) if theirs else (UNDEFINED, 0)
+            self._untold += [("another", DEFINED, ADDED), (defined.uuid, *act)]
+            is_there = theirs is not None
         self.meanwhile.clear()
         self.domains[defined.uuid].xml = defined.xml
         self.domains[defined.uuid].undefined = self.undefined
         self.defined.append(defined.name())
-        self._untold.append((defined.uuid, DEFINED))
         if self.afterwards:
             self.domains[defined.uuid].xml = self.afterwards.pop(0)
 
     def tell(self, definitions: Definitions) -> None:
         """Have the service hear what happened."""
-        for uuid, event in self._untold:
-            definitions.note(uuid, event)
-        self._untold.clear()
+        told = self._untold[:1] if self.one_at_a_time else self._untold[:]
+        del self._untold[: len(told)]
+        for uuid, event, detail in told:
+            definitions.note(uuid, event, detail)
 
     def isAlive(self) -> bool:  # noqa: N802 - libvirt's
         return self.alive
@@ -200,6 +208,22 @@ def test_a_domain_that_somebody_undefined_meanwhile_does_not_come_back(
     paths: Paths, lines: Lines
 ) -> None:
     fake = FakeLibvirt("web01")
+    fake.meanwhile = [None]
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert fake.undefined == ["web01"]
+    assert lines == []
+
+
+def test_nor_where_libvirt_tells_of_others_between(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    fake.meanwhile, fake.one_at_a_time = [None], True
+    enroller(paths, fake).see_to(fake.the("web01").uuid)
+    assert fake.undefined == ["web01"]
+
+
+def test_that_it_was_added_before_the_look_is_no_news(paths: Paths, lines: Lines) -> None:
+    fake = FakeLibvirt("web01")
+    fake.late = [(fake.the("web01").uuid, DEFINED, ADDED)]
     fake.meanwhile = [None]
     enroller(paths, fake).see_to(fake.the("web01").uuid)
     assert fake.undefined == ["web01"]

@@ -20,9 +20,12 @@ from virtwarden.errors import HostError
 from virtwarden.libvirtd.connection import define, inactive_xml
 
 _DEFINED, _UNDEFINED = libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED
+_ADDED = libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED
 # How long to wait for libvirt's event about our own definition, and for others just before it.
 _PATIENCE_SECONDS = 2.0
-_QUIET_MS = 20
+_QUIET_SECONDS = 0.02
+# To undefine a domain that somebody else has just defined anew would be worse than to wait.
+_SURE_SECONDS = 0.5
 
 
 class Outcome(Enum):
@@ -49,9 +52,12 @@ class Definitions:
         self._made: dict[str, bytes] = {}
         self._altered: dict[str, bytes] = {}
 
-    def note(self, uuid: str, event: int) -> None:
+    def note(self, uuid: str, event: int, detail: int) -> None:
         """Note an event of libvirt's."""
-        if uuid == self._uuid and event in (_DEFINED, _UNDEFINED):
+        if uuid != self._uuid or event not in (_DEFINED, _UNDEFINED):
+            return
+        # The domain was there when we looked. That it was added, we hear late.
+        if self._heard or (event, detail) != (_DEFINED, _ADDED):
             self._heard.append(event)
 
     def forget(self) -> None:
@@ -75,7 +81,9 @@ class Definitions:
             if inactive_xml(domain) != xml:
                 return Outcome.LEFT
             define(self._connection, wanted)
-            self._listen()
+            self._listen(_QUIET_SECONDS)
+            if self._was_undefined():
+                self._listen(_SURE_SECONDS)
         finally:
             self._uuid = ""
         made = inactive_xml(domain)
@@ -86,13 +94,20 @@ class Definitions:
             log.event(log.Level.ERROR, "overwritten", domain=name, uuid=uuid)
         return Outcome.DONE if self._is_kept(uuid, made, wanted) else Outcome.LEFT
 
-    def _listen(self) -> None:
-        """Hear what happened until our own definition: libvirt tells of that last."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        heard = -1
-        while time.monotonic() < deadline and (heard != len(self._heard) or not heard):
+    def _listen(self, silence: float) -> None:
+        """Hear what happened until our own definition: libvirt tells of that last.
+
+        That has happened when libvirt tells nothing more of this domain for so many seconds. What
+        it tells of others ends a turn, but no silence.
+        """
+        now = time.monotonic()
+        give_up, quiet = now + _PATIENCE_SECONDS, now + silence
+        while now < give_up and (now < quiet or self._heard[-1:] != [_DEFINED]):
             heard = len(self._heard)
-            self._turn(_QUIET_MS)
+            self._turn(int(silence * 1000))
+            now = time.monotonic()
+            if len(self._heard) != heard:
+                quiet = now + silence
 
     def _was_undefined(self) -> bool:
         """Whether the last thing before our own definition was that somebody undefined it."""

@@ -176,7 +176,7 @@ class _Watcher:
         _opaque: object,
     ) -> None:
         if self._definitions is not None:
-            self._definitions.note(domain.UUIDString(), event)
+            self._definitions.note(domain.UUIDString(), event, detail)
         if (event, detail) == _ARRIVED:
             self._attached[domain.UUIDString()] = None
         if event not in _WHILE_IT_STARTS:
