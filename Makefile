@@ -38,10 +38,11 @@ demo: needs ## see what the product does, with two VMs in their own namespaces
 
 ##@ Developers
 
-test: needs-tests test-unit test-libvirt test-package ## all tests but those on a booted host
+test: needs-tests test-unit ## all tests but those on a booted host; AGAIN=1 runs what fails once more
+	$(PYTHON) -B -m tests $(if $(AGAIN),--again)
 
-test-release: needs-tests test-unit test-package ## the tests that depend on the release of Debian
-	$(PYTHON) -B -m tests.libvirt --by-release
+test-release: needs-tests test-unit ## the tests that depend on the release of Debian
+	$(PYTHON) -B -m tests --by-release $(if $(AGAIN),--again)
 
 test-unit: ## fast, and needs neither root nor libvirt
 	$(PYTHON) -B -m pytest tests/unit
@@ -76,7 +77,7 @@ build/fuzz/.done: packaging/fuzz-requirements.txt
 	touch $@
 
 test-appliance: deb ## tests on a booted Debian host with the .deb; ALL=1 for every scenario
-	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(DEBIAN),--debian $(DEBIAN))
+	$(PYTHON) -B -m tests.appliance $(if $(ALL),--all) $(if $(AGAIN),--again) $(if $(DEBIAN),--debian $(DEBIAN))
 
 appliance: deb ## the disk image for test-appliance, if it is missing
 	$(PYTHON) -B -m tests.appliance --images $(if $(DEBIAN),--debian $(DEBIAN))

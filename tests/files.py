@@ -16,19 +16,43 @@ PYTHON = (sys.executable, "-B", "-m")
 _NONE_SELECTED = 5
 
 
+_AGAIN = "--again"
+"""Run what failed once more, with nothing beside it."""
+
+
 def run(files: Mapping[Path, str], before: Sequence[str], options: Sequence[str]) -> int:
     """Give 0 where all passed. What each says comes when it has ended.
 
-    Of each file those tests are run that its expression selects (pytest(1), -k); all, where it is
-    empty. `before` stands before pytest in each command. The largest file begins, by and large the
-    one that takes longest: else one that came last would run alone.
+    Of each file, or folder, those tests are run that its expression selects (pytest(1), -k); all,
+    where it is empty. `before` stands before pytest in each command. The largest begins, by and
+    large the one that takes longest: else one that came last would run alone.
     """
-    in_order = sorted(files, key=lambda file: file.stat().st_size, reverse=True)
+    handed_on = [option for option in options if option != _AGAIN]
+
+    def passes(file: Path) -> bool:
+        return _passes(file, before, ["-k", files[file], *handed_on])
+
+    in_order = sorted(files, key=_size, reverse=True)
     with ThreadPoolExecutor(os.cpu_count()) as at_once:
-        done = at_once.map(
-            lambda file: _passes(file, before, ["-k", files[file], *options]), in_order
+        done = [*at_once.map(passes, in_order)]
+    failed = [file for file, passed in zip(in_order, done, strict=True) if not passed]
+    if failed and _AGAIN in options:
+        print(
+            f"Once more, one after the other: {' '.join(file.name for file in failed)}\n",
+            flush=True,
         )
-        return int(not all([*done]))
+        failed = [file for file in failed if not passes(file)]
+    return int(bool(failed))
+
+
+def _size(file: Path) -> int:
+    """Bytes of tests: of a file's, or of all in a folder."""
+    tests = file.glob("test_*.py") if file.is_dir() else [file]
+    return sum(test.stat().st_size for test in tests)
+
+
+def _name(file: Path) -> str:
+    return file.name
 
 
 def _passes(file: Path, before: Sequence[str], options: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from tests.appliance.recipe import RECIPES, TRIXIE
 
 # What no other test shows, and nothing that takes long to show little more; by pytest's -k.
 _CORE = {
-    "test_cells.py": "",
+    "test_cells.py": "not denies and not power_cut",
     "test_luks.py": "decrypted or wrong_key or libvirtd_is_killed or power_cut",
 }
 

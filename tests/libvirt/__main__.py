@@ -3,7 +3,8 @@
 
 Most of a start is spent waiting for one process after another, so that two hosts at once take
 little more than half the time of one. With `--by-release` those files alone are run whose promises
-turn on what one release of Debian does otherwise than another. Options are handed on to pytest.
+turn on what one release of Debian does otherwise than another; with `--again` a file that failed is
+run once more, by itself. Other options are handed on to pytest.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ _BY_RELEASE = {
 """The files that were seen to pass on one release and fail on another, or may, and why."""
 
 
-def main(options: list[str]) -> int:
-    """Run the files; 0 where all passed."""
+def main(options: list[str], *besides: Path) -> int:
+    """Run the files, and these besides; 0 where all passed."""
     here = Path(__file__).parent
     chosen = sorted(here.glob("test_*.py"))
     if "--by-release" in options:
         options = [option for option in options if option != "--by-release"]
         chosen = [here / f"test_{name}.py" for name in _BY_RELEASE]
     private_host = (*files.PYTHON, "tests.host", "--")
-    return files.run(dict.fromkeys(chosen, ""), private_host, options)
+    return files.run(dict.fromkeys([*chosen, *besides], ""), private_host, options)
 
 
 if __name__ == "__main__":
