@@ -37,10 +37,8 @@ def run(files: Mapping[Path, str], before: Sequence[str], options: Sequence[str]
         done = [*at_once.map(passes, in_order)]
     failed = [file for file, passed in zip(in_order, done, strict=True) if not passed]
     if failed and _AGAIN in options:
-        print(
-            f"Once more, one after the other: {' '.join(file.name for file in failed)}\n",
-            flush=True,
-        )
+        names = " ".join(file.name for file in failed)
+        print(f"Once more, one after the other: {names}\n", flush=True)
         failed = [file for file in failed if not passes(file)]
     return int(bool(failed))
 
@@ -49,10 +47,6 @@ def _size(file: Path) -> int:
     """Bytes of tests: of a file's, or of all in a folder."""
     tests = file.glob("test_*.py") if file.is_dir() else [file]
     return sum(test.stat().st_size for test in tests)
-
-
-def _name(file: Path) -> str:
-    return file.name
 
 
 def _passes(file: Path, before: Sequence[str], options: Sequence[str]) -> bool:
