@@ -16,7 +16,7 @@ _virt_warden()
     case "$cword:${words[1]}" in
         1:*) words_of="enrol unenrol status explain check graduate audit log pki remote console luks recover policy network package service --help --version" ;;
         2:policy) words_of="check --help" ;;
-        2:network) words_of="admit restore check render --help" ;;
+        2:network) words_of="admit restore drops check render --help" ;;
         2:package) words_of="configure remove --help" ;;
         2:pki) words_of="init server client revoke renew list export --help" ;;
         2:remote) words_of="check setup undo --help" ;;
@@ -33,10 +33,10 @@ _virt_warden()
         *:network)
             if [[ $prev == --format ]]; then
                 words_of="networkd ifupdown netplan"
-            elif [[ ${words[2]} == admit && $cur != -* ]]; then
+            elif [[ ${words[2]} == @(admit|drops) && $cur != -* ]]; then
                 words_of="$(_virt_warden_domains)"
             else
-                words_of="--json --format --help"
+                words_of="--json --follow --format --help"
             fi
             ;;
         *:remote) words_of="ssh tls sasl --allow --yes --help" ;;

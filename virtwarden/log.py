@@ -39,6 +39,7 @@ EVENTS = {
     "overwritten": "d6440f3e80a34109ac3b065e7ce9c5f1",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
     "shut-out": "2b72854839b144958c7a3b1593911683",
+    "spoofing": "4732c429794e4221bd97a17c290e0d47",
     "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
     "undone": "42e59cf1c68d4da89478fc61dcabf682",
     "unenrolled": "2b40c79c809f4d869d0de9aef6bfb7b1",

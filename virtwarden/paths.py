@@ -81,6 +81,11 @@ class Paths:
         return self.run / "filters"
 
     @property
+    def drops(self) -> Path:
+        """How many frames of each NIC were dropped since the host booted."""
+        return self.run / "drops"
+
+    @property
     def libvirt_driver(self) -> Path:
         """The pid of the daemon that runs QEMU's domains, locked by it while it lives."""
         return self.libvirt_run / "driver.pid"

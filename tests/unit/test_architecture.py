@@ -30,6 +30,7 @@ RANKS = (
     ("words", "log", "paths"),
     ("errors",),
     ("system", "policy"),
+    ("drops",),
     ("domain", "gate", "pki", "hostnet"),
     ("changes", "remote"),
     ("luks",),
@@ -285,7 +286,7 @@ def test_the_hook_never_comes_near_libvirt() -> None:
         assert reached(called_by_libvirt) & asking == set()
     below = {"adoption", "audit", "cli", "consoled", "libvirtd", "package", "service"}
     assert {*map(room, asking)} == below
-    listening = {"admitter", "definitions", "enroller", "revoker", "watcher"}
+    listening = {"admitter", "definitions", "enroller", "revoker", "spoofing", "watcher"}
     assert {name.split(".")[2] for name in asking if room(name) == "service"} == listening
 
 

@@ -18,12 +18,14 @@ import xmls
 from lxml import etree
 from lxml import html as lxml_html
 
-from virtwarden.audit import hooks, kernel, libvirt_settings, unmet, waivers
+from tests.host.domain import domain_xml
+from virtwarden.audit import dropped, hooks, kernel, libvirt_settings, unmet, waivers
 from virtwarden.audit import policy as policy_checks
 from virtwarden.audit.item import Check, Item, Severity, State
 from virtwarden.audit.report import Report, html, prometheus, text
 from virtwarden.audit.report import json as json_report
 from virtwarden.domain.model import read as read_domain
+from virtwarden.drops import Drops
 from virtwarden.package import hookfile
 from virtwarden.paths import Paths
 from virtwarden.policy import Waiver
@@ -443,6 +445,25 @@ def test_prometheus_gets_one_line_for_each_sample() -> None:
     assert 'virt_warden_audit_items{severity="high",state="bad"} 1' in lines
     samples = [line for line in lines if not line.startswith("#")]
     assert all(line.startswith("virt_warden_audit_") for line in samples)
+
+
+def test_prometheus_gets_the_frames_that_were_dropped() -> None:
+    drops = Drops("b3d64a2b", "52:54:00:00:00:01", "arp", frames=231)
+    lines = prometheus.render(every_state(), [drops], {"b3d64a2b": 'a"b'}).splitlines()
+    assert (
+        'virt_warden_dropped_frames_total{domain="a\\"b",uuid="b3d64a2b",'
+        'nic="52:54:00:00:00:01",promise="arp"} 231'
+    ) in lines
+
+
+def test_a_vm_that_spoofed_within_a_day_is_named() -> None:
+    domain = read_domain(domain_xml("web01").encode())
+    drops = Drops(domain.uuid, "52:54:00:00:00:01", "arp", frames=231, last=1_000_000.0)
+    item = dropped.judge(domain, [drops], 1_000_000.0 + 86_399)
+    assert (item.state, item.subject) == (State.BAD, "web01")
+    assert "arp: 231 frames from 52:54:00:00:00:01" in item.seen
+    assert dropped.judge(domain, [drops], 1_000_000.0 + 86_401).state is State.GOOD
+    assert dropped.judge(read_domain(domain_xml("db01").encode()), [drops], 1e6).state is State.GOOD
 
 
 def test_prometheus_gets_no_sample_twice_and_of_two_the_worst() -> None:

@@ -11,6 +11,7 @@ from virtwarden.audit import (
     bridged,
     certificates,
     domains,
+    dropped,
     hooks,
     kernel,
     libvirt_settings,
@@ -43,6 +44,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
         *attacks.checks(managed),
+        *dropped.checks(paths, managed),
     ]
 
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from virtwarden import gate
 from virtwarden.audit import collect
 from virtwarden.audit.report import EXIT_CODES, report_on
 from virtwarden.errors import HostError
@@ -30,7 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     policy = load(paths)
-    report = report_on(collect.items(paths, policy, collect.cases(paths, policy)), policy)
+    cases = collect.cases(paths, policy)
+    report = report_on(collect.items(paths, policy, cases), policy)
     if options.html:
         from virtwarden.audit.report import html
 
@@ -38,7 +40,9 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     elif options.prometheus:
         from virtwarden.audit.report import prometheus
 
-        _write(options.prometheus, prometheus.render(report), mode=0o644)
+        names = {case.domain.uuid: case.domain.name for case, _ in cases}
+        text_format = prometheus.render(report, gate.dropped(paths), names)
+        _write(options.prometheus, text_format, mode=0o644)
     elif options.json:
         from virtwarden.audit.report import json
 

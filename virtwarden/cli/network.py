@@ -12,6 +12,7 @@ import libvirt
 
 from virtwarden import gate
 from virtwarden.changes import reach
+from virtwarden.cli import network_drops
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd import admission
 from virtwarden.libvirtd.connection import connected, find
@@ -26,6 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     admit.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
     actions.add_parser("restore", help="restore all rules on what VMs send, after a flush")
+    dropped = actions.add_parser(
+        "drops", help="how many frames of each NIC were dropped, by promise, since the host booted"
+    )
+    dropped.add_argument("domains", nargs="*", metavar="DOMAIN", help="default: all")
+    how = dropped.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument("--follow", action="store_true", help="print more as they come, until Ctrl-C")
     check = actions.add_parser("check", help="compare the host's own network with the policy's")
     check.add_argument("--json", action="store_true", help="for programs")
     render = actions.add_parser(
@@ -43,6 +51,8 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         return _check(paths, as_json=options.json)
     if options.action == "render":
         return _render(paths, options.format)
+    if options.action == "drops":
+        return network_drops.run(paths, options)
     return _admit(paths, options.domains)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from virtwarden.errors import CommandError, HostError
-from virtwarden.gate import bridges, notes, queues
+from virtwarden.gate import bridges, counting, notes, queues
+from virtwarden.gate.counting import dropped
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
 from virtwarden.gate.unguarded import admit, admit_foreign, dismiss, unwritten
@@ -26,6 +27,7 @@ __all__ = [
     "admit_foreign",
     "backend_of",
     "dismiss",
+    "dropped",
     "install",
     "is_up",
     "missing",
@@ -132,7 +134,7 @@ def _together(
 
 def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     """Install all that the notes say; with `anew`, replace what is there already."""
-    written = _written(paths)
+    written = notes.present(paths)
     filters: dict[str, list[TapFilter]] = {}
     for each in written:
         filters.setdefault(each.backend, []).append(each.filter)
@@ -141,11 +143,6 @@ def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
     raising = gate.raising(admitted, notes.foreign_names(paths))
     _together(gate, filters, raising, anew=anew)
     return len(admitted)
-
-
-def _written(paths: Paths) -> list[Filtered]:
-    """The noted filters of taps that exist."""
-    return [each for each in notes.every(paths) if taps.find(each.tap.name) == each.tap]
 
 
 def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[str] = ()) -> None:
@@ -161,6 +158,7 @@ def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[st
         notes.let_go(paths, domain)
         written = {name: notes.read(paths, name) for name in names}
         ours = [each for each in written.values() if each and each.domain == domain]
+        counting.record(paths, ours)
         if gate is None:
             _remove(ours)
         else:
@@ -209,7 +207,10 @@ def restore(paths: Paths) -> int:
         return 0
     with files.locked(paths.filters):
         gate = notes.current_gate(paths)
-        return _raise(paths, gate, anew=True) if gate is not None else 0
+        if gate is None:
+            return 0
+        counting.record(paths, notes.present(paths))
+        return _raise(paths, gate, anew=True)
 
 
 def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:

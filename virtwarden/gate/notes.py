@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virtwarden.paths import Paths
-from virtwarden.system import files
+from virtwarden.system import files, taps
 from virtwarden.system.netfilter import GATES, Gate, TapFilter
 from virtwarden.system.taps import Tap
 
@@ -57,6 +57,11 @@ def every(paths: Paths) -> list[Filtered]:
     """All noted filters, one a tap."""
     notes = (_read(note) for note in sorted(paths.filters.iterdir()) if note.name[0] != ".")
     return [each for each in notes if each]
+
+
+def present(paths: Paths) -> list[Filtered]:
+    """The noted filters of taps that exist."""
+    return [each for each in every(paths) if taps.find(each.tap.name) == each.tap]
 
 
 def _read(note: Path) -> Filtered | None:

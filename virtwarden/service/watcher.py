@@ -15,6 +15,7 @@ from virtwarden import log
 from virtwarden.errors import WardenError
 from virtwarden.paths import Paths
 from virtwarden.policy import cache
+from virtwarden.service import spoofing
 from virtwarden.service.admitter import Admitter
 from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
@@ -25,6 +26,8 @@ _URI = "qemu:///system"
 _TICK_MS = 1000
 # Each this many ticks, see again to the domains that could not be seen to.
 _RETRY_TICKS = 30
+# Each this many ticks, ask the kernel how many frames it dropped.
+_COUNT_TICKS = 20
 _KEEPALIVE_SECONDS = 5
 _KEEPALIVE_COUNT = 6
 # During these events libvirt would answer a call only after the start is over.
@@ -100,6 +103,8 @@ class _Watcher:
                 self._due[self._connection.lookupByName(name).UUIDString()] = None
         is_retry = self._ticks % _RETRY_TICKS == 0
         self._revoker.look_around(self._connection, again=is_retry)
+        if self._ticks % _COUNT_TICKS == 0:
+            spoofing.tell(self._paths, self._connection)
         if is_retry:
             self._due |= dict.fromkeys(self._enroller.unfinished)
 

@@ -18,14 +18,16 @@ NFT = "/usr/sbin/nft"
 """The program, with which admins see what is done here."""
 
 
-def nft(words: str, *, check: bool = False, numeric: bool = False) -> str:
+def nft(words: str, *, check: bool = False, numeric: bool = False, stateless: bool = False) -> str:
     """What nft(8) prints for these words. All that they alter is one transaction.
 
     With `check` they alter nothing (nft --check). With `numeric` nft prints numbers, not names
-    (nft --numeric). Raises CommandError where nft or the kernel refuses.
+    (nft --numeric), with `stateless` no counts (nft --stateless). Raises CommandError where nft or
+    the kernel refuses.
     """
     library = _library()
     library.set_dry_run(check)
+    library.set_stateless_output(stateless)
     for set_numeric in (
         library.set_numeric_prio_output,
         library.set_numeric_proto_output,

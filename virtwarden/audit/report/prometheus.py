@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from virtwarden.audit.item import Item, Severity, State
 from virtwarden.audit.report import Report
+from virtwarden.drops import Drops
 
 
-def render(report: Report) -> str:
-    """Gauges: items by severity and state, each bad or unknown item, and the exit code."""
+def render(
+    report: Report, dropped: Iterable[Drops] = (), names: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Gauges: items by severity and state, each bad or unknown item, and the exit code.
+
+    And a counter: the frames that were dropped. `names` has the domains' names by UUID.
+    """
     counts = Counter((item.severity, item.state) for item in report.items)
     lines = [
         "# HELP virt_warden_audit_items Items of the last audit, by severity and state.",
@@ -32,6 +39,13 @@ def render(report: Report) -> str:
         "# HELP virt_warden_audit_exit_code What `virt-warden audit` exits with.",
         "# TYPE virt_warden_audit_exit_code gauge",
         f"virt_warden_audit_exit_code {report.exit_code}",
+        "# HELP virt_warden_dropped_frames_total Frames of a NIC that a promise dropped.",
+        "# TYPE virt_warden_dropped_frames_total counter",
+        *(
+            f'virt_warden_dropped_frames_total{{domain="{_label(names.get(each.domain, ""))}",'
+            f'uuid="{each.domain}",nic="{each.nic}",promise="{each.promise}"}} {each.frames}'
+            for each in dropped
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -36,8 +38,31 @@ class Backend(Protocol):
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """Remove the taps' rules, and do `also` as in `install`; harmless where there are none."""
 
+    def dropped(self, promises: Sequence[TapFilter]) -> dict[str, Counter[str]]:
+        """How many frames each promise dropped since its rules were laid, by tap and promise.
+
+        A tap without rules, or with others, has none.
+        """
+
     def missing(self, promise: TapFilter) -> str:
         """Which part of the promise the kernel's own listing lacks; empty where none."""
+
+
+def tally(words: Chains, there: Chains, count: re.Pattern[str]) -> Counter[str]:
+    """How many frames each promise dropped, by the counts that a tool lists.
+
+    `words` has the promise of each rule in the rule's place, and nothing for a rule that drops
+    nothing. A chain that has other rules than ours is passed over.
+    """
+    found: Counter[str] = Counter()
+    for chain, promises in words.items():
+        rules = there.get(chain, [])
+        if len(rules) == len(promises):
+            for promise, rule in zip(promises, rules, strict=True):
+                met = count.search(rule)
+                if promise and met:
+                    found[promise] += int(met[1])
+    return found
 
 
 def difference(wanted: Chains, there: Chains, place: str) -> str:

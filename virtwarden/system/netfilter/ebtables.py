@@ -8,7 +8,9 @@ the same rules. LLDP passes neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from virtwarden.errors import CommandError
 from virtwarden.system.netfilter import rules as r
-from virtwarden.system.netfilter.backend import Backend, Chains, difference
+from virtwarden.system.netfilter.backend import Backend, Chains, difference, tally
 from virtwarden.system.netfilter.promise import Network, TapFilter
 from virtwarden.system.run import run
 from virtwarden.system.scratchnet import in_scratch_network
@@ -38,6 +40,7 @@ _ICMP6 = {
     r.REDIRECT: "redirect",
 }
 _TAG_WORDS = {0x8100: "802_1Q", 0x88A8: "S-TAG"}
+_COUNT = re.compile(r", pcnt = (\d+) -- bcnt = \d+$")
 # The unit in which ebtables counts time: a limit is a whole number of these for each frame.
 _TICKS_A_SECOND = 10_000
 _CANNOT: dict[type[Any], str] = {
@@ -127,19 +130,37 @@ def _chain(promise: TapFilter, rule: str = "") -> str:
 
 def chains(promise: TapFilter) -> Chains:
     """The chains of one tap with their rules; the tap's own comes first."""
+    found: Chains = {_chain(promise): []}
+    for chain, rule, _ in _said(promise):
+        found.setdefault(chain, []).append(rule)
+    return found
+
+
+def _counted(promise: TapFilter) -> Chains:
+    """The same chains, with each rule's promise in its place, or nothing where it drops nothing."""
+    found: Chains = {_chain(promise): []}
+    for chain, rule, word in _said(promise):
+        found.setdefault(chain, []).append(word if rule.endswith("-j DROP") else "")
+    return found
+
+
+def _said(promise: TapFilter) -> Iterator[tuple[str, str, str]]:
+    """Each rule with its chain before it and its promise behind it."""
     main = _chain(promise)
-    found: Chains = {main: []}
     for rule in map(_sayable, r.rules_of(promise)):
+        chain = _chain(promise, rule.name)
         match rule:
             case r.Rule(unless=()):
-                found[main] += [f"{line} -j DROP" for line in _lines(rule.frames)]
+                said = [(main, f"{line} -j DROP") for line in _lines(rule.frames)]
             case r.Rule(frames=(), unless=((r.Source(mac),),)):
-                found[main].append(f"-s ! {mac} -j DROP")
+                said = [(main, f"-s ! {mac} -j DROP")]
             case _:
-                chain = _chain(promise, rule.name)
-                found[main] += [f"{line} -j {chain}".strip() for line in _lines(rule.frames)]
-                found[chain] = [*_exceptions(rule), "-j DROP"]
-    return found
+                said = [
+                    *((main, f"{line} -j {chain}".strip()) for line in _lines(rule.frames)),
+                    *((chain, line) for line in _exceptions(rule)),
+                    (chain, "-j DROP"),
+                ]
+        yield from ((*each, rule.promise) for each in said)
 
 
 def _sayable(rule: r.Rule) -> r.Rule:
@@ -200,6 +221,13 @@ class Ebtables(Backend):
         lines = [line for table in PLACES for tap in taps for line in _removal(table, tap)]
         if lines or also:
             run(EBTABLES_RESTORE, "--noflush", stdin="\n".join([*lines, also]))
+
+    def dropped(self, promises: Sequence[TapFilter]) -> dict[str, Counter[str]]:
+        there = [listed(table, counts=True) for table in PLACES] if promises else []
+        return {
+            each.tap: sum((tally(_counted(each), table, _COUNT) for table in there), Counter())
+            for each in promises
+        }
 
     def missing(self, promise: TapFilter) -> str:
         there = _listed_of(promise)
@@ -271,10 +299,13 @@ def _removal(table: str, tap: str) -> list[str]:
     ]
 
 
-def listed(table: str, chain: str = "") -> Chains:
-    """The chains of a table, or only one, with their rules; empty where there is none."""
+def listed(table: str, chain: str = "", *, counts: bool = False) -> Chains:
+    """The chains of a table, or only one, with their rules; empty where there is none.
+
+    With `counts`, each rule ends with how many frames it met.
+    """
     try:
-        listed = run(EBTABLES, "-t", table, "-L", *filter(None, [chain]))
+        listed = run(EBTABLES, "-t", table, "-L", *filter(None, [chain]), *["--Lc"] * counts)
     except CommandError:
         return {}
     found: Chains = {}

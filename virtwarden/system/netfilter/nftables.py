@@ -9,11 +9,12 @@ separately.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from virtwarden.errors import CommandError
-from virtwarden.system.netfilter.backend import Backend, Chains, difference
-from virtwarden.system.netfilter.nftwords import chain_of, chains
+from virtwarden.system.netfilter.backend import Backend, Chains, difference, tally
+from virtwarden.system.netfilter.nftwords import chain_of, chains, counted
 from virtwarden.system.netfilter.promise import TapFilter
 from virtwarden.system.nft import accepts, blocks, nft
 from virtwarden.system.scratchnet import in_scratch_network
@@ -21,6 +22,7 @@ from virtwarden.system.scratchnet import in_scratch_network
 _TABLE = "virt-warden"
 # The only device in a new network namespace.
 _SCRATCH_DEVICE = "lo"
+_COUNT = re.compile(r" ?counter packets (\d+) ")
 
 
 class Nftables(Backend):
@@ -56,6 +58,17 @@ class Nftables(Backend):
             text += _table_deleted()
         if text + also:
             nft(text + also)
+
+    def dropped(self, promises: Sequence[TapFilter]) -> dict[str, Counter[str]]:
+        try:
+            there = listed_chains(nft(f"list table netdev {_TABLE}"))
+        except CommandError:  # somebody flushed it
+            return {}
+        # A base chain is listed with its hook before its rules.
+        rules = {
+            name: [line for line in lines if not _is_hook(line)] for name, lines in there.items()
+        }
+        return {each.tap: tally(counted(each), rules, _COUNT) for each in promises}
 
     def missing(self, promise: TapFilter) -> str:
         wanted = _bound(promise)
@@ -95,7 +108,11 @@ def _as_listed(promise: TapFilter) -> Chains:
 
 def _listed(chain: str) -> Chains:
     # One chain in each call: of several in one call, nft 1.0.6 lists only the last.
-    return listed_chains(nft(f"list chain netdev {_TABLE} {chain}"))
+    return listed_chains(nft(f"list chain netdev {_TABLE} {chain}", stateless=True))
+
+
+def _is_hook(line: str) -> bool:
+    return line.startswith("type filter hook ")
 
 
 def _hook(device: str) -> str:

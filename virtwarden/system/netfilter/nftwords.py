@@ -8,7 +8,7 @@ behind it, but `ether type` is still the tag's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -34,6 +34,8 @@ _LLC = "0x0004"
 # SNAP's service access point. Between it and the ethertype stands a vendor that few receivers look
 # at: none (RFC 1042), or 00-00-F8 (IEEE 802.1H).
 _SNAP = 0xAA
+# Only a frame that is dropped pays for its counter.
+_DROP = "counter drop"
 
 
 def _arp(c: r.ArpFrom) -> str:
@@ -146,17 +148,35 @@ def chain_of(tap: str, rule: str = "") -> str:
 
 def chains(promise: TapFilter) -> Chains:
     """The chains of one tap with their rules; the base chain comes first."""
+    found: Chains = {chain_of(promise.tap): []}
+    for chain, rule, _ in _laid(promise):
+        found.setdefault(chain, []).append(rule)
+    return found
+
+
+def counted(promise: TapFilter) -> Chains:
+    """The same chains, with each rule's promise in its place, or nothing where it drops nothing."""
+    found: Chains = {chain_of(promise.tap): []}
+    for chain, rule, word in _laid(promise):
+        found.setdefault(chain, []).append(word if rule.endswith(_DROP) else "")
+    return found
+
+
+def _laid(promise: TapFilter) -> Iterator[tuple[str, str, str]]:
+    """Each rule with its chain before it and its promise behind it."""
     base = chain_of(promise.tap)
-    found: Chains = {base: []}
     for rule in r.rules_of(promise):
+        chain = chain_of(promise.tap, rule.name)
         match rule:
             case r.Rule(unless=()):
-                found[base] += [f"{line} drop" for line in _lines(rule.frames)]
+                laid = [(base, f"{line} {_DROP}") for line in _lines(rule.frames)]
             case r.Rule(frames=(), unless=((r.Source(mac),),)):
-                found[base].append(f"ether saddr != {mac} drop")
+                laid = [(base, f"ether saddr != {mac} {_DROP}")]
             case _:
-                chain = chain_of(promise.tap, rule.name)
-                found[base] += [f"{line} jump {chain}".strip() for line in _lines(rule.frames)]
                 exceptions = [line for each in rule.unless for line in _lines(each)]
-                found[chain] = [*(f"{line} return" for line in exceptions), "drop"]
-    return found
+                laid = [
+                    *((base, f"{line} jump {chain}".strip()) for line in _lines(rule.frames)),
+                    *((chain, f"{line} return") for line in exceptions),
+                    (chain, _DROP),
+                ]
+        yield from ((*each, rule.promise) for each in laid)

@@ -195,6 +195,25 @@ class Within:
     a_second: int
 
 
+_PROMISES = {
+    "mac": "mac",
+    "tag": "vlan",
+    "tags": "vlan",
+    "wrapped": "evasion",
+    "link": "link",
+    "arp": "arp",
+    "rarp": "arp",
+    "ip4": "address",
+    "ip6": "address",
+    "nd": "neighbour",
+    "dhcp": "dhcp",
+    "router": "router",
+    "cut": "evasion",
+    "flood": "broadcast",
+    "floods": "multicast",
+}
+"""The promise of each rule, by the first word of the rule's name; docs/network.md explains them."""
+
 Condition = (
     Source
     | Destination
@@ -234,6 +253,11 @@ class Rule:
     drops: str
     frames: Conditions
     unless: tuple[Conditions, ...] = ()
+
+    @property
+    def promise(self) -> str:
+        """The word for the promise that it keeps, by which dropped frames are counted."""
+        return _PROMISES[self.name.partition("-")[0]]
 
 
 def rules_of(promise: TapFilter) -> tuple[Rule, ...]:

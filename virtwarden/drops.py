@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How many frames each promise of a NIC dropped since the host booted, and when the last.
+
+The kernel counts since a tap's rules were laid. They are laid anew after a flush, and go with the
+tap. So what it counted is added up here before that, and now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from virtwarden.paths import Paths
+from virtwarden.system import files
+
+Key = tuple[str, str, str]
+"""A domain's UUID, a NIC's MAC address and a promise."""
+
+_QUIET_SECONDS = 60
+_NEVER = 0.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the kernel has counted at one tap, by promise; `index` is the interface's."""
+
+    domain: str
+    nic: str
+    index: int
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """The frames of one NIC that one promise dropped; times are in seconds since the epoch.
+
+    `told` is how many of them the log has, and `told_at` when it was told last.
+    """
+
+    domain: str
+    nic: str
+    promise: str
+    frames: int = 0
+    last: float = _NEVER
+    told: int = 0
+    told_at: float = _NEVER
+
+    @property
+    def key(self) -> Key:
+        """What it is about."""
+        return self.domain, self.nic, self.promise
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept: the drops, and the last counts of each tap, by its index."""
+
+    drops: dict[Key, Drops]
+    seen: dict[str, dict[str, int]]
+
+
+def record(paths: Paths, readings: Sequence[Reading], *, are_all: bool = False) -> list[Drops]:
+    """Add what the kernel has counted since the last look. Gives all drops, the latest first.
+
+    With `are_all` there are no other taps.
+    """
+    with files.locked(paths.drops):
+        kept = _read(paths)
+        former = dict(kept.seen)
+        if are_all:
+            kept.seen.clear()
+        grown = [each for reading in readings for each in _grown(former, reading)]
+        kept.seen.update({str(each.index): dict(each.counts) for each in readings})
+        for key, frames in grown:
+            before = kept.drops.get(key, Drops(*key))
+            kept.drops[key] = replace(before, frames=before.frames + frames, last=time.time())
+        if kept.seen != former:
+            _write(paths, kept)
+        return _latest_first(kept)
+
+
+def tell(paths: Paths, log: Callable[[str, str, list[Drops]], None]) -> None:
+    """Have `log` tell of what is untold, at most once a minute for each domain and promise.
+
+    It gets the domain, the promise, and the drops of each NIC with the untold frames alone.
+    """
+    now = time.time()
+    with files.locked(paths.drops):
+        kept = _read(paths)
+        due: dict[tuple[str, str], list[Drops]] = {}
+        for each in kept.drops.values():
+            due.setdefault((each.domain, each.promise), []).append(each)
+        told = False
+        for (domain, promise), drops in due.items():
+            untold = [each for each in drops if each.frames > each.told]
+            if not untold or now - max(each.told_at for each in drops) < _QUIET_SECONDS:
+                continue
+            log(domain, promise, [replace(each, frames=each.frames - each.told) for each in untold])
+            kept.drops.update({e.key: replace(e, told=e.frames, told_at=now) for e in untold})
+            told = True
+        if told:
+            _write(paths, kept)
+
+
+def _grown(former: Mapping[str, Mapping[str, int]], reading: Reading) -> Iterator[tuple[Key, int]]:
+    """By how much each count of a tap has grown."""
+    for promise, count in reading.counts.items():
+        before = former.get(str(reading.index), {}).get(promise, 0)
+        # Fewer than before: the rules are new.
+        more = count - before if count >= before else count
+        if more:
+            yield (reading.domain, reading.nic, promise), more
+
+
+def _latest_first(kept: _Kept) -> list[Drops]:
+    return sorted(kept.drops.values(), key=lambda each: each.last, reverse=True)
+
+
+def _read(paths: Paths) -> _Kept:
+    try:
+        written = json.loads((paths.drops / "counts").read_text())
+    except FileNotFoundError:
+        return _Kept({}, {})
+    drops = [Drops(**each) for each in written["drops"]]
+    return _Kept({each.key: each for each in drops}, written["seen"])
+
+
+def _write(paths: Paths, kept: _Kept) -> None:
+    content = {"drops": [asdict(each) for each in kept.drops.values()], "seen": kept.seen}
+    files.write_atomically(paths.drops / "counts", json.dumps(content).encode(), 0o600)
