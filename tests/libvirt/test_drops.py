@@ -111,7 +111,7 @@ def test_the_service_logs_who_spoofs(
     warden.started("web01", nics=[Nic(OWN, bridge, queues=2)])
     forge(warden, "web01")
     for promise, frames in WANTED.items():
-        line = syslog.wait_for(f"promise={promise} frames={frames} ", timeout=60)
+        line = syslog.wait_for(f"promise={promise} frames={frames} ", timeout=90)
         assert "event=spoofing domain=web01 " in line
         assert f"nics={OWN}" in line
 

@@ -27,7 +27,7 @@ _TICK_MS = 1000
 # Each this many ticks, see again to the domains that could not be seen to.
 _RETRY_TICKS = 30
 # Each this many ticks, ask the kernel how many frames it dropped.
-_COUNT_TICKS = 20
+_COUNT_TICKS = 60
 _KEEPALIVE_SECONDS = 5
 _KEEPALIVE_COUNT = 6
 # During these events libvirt would answer a call only after the start is over.
