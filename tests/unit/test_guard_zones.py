@@ -98,7 +98,7 @@ def test_a_nic_that_may_be_in_either_of_two_zones_is_refused_until_the_policy_sa
     host.vlan_aware = ("br0",)
     both = ("dmz", "lan")
     line = refusal(zones, case(host, nic("br0"), zone=both, zones=SHARED))
-    assert f'[domain.nics."{MAC}"] zone = "dmz"' in line
+    assert f'zone = "dmz" under [domain.nics."{MAC}"]' in line
     said = {MAC: NicRules(zone="lan")}
     assert refusals(zones, case(host, nic("br0"), zone=both, zones=SHARED, nics=said)) == []
 

@@ -191,6 +191,18 @@ def test_what_files_say_of_a_named_table_is_merged_by_name_with_its_lines(paths:
         ("[[domain]]\nmatch = 'a'\ndisks.vda = 1", "3: domain.disks.vda: 1 is not allowed; it mus"),
         ("[[domain]]\nmatch = 'a'\ndisks = 1", "3: domain.disks: 1 is not allowed; it must be ta"),
         ("[[domain]]\nmatch = 'a'\nluks = '/a'", "3: domain.luks: unknown key; did you mean the "),
+        (
+            "[[domain]]\nmatch = 'a'\nuntapped = 'allow'",
+            "3: domain.untapped: unknown key; did you mean the one under [domain.network]?",
+        ),
+        (
+            "[[domain]]\nmatch = 'a'\nhost_network = 'allow'",
+            "3: domain.host_network: unknown key; did you mean the one under [domain.reach]?",
+        ),
+        (
+            "[[domain]]\nmatch = 'a'\n[domain.network]\nmacs = []",
+            "4: domain.network.macs: unknown key; did you mean the one under [domain.nics.NAME]?",
+        ),
         ("[disks.vda]\nluks = '/a'", "1: disks: unknown key; did you mean [domain.disks.NAME]?"),
         ("[network]\nmac_spofing = 1", "2: network.mac_spofing: unknown key; did you mean mac_"),
         ("[x]\nuid_range = 1", "1: x: unknown key; known here: mode"),

@@ -85,6 +85,11 @@ class Case:
         """Where the policy says what is for this domain alone."""
         return f"in a [[domain]] with match = {toml(escape(printable(self.domain.name)))}"
 
+    def setting(self, key: str, value: str | list[str], section: str = "") -> str:
+        """A line of the policy, and where to write it for this domain alone."""
+        under = f"under [domain.{section}], " if section else ""
+        return f"{key} = {toml(value)} {under}{self.entry}"
+
     @property
     def edit(self) -> str:
         """The command that edits the domain's XML."""

@@ -35,8 +35,8 @@ def _review_nic(case: Case, nic: Nic) -> list[Refusal]:
         case.refusal(
             f"of type {nic.kind} with no tap on a bridge: nothing can filter what it sends",
             where=f"NIC {nic.mac} ({case.rules.where('network.untapped')})",
-            fix=f"put it on a bridge (virsh edit {shown(case.domain.name)}), or set untapped ="
-            ' "allow" for this domain',
+            fix=f"put it on a bridge ({case.edit}), or"
+            f" {case.setting('untapped', 'allow', 'network')}",
         )
     ]
 
@@ -99,7 +99,7 @@ def _review_backend(case: Case) -> list[Refusal]:
         case.refusal(
             f"{backend} cannot {reason}",
             where=case.rules.where("network.backend"),
-            fix='set backend = "auto" or "nftables" for this domain, or allow what it cannot see'
+            fix=f"{case.setting('backend', 'nftables', 'network')}; or allow what it cannot see"
             f" (virt-warden explain {shown(case.domain.name)})",
         )
         for reason in dict.fromkeys(filter(None, reasons))
@@ -118,7 +118,7 @@ def _no_backend(case: Case) -> Refusal:
         else case.refusal(
             f"{wanted} does not work on this host",
             where=case.rules.where("network.backend"),
-            fix=f'apt install {wanted}, or set backend = "auto"',
+            fix=f"apt install {wanted}, or {case.setting('backend', 'auto', 'network')}",
         )
     )
 

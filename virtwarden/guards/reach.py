@@ -47,7 +47,8 @@ def _of_learners(case: Case) -> list[Refusal]:
         case.refusal(
             f"its {protocol} disk also connects to hosts that its XML does not name",
             where=case.rules.where("reach.hosts"),
-            fix='hosts = ["192.0.2.0/24"], with their addresses, under [domain.reach]',
+            fix="with their addresses: "
+            + case.setting("hosts", [*case.rules.hosts, "192.0.2.0/24"], "reach"),
         )
         for protocol in peers.learners(case.domain)
     ]
@@ -58,7 +59,7 @@ def _no_backend(case: Case) -> Refusal:
         "nftables does not work on this host, so nothing limits what QEMU sends from it",
         where=case.rules.where("reach.host_network"),
         fix="apt install nftables python3-nftables, then see what fails: nft list ruleset; or"
-        ' host_network = "allow" under [reach]',
+        f" {case.setting('host_network', 'allow', 'reach')}",
     )
 
 

@@ -12,7 +12,6 @@ from virtwarden.guards import calls, ticket
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import will_be_sandboxed
 from virtwarden.system.process import Process
-from virtwarden.words import shown
 
 NAME = "sandbox"
 # What libvirt sets for QEMU and the wrapper lets through.
@@ -29,25 +28,38 @@ _MACHINES = "/machine"
 def review(case: Case) -> list[Refusal]:
     refusals = []
     wrapper = ticket.wrapper_path(case.paths, case.domain.arch)
-    if case.domain.emulator != wrapper and "emulator" not in case.rules.exceptions:
+    missing = _missing_exceptions(case)
+    if "emulator" in missing:
         refusals.append(
             case.refusal(
                 f"its emulator is {case.domain.emulator or 'not named'}, not {wrapper}",
                 where=case.rules.where("exceptions"),
-                fix=f'{case.enrol}, or exceptions = ["emulator"] for this domain',
+                fix=f"{case.enrol}, or {_exceptions(case)}",
             )
         )
-    if case.domain.passes_arguments and "qemu-commandline" not in case.rules.exceptions:
+    if "qemu-commandline" in missing:
         refusals.append(
             case.refusal(
                 "it passes extra arguments to QEMU (<qemu:commandline>)",
                 where=case.rules.where("exceptions"),
-                fix=f"remove them (virsh edit {shown(case.domain.name)}), or exceptions ="
-                ' ["qemu-commandline"] for this domain',
+                fix=f"remove them ({case.edit}), or {_exceptions(case)}",
             )
         )
     refusals += [_transient(case, disk) for disk in _unreachable_overlays(case)]
     return refusals + calls.review(case)
+
+
+def _missing_exceptions(case: Case) -> set[str]:
+    needed = {
+        "emulator": case.domain.emulator != ticket.wrapper_path(case.paths, case.domain.arch),
+        "qemu-commandline": case.domain.passes_arguments,
+    }
+    return {name for name, is_needed in needed.items() if is_needed} - case.rules.exceptions
+
+
+def _exceptions(case: Case) -> str:
+    """The whole line: the last one that the policy has for a domain replaces all others."""
+    return case.setting("exceptions", sorted(case.rules.exceptions | _missing_exceptions(case)))
 
 
 def _unreachable_overlays(case: Case) -> list[Disk]:
@@ -65,8 +77,8 @@ def _transient(case: Case, disk: Disk) -> Refusal:
         "it is transient: after the start libvirt makes a file for it beside its image, which the"
         " sandbox does not let QEMU open",
         where=f"disk {disk.target} ({case.rules.where('landlock.directories')})",
-        fix=f'directories = ["{place}"] under [domain.landlock] for this domain, or remove'
-        f" <transient/> (virsh edit {shown(case.domain.name)})",
+        fix=f"remove <transient/> ({case.edit}), or"
+        f" {case.setting('directories', [*case.rules.directories, place], 'landlock')}",
     )
 
 

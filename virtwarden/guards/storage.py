@@ -84,7 +84,8 @@ def _review_shared_directories(case: Case) -> list[Refusal]:
         case.refusal(
             f"it shares the host's directory {filesystem.directory or '(unnamed)'} with its guest",
             where=case.rules.where("storage.shared_directories"),
-            fix='remove its <filesystem>, or set shared_directories = "allow" for this domain',
+            fix="remove its <filesystem>, or"
+            f" {case.setting('shared_directories', 'allow', 'storage')}",
         )
         for filesystem in case.domain.filesystems
     ]

@@ -59,8 +59,7 @@ def _zoneless(case: Case, nic: Nic, serving: list[str]) -> Refusal:
     return case.refusal(
         f"on zone {name}'s {_place(case, nic)}, but the domain is in no zone",
         where=_where(case, nic),
-        fix=f'zone = ["{name}"] for this domain in the policy, or another bridge:'
-        f" virsh edit {shown(case.domain.name)}",
+        fix=f"{case.setting('zone', [name])}; or another bridge: {case.edit}",
     )
 
 
@@ -78,7 +77,7 @@ def _ambiguous(case: Case, nic: Nic, own: list[str]) -> Refusal:
     return case.refusal(
         f"on {_place(case, nic)}, which serves zones {' and '.join(own)}, both the domain's",
         where=_where(case, nic),
-        fix=f'[domain.nics."{nic.mac.lower()}"] zone = "{own[0]}" in the policy',
+        fix=case.setting("zone", own[0], f'nics."{nic.mac.lower()}"'),
     )
 
 

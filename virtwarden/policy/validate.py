@@ -52,7 +52,7 @@ def _of_schema(error: Any, schema: Schema) -> Iterator[Complaint]:
         known = error.schema["properties"]
         for key in error.instance:
             if key not in known:
-                yield (*path, key), f"unknown key; {_nearest(key, list(known), schema)}"
+                yield (*path, key), f"unknown key; {_nearest(path, key, list(known), schema)}"
     elif error.validator == "required":
         for key in error.validator_value:
             if key not in error.instance:
@@ -72,8 +72,10 @@ def _key(path: KeyPath) -> KeyPath:
     return path[:-1] if is_place else path
 
 
-def _nearest(key: str, known: list[str], schema: Schema) -> str:
+def _nearest(path: KeyPath, key: str, known: list[str], schema: Schema) -> str:
     """The known key that was probably meant."""
+    if path[:1] == ("domain",) and (section := _section_with(key, schema)):
+        return f"did you mean the one under [domain.{section}]?"
     near = difflib.get_close_matches(key, known, n=1)
     if near:
         return f"did you mean {near[0]}?"
@@ -89,6 +91,17 @@ def _nearest(key: str, known: list[str], schema: Schema) -> str:
             place = "domain." if table in entry(schema)["properties"] else ""
             return f"did you mean {'' if key == table else 'the one under '}[{place}{table}.NAME]?"
     return "known here: " + ", ".join(known)
+
+
+def _section_with(key: str, schema: Schema) -> str:
+    """In which section of a `[[domain]]` there is a key of this very name; empty if in none."""
+    tables = named(schema)
+    for section in entry(schema)["properties"]:
+        if f"{section}.{key}" in defaults(schema):
+            return str(section)
+        if section in tables and key in tables[section]["properties"]:
+            return f"{section}.NAME"
+    return ""
 
 
 def shown(value: Any) -> str:
