@@ -321,6 +321,9 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Display, "draws_by_gl", "<graphics><gl enable='yes'/></graphics>", True),
     (Display, "listens", "<graphics><listen type='none'/></graphics>", (Listen(kind="none"),)),
     (Filesystem, "target", "<filesystem><target dir='tag'/></filesystem>", "tag"),
+    (Filesystem, "driver", "<filesystem><driver type='virtiofs'/></filesystem>", "virtiofs"),
+    (Filesystem, "socket", "<filesystem><source socket='/s'/></filesystem>", "/s"),
+    (Filesystem, "served_as", "<f><idmap><uid target='7'/><gid target='8'/></idmap></f>", "7"),
     (Filesystem, "directory", "<filesystem><source dir='/srv'/></filesystem>", "/srv"),
     (Memory, "path", "<memory><source><path>/p</path></source></memory>", "/p"),
     (Memory, "readonly", "<memory><target><readonly/></target></memory>", True),
@@ -507,6 +510,12 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Domain, "shares_by_9p", devices("<filesystem/>"), True),
     (Domain, "uses_io_uring", devices("<disk><driver io='io_uring'/></disk>"), True),
     (Domain, "hashes_frames", devices("<interface><driver rss='on'/></interface>"), True),
+    (
+        Domain,
+        "tpm_states",
+        devices("<tpm><backend type='emulator'><source path='/t'/></backend></tpm>"),
+        ("/t",),
+    ),
     (
         Domain,
         "has_emulated_tpm",

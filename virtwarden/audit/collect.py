@@ -17,6 +17,7 @@ from virtwarden.audit import (
     libvirt_settings,
     network,
     remote,
+    shares,
     updates,
 )
 from virtwarden.audit import policy as policy_checks
@@ -43,6 +44,7 @@ def items(paths: Paths, policy: Policy, cases: Sequence[tuple[Case, bool]]) -> l
         *remote.checks(),
         *certificates.authority(paths),
         *(i for case, is_managed in cases for i in domains.checks(case, managed=is_managed)),
+        *shares.checks(managed),
         *attacks.checks(managed),
         *dropped.checks(paths, managed),
     ]

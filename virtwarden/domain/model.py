@@ -238,6 +238,9 @@ class Filesystem:
 
     target: str = text("target/@dir")
     directory: str = text("source/@dir")
+    driver: str = text("driver/@type")
+    socket: str = text("source/@socket")
+    served_as: str = text("idmap/uid/@target")
 
 
 @dataclass(frozen=True)
@@ -387,6 +390,7 @@ class Domain:
     on_crash: str = text("on_crash")
     watchdogs: tuple[str, ...] = texts("devices/watchdog/@action")
     has_emulated_tpm: bool = present("devices/tpm/backend[@type='emulator']")
+    tpm_states: tuple[str, ...] = texts("devices/tpm/backend[@type='emulator']/source/@path")
     passes_arguments: bool = present("qemu:commandline/* | qemu:override/* | qemu:capabilities/*")
     enrolment: bool = present("metadata/warden:enrolment")
     spelled: tuple[Spelled, ...] = children(
