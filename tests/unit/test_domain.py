@@ -184,6 +184,8 @@ EXAMPLES: list[tuple[type, str, str, Any]] = [
     (Disk, "path", "<disk><source file='/a'/></disk>", "/a"),
     (Disk, "path", "<disk><source dev='/dev/a'/></disk>", "/dev/a"),
     (Disk, "path", "<disk><source dir='/d'/></disk>", "/d"),
+    (Disk, "pool", "<disk><source pool='p'/></disk>", "p"),
+    (Disk, "volume", "<disk><source volume='v'/></disk>", "v"),
     (Disk, "has_source", "<disk><source/></disk>", True),
     (Disk, "readonly", "<disk><readonly/></disk>", True),
     (Disk, "shareable", "<disk><shareable/></disk>", True),

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from virtwarden.domain import pools
 from virtwarden.domain.bootfiles import copy_of
 from virtwarden.domain.model import TAG_LIMIT, Domain, from_tree, parse, read
 from virtwarden.enrolment import enrol as enrolment
@@ -187,6 +188,18 @@ def test_only_images_of_this_host_are_looked_at(images: Images) -> None:
     assert images.asked == []
 
 
+@pytest.mark.parametrize("inside", ["<readonly/>", "<shareable/>"])
+@pytest.mark.parametrize(("pool", "labelled"), [("p", True), ("q", False)])
+def test_a_shared_volume_gets_the_label_of_a_shared_file_where_its_file_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inside: str, pool: str, labelled: bool
+) -> None:
+    (tmp_path / "p.xml").write_text("<pool type='dir'><target><path>/srv</path></target></pool>")
+    monkeypatch.setattr(pools, "KEPT", (tmp_path,))
+    volume = xmls.disk(kind="volume", source=f"pool='{pool}' volume='v'", inside=inside)
+    (disk,) = read(enrol(plain(volume))).disks
+    assert disk.relabel_off == labelled
+
+
 @pytest.mark.parametrize(
     ("kind", "source"),
     [("network", "protocol='rbd' name='a'"), ("volume", "pool='p' volume='v'")],
@@ -198,6 +211,24 @@ def test_an_image_that_nobody_can_look_at_is_never_said_to_stand_alone(
     (disk,) = read(enrol(plain(xmls.disk(kind=kind, source=source, form="qcow2")))).disks
     assert disk.backing is None
     assert not disk.is_spelled_out
+
+
+def test_a_volume_whose_file_is_known_is_enrolled_as_that_file_and_stays_a_volume(
+    images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory, name = OVERLAY.rsplit("/", 1)
+    (tmp_path / "p.xml").write_text(
+        f"<pool type='dir'><target><path>{directory}</path></target></pool>"
+    )
+    monkeypatch.setattr(pools, "KEPT", (tmp_path,))
+    before = plain(xmls.disk(kind="volume", source=f"pool='p' volume='{name}'", form="qcow2"))
+    enrolled = enrol(before)
+    (disk,) = read(enrolled).disks
+    assert (disk.path, disk.is_spelled_out) == (OVERLAY, True)
+    assert [layer.path for layer in disk.layers] == [LAYER, "/dev/vg0/base"]
+    assert f'<source pool="p" volume="{name}"' in enrolled.decode()
+    assert canonical(enrol(enrolled)) == canonical(enrolled)
+    assert canonical(unenrol(enrolled)) == canonical(before.encode())
 
 
 def test_nor_is_one_below_a_local_image() -> None:

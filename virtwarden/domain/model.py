@@ -14,7 +14,7 @@ from typing import Any
 
 from lxml import etree
 
-from virtwarden.domain import xpath
+from virtwarden.domain import pools, xpath
 from virtwarden.domain.addresses import PciAddress, UsbAddress
 from virtwarden.domain.hostpaths import PATHS_BESIDE_DEVICES, PATHS_OF_A_DEVICE
 from virtwarden.domain.xpath import child, children, present, text, texts
@@ -58,13 +58,18 @@ class Backing:
 
 @dataclass(frozen=True)
 class Disk:
-    """`<disk>`: a disk, CD-ROM or floppy drive and what is in it."""
+    """`<disk>`: a disk, CD-ROM or floppy drive and what is in it.
+
+    A pool's volume whose file is known is a disk of that file.
+    """
 
     kind: str = text("@type")
     device: str = text("@device")
     target: str = text("target/@dev")
     format: str = text("driver/@type")
     path: str = text("source/@file | source/@dev | source/@dir")
+    pool: str = text("source/@pool")
+    volume: str = text("source/@volume")
     has_source: bool = present("source")
     readonly: bool = present("readonly")
     shareable: bool = present("shareable")
@@ -465,7 +470,14 @@ def read(untrusted_xml: bytes) -> Domain:
 def from_tree(root: etree._Element) -> Domain:
     """A Domain from a parsed tree, whether or not it has a name and a UUID yet."""
     domain: Domain = xpath.read(root, Domain, _NAMESPACES)
-    return replace(domain, uuid=_canonical(domain.uuid))
+    return replace(
+        domain, uuid=_canonical(domain.uuid), disks=tuple(map(_of_its_file, domain.disks))
+    )
+
+
+def _of_its_file(disk: Disk) -> Disk:
+    found = pools.place(disk.pool, disk.volume) if disk.kind == "volume" else None
+    return disk if found is None else replace(disk, kind=found.kind, path=found.path)
 
 
 def _canonical(written: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from lxml import etree
 
+from virtwarden.domain import pools
 from virtwarden.domain.model import WARDEN_NAMESPACE, Domain, stamp
 from virtwarden.enrolment import headers, tree
 from virtwarden.enrolment.headers import Asker
@@ -124,7 +125,7 @@ def _name_below(layer: etree._Element, below: Image | None) -> etree._Element:
 def _switch_relabel_off(layer: etree._Element, depth: int, note: etree._Element) -> None:
     source = layer.find("source")
     # libvirt's schema has labels for these alone; libvirt drops one of a network disk.
-    if source is None or layer.get("type", "") not in _LOCAL:
+    if source is None or not (layer.get("type", "") in _LOCAL or _is_known_volume(layer)):
         return
     if source.find(_RELABEL_OFF) is not None:
         return
@@ -173,7 +174,16 @@ def _target(disk: etree._Element) -> str:
     return tree.attribute(disk, "target", "dev")
 
 
+def _is_known_volume(layer: etree._Element) -> bool:
+    return layer.get("type") == "volume" and bool(_path(layer))
+
+
 def _path(layer: etree._Element) -> str:
+    """Where an image is; an empty string where it is no file of this host."""
+    if layer.get("type") == "volume":
+        pool, volume = (tree.attribute(layer, "source", name) for name in ("pool", "volume"))
+        found = pools.place(pool, volume)
+        return found.path if found else ""
     return tree.attribute(layer, "source", "file") or tree.attribute(layer, "source", "dev")
 
 
