@@ -34,7 +34,7 @@ from process import (
     tighten_environment,
     tighten_process,
 )
-from refusal import AGAIN, ENROL, HOOK, Refusal, say
+from refusal import AGAIN, ENROL, HOOK, LESS, RESTART, Refusal, say
 from review import check_argv
 from texts import ENCODING
 from ticket import AS_IT_IS, OWN_USER_IF_IT_CAN, awaited, parse_ticket, read_ticket
@@ -119,6 +119,7 @@ def adopted_ticket(name: str, uuid: str, emulator: str, said: str) -> Ticket | N
         return None
     if ticket["emulator"] != emulator:
         raise Refusal(f"its ticket names {ticket['emulator']}, not {emulator}", HOOK)
+    say(name, "adopts", LESS, RESTART)
     return ticket
 
 

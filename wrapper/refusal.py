@@ -9,6 +9,11 @@ LEAVE = "'virt-warden unenrol {name}' to run it without virt-warden"
 AGAIN = "start {name} once more through libvirt, or " + LEAVE
 ENROL = "'virt-warden enrol {name}' if the policy manages it, or " + LEAVE
 HOOK = "'virt-warden package configure' puts its hook in place; " + ENROL
+LESS = (
+    "it was not enrolled; to attach disks and to make snapshots and screenshots works from its next"
+    " start on, and fails until then (Permission denied)"
+)
+RESTART = "once it is enrolled, stop {name} and start it"
 XML = (
     "'virsh edit {name}', remove it from <qemu:commandline>; or allow it in the policy, by"
     ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'
