@@ -11,6 +11,7 @@ RUNS = 30
 RELEASE =
 
 .PHONY: help deb install uninstall demo test test-release test-unit test-libvirt test-package
+.PHONY: clients clients-ci needs-clients needs-clients-ci
 .PHONY: deb-source piuparts test-appliance corpus chaos appliance fuzz lint bench picture needs needs-tests tools clean
 
 help:
@@ -27,7 +28,7 @@ uninstall: ## unenrol every domain and remove virt-warden from this host
 
 ifneq ($(RELEASE),)
 
-demo test test-release test-unit test-libvirt test-package chaos bench corpus:
+demo test test-release test-unit test-libvirt test-package clients clients-ci chaos bench corpus:
 	packaging/needs.sh release
 	$(PYTHON) -B -m tests.debian $(RELEASE) make $@ $(filter-out RELEASE=%,$(MAKEOVERRIDES))
 
@@ -49,6 +50,12 @@ test-unit: ## fast, and needs neither root nor libvirt
 
 test-libvirt: ## tests with a real libvirtd, QEMU and kernel, in their own namespaces
 	$(PYTHON) -B -m tests.libvirt
+
+clients: needs-clients ## VMs made by the programs of docs/clients.md, each in its cell
+	$(PYTHON) -B -m tests.clients
+
+clients-ci: needs-clients-ci # the part that CI has time for
+	$(PYTHON) -B -m tests.clients --ci
 
 chaos: needs-tests ## random starts, stops, kills and full disks; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
@@ -98,6 +105,12 @@ needs: # what a fresh Debian lacks
 
 needs-tests: # and what its tests need
 	packaging/needs.sh tests
+
+needs-clients: # and what makes VMs in `make clients`
+	packaging/needs.sh clients
+
+needs-clients-ci: # and in `make clients-ci`
+	packaging/needs.sh clients-ci
 
 tools: build/tools/.done
 

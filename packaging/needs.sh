@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Install what this Debian lacks: for virt-warden, its package and its demo; with the word "tests", for
-# its tests and its bench too; with "release" only what makes another Debian release to run them on;
-# with "piuparts" only what packaging/piuparts.sh wants beside what the package does.
+# its tests and its bench too; with "clients" or "clients-ci", for those and for the target of make of
+# that name; with "release" only what makes another Debian release to run them on; with "piuparts" only
+# what packaging/piuparts.sh wants beside what the package does.
 # Of what these bring along (a KDC, a Tang server), nothing is started.
 set -eu
 packages="
@@ -76,16 +77,28 @@ for_tests="
 for_tests_from_13="
  qemu-system-modules-spice
 "
+for_clients_in_ci="
+ virtnbdbackup
+ xorriso
+"
+for_clients="
+ ansible
+"
 for_a_release="
  git
  mmdebstrap
 "
+nothing_starts=""
 case "${1-}" in
-tests)
+tests | clients | clients-ci)
+    nothing_starts=yes
     packages="$packages $for_tests"
+    [ "$1" = tests ] || packages="$packages $for_clients_in_ci"
+    [ "$1" != clients ] || packages="$packages $for_clients"
     # shellcheck source=/dev/null
-    [ "$(. /etc/os-release && echo "${VERSION_ID:-99}")" -lt 13 ] ||
+    if [ "$(. /etc/os-release && echo "${VERSION_ID:-99}")" -ge 13 ]; then
         packages="$packages $for_tests_from_13"
+    fi
     ;;
 release) packages=$for_a_release ;;
 piuparts) packages="mmdebstrap piuparts" ;;
@@ -98,7 +111,7 @@ done
 [ -z "$missing" ] && exit 0
 echo "installing:$missing"
 apt-get update -qq
-if [ "${1-}" = tests ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+if [ "$nothing_starts" ] && [ ! -e /usr/sbin/policy-rc.d ]; then
     trap 'rm /usr/sbin/policy-rc.d' EXIT
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
