@@ -83,6 +83,12 @@ for_clients_in_ci="
 "
 for_clients="
  ansible
+ vagrant
+ vagrant-libvirt
+"
+# Before Debian 13, it is a part of libvirt's daemon. Vagrant asks it for the host's interfaces.
+for_clients_from_13="
+ libvirt-daemon-driver-interface
 "
 for_a_release="
  git
@@ -98,6 +104,7 @@ tests | clients | clients-ci)
     # shellcheck source=/dev/null
     if [ "$(. /etc/os-release && echo "${VERSION_ID:-99}")" -ge 13 ]; then
         packages="$packages $for_tests_from_13"
+        [ "$1" != clients ] || packages="$packages $for_clients_from_13"
     fi
     ;;
 release) packages=$for_a_release ;;

@@ -22,7 +22,7 @@ _IN_CI = {
 }
 """The files that CI runs, and which of their tests (pytest(1), -k); all, where that is empty.
 
-Ansible takes longer to install than the others to run.
+Those of Ansible and Vagrant want programs that take longer to install than the others to run.
 """
 
 

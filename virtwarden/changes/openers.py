@@ -15,6 +15,8 @@ from virtwarden.system import blockstack, files
 from virtwarden.system.openers import Opener, Use, openers, others_use
 from virtwarden.words import shown
 
+_DAEMONS = ("libvirtd", "virtstoraged", "virtqemud")
+
 
 @dataclass(frozen=True)
 class RequireUnopened(Change):
@@ -63,6 +65,13 @@ class RequireUnopened(Change):
         who = ", ".join(map(_shown, strangers)) or "no process shows it"
         pids = " ".join(str(opener.pid) for opener in strangers)
         path = shown(self.path)
+        if strangers and all(map(_is_libvirts, strangers)):
+            # It has the file open for a program, and closes it when that program ends.
+            fix = "let the program end that uploads it, such as vagrant up, then start it again; or"
+            return HostError(
+                f"libvirt itself has {self.path} open ({who})",
+                fix=f"{fix} systemctl restart libvirtd, under which VMs keep running",
+            )
         return HostError(
             f"somebody else has {self.path} open, and would keep it ({who})",
             fix=f"kill {pids}; then start it again"
@@ -80,6 +89,10 @@ def _is_hidden(handle: int, use: Use, shown_by_proc: Sequence[Opener]) -> bool:
     if use is Use.UNKNOWN or any(opener.writes or use < Use.WRITING for opener in shown_by_proc):
         return False
     return not blockstack.loops_over(blockstack.identity_of(os.fstat(handle)))
+
+
+def _is_libvirts(opener: Opener) -> bool:
+    return opener.uid == 0 and opener.program in _DAEMONS
 
 
 def _shown(opener: Opener) -> str:
