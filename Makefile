@@ -66,6 +66,7 @@ bench: needs-tests ## measure what a start and a frame cost; RUNS=5 is quick
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.many
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.frames
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.inject
+	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m bench.heal
 
 corpus: needs-tests ## libvirt's own domains and command lines, fetched by apt, through all that reads them
 	mkdir -p build/corpus
@@ -96,7 +97,7 @@ lint: tools ## ruff, mypy and shellcheck
 	$(TOOLS)/mypy hooks/farewell.py
 	$(TOOLS)/mypy -p tests.host -p tests.debian -p tests.package -p tests.appliance -m tests.files -p demo -p bench
 	MYPYPATH=tests/unit $(TOOLS)/mypy -p tests.corpus
-	shellcheck packaging/*.sh packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
+	shellcheck packaging/*.sh packaging/notify/mail packaging/man/*.sh packaging/completion.bash hooks/farewell.sh
 	shellcheck tests/appliance/image/* tests/debian/enter
 	shellcheck packaging/debian/virt-warden.p* packaging/debian/tests/demo
 

@@ -51,6 +51,8 @@ PYTHON=$PYTHON DESTDIR=$DESTDIR packaging/man/install.sh
 install -d "$DESTDIR$UNITS" "$policy/policy.d" "$doc/examples"
 install -m 644 docs/* "$doc"
 install -m 644 policy/examples/* "$doc/examples"
+install -d "$doc/examples/notify.d"
+install -m 755 packaging/notify/* "$doc/examples/notify.d"
 install -m 644 packaging/systemd/* "$DESTDIR$UNITS"
 for daemon in libvirtd virtqemud; do
     install -D -m 644 packaging/libvirt-path.conf "$DESTDIR$UNITS/$daemon.service.d/virt-warden.conf"

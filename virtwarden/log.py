@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import syslog
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
 IDENTIFIER = "virt-warden"
 JOURNAL = Path("/run/systemd/journal/socket")
+NOTICES = Path("/run/virt-warden/notices.sock")
 
 # The MESSAGE_ID of each event (systemd.journal-fields(7)); docs/log.md tells what each one means.
 EVENTS = {
@@ -24,6 +26,7 @@ EVENTS = {
     "console-revoked": "97aca7dd87a5458b88b8fb32a4822406",
     "console-ticket": "9df4ffa9f33f488f829efd5d9b7389c9",
     "console-unused": "c40214be33b642ad91fab914986ce5e0",
+    "contested": "642f2c8645d94600be71be0963c7b488",
     "disconnected": "35752e3f59c4436ebb546ed939822f60",
     "enrolled": "86b02f2a21c0483fbb8312d2bb70a1e2",
     "failed": "8e6d672e00bd427e9ef641fa4dbc2cc0",
@@ -38,6 +41,7 @@ EVENTS = {
     "let-in": "a6d342fda787437f9cbc2e9e2dc733fe",
     "overwritten": "d6440f3e80a34109ac3b065e7ce9c5f1",
     "refused": "14b6645771a34c95ac6b683a79074ab4",
+    "restored": "2b5475545f0049e98614e04f7efe26db",
     "shut-out": "2b72854839b144958c7a3b1593911683",
     "spoofing": "4732c429794e4221bd97a17c290e0d47",
     "stranger": "fc2f78110b814fc2a2bdbe639a5e1af6",
@@ -69,6 +73,21 @@ def event(level: Level, what: str, **fields: object) -> None:
     if not _to_journal(level, what, line, fields):
         syslog.openlog(IDENTIFIER, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
         syslog.syslog(level, line)
+    # Not of itself: a program that fails would be run for that.
+    if level <= Level.WARNING and fields.get("op") != "notify":
+        _notify(level, what, line, fields)
+
+
+def _notify(level: Level, what: str, line: str, fields: dict[str, object]) -> None:
+    """Have virt-warden.service run the admin's programs, if it is there (watch/notify.py)."""
+    import json
+    import socket
+
+    told = {field(key): _encodable(str(value)) for key, value in fields.items()}
+    told |= {"VIRT_WARDEN_EVENT": what, "PRIORITY": str(int(level)), "MESSAGE": line}
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        sender.sendto(json.dumps(told).encode(), str(NOTICES))
 
 
 def field(key: str) -> str:

@@ -126,6 +126,26 @@ class Paths:
         return self.run / "reach"
 
     @property
+    def ports(self) -> Path:
+        """Who may reach the console ports of each running domain."""
+        return self.run / "ports"
+
+    @property
+    def watched(self) -> Path:
+        """Locked by virt-warden.service while it watches the rules."""
+        return self.run / "watched"
+
+    @property
+    def notices(self) -> Path:
+        """Where virt-warden.service hears of events that notify.d is run for; log.py has it too."""
+        return self.run / "notices.sock"
+
+    @property
+    def notify(self) -> Path:
+        """The programs that are run for each event that is a warning or worse."""
+        return self.policy_dir.parent / "notify.d"
+
+    @property
     def arriving(self) -> Path:
         """Which domains arrive by a migration."""
         return self.run / "arriving"

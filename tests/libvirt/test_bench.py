@@ -44,3 +44,11 @@ def test_the_bench_of_rules_measures_every_way_to_put_them_in() -> None:
     assert taps == [1, 3]
     assert [title.split(", ")[-1] for title, _ in ways][1:] == ["ebtables", "nftables"]
     assert all(milliseconds > 0 for _, figures in ways for milliseconds in figures)
+
+
+def test_the_bench_of_flushes_measures_how_long_a_forged_frame_passes() -> None:
+    words = ("--taps", "1", "3", "--flushes", "2")
+    done = run(*PRIVATE_HOST, sys.executable, "-B", "-m", "bench.heal", *words)
+    rows = re.findall(r"^(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", done.stdout, re.MULTILINE)
+    assert [taps for taps, *_ in rows] == ["1", "3"]
+    assert all(0 <= float(median) <= float(worst) for _, median, _, worst in rows)

@@ -160,3 +160,46 @@ def test_rules_that_somebody_changed_are_a_breach(warden: Warden, lan: Lan, medd
     table = f"vmw-console-{warden.status('web01')['uuid']}"
     run("nft", *meddle.format(table=table).split())
     assert "nft" in " ".join(warden.status("web01")["breaches"])
+
+
+@backends
+def test_what_is_flushed_comes_back_with_all_other_rules(
+    warden: Warden, lan: Lan, backend: str
+) -> None:
+    limited("192.0.2.7", backend=backend)
+    warden.started("web01", vnc=Vnc(listen=HOST4))
+    port = warden.vnc_port("web01")
+    run("nft", "flush", "ruleset")
+    assert lan.bad.reaches(HOST4, port)
+    assert "the consoles of 1 VMs" in warden.command("network", "restore").stdout
+    assert not lan.bad.reaches(HOST4, port)
+    assert lan.good.reaches(HOST4, port)
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_a_stopped_vm_leaves_no_port_to_restore(warden: Warden, lan: Lan) -> None:
+    limited("192.0.2.7")
+    warden.started("web01", vnc=Vnc(listen=HOST4))
+    warden.libvirt.destroy("web01")
+    former = run("nft", "list", "ruleset").stdout
+    assert "the consoles of 0 VMs" in warden.command("network", "restore").stdout
+    assert run("nft", "list", "ruleset").stdout == former
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("bridge virt-warden", "the gate is down"),
+        ("inet vmw-console-{uuid}", "is dormant"),
+    ],
+)
+def test_a_table_that_somebody_made_dormant_is_a_breach_until_it_is_restored(
+    warden: Warden, lan: Lan, table: str, reason: str
+) -> None:
+    limited("192.0.2.7")
+    warden.started("web01", vnc=Vnc(listen=HOST4))
+    where = table.format(uuid=warden.status("web01")["uuid"])
+    run("nft", f"add table {where} {{ flags dormant; }}")
+    assert reason in " ".join(warden.status("web01")["breaches"])
+    warden.command("network", "restore")
+    assert warden.status("web01")["breaches"] == []

@@ -39,7 +39,7 @@ RANKS = (
     ("nextstart",),
     ("hook", "libvirtd"),
     ("package",),
-    ("adoption", "audit", "consoled"),
+    ("adoption", "audit", "consoled", "watch"),
     ("service",),
     ("cli",),
 )

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The change that limits a console's ports to workstations."""
+"""The change that limits a console's ports to workstations.
+
+A note of each lets it be restored after a flush.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from virtwarden.changes import worked
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.paths import Paths
-from virtwarden.system import portfilter
+from virtwarden.system import files, portfilter
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,36 @@ class RestrictPorts(Change):
         return {}
 
     def apply(self, paths: Paths, before: Before) -> None:
-        portfilter.BACKENDS[self.backend].install(self.promise)
+        promise = self.promise
+        with files.locked(paths.ports):
+            note(paths, self)
+            portfilter.BACKENDS[self.backend].install(promise)
         worked.note_limited_ports(paths, self.backend)
 
     def undo(self, paths: Paths, before: Before) -> str:
-        portfilter.BACKENDS[self.backend].remove(self.domain)
+        with files.locked(paths.ports):
+            portfilter.BACKENDS[self.backend].remove(self.domain)
+            files.discard(paths.ports / self.domain)
         return ""
+
+
+def note(paths: Paths, restriction: RestrictPorts) -> None:
+    """Note who may reach a domain's consoles."""
+    content = json.dumps(asdict(restriction)).encode()
+    files.write_atomically(paths.ports / restriction.domain, content, 0o600)
+
+
+def noted(paths: Paths, domain: str) -> RestrictPorts | None:
+    """Who may reach a domain's consoles, as it was when the domain started; None if anybody."""
+    try:
+        written = json.loads((paths.ports / domain).read_text())
+    except FileNotFoundError:
+        return None
+    lists = {key: tuple(written[key]) for key in ("ports", "sources")}
+    return RestrictPorts(**{**written, **lists})
+
+
+def every(paths: Paths) -> list[RestrictPorts]:
+    """The noted restrictions, one a domain. The caller holds the lock of `paths.ports`."""
+    names = sorted(each.name for each in paths.ports.iterdir() if each.name[0] != ".")
+    return [found for found in (noted(paths, name) for name in names) if found]

@@ -53,14 +53,14 @@ class LimitReach(Change):
             files.write_atomically(paths.reach / self.domain, _written(limit), 0o600)
             # It may be the first one, or somebody has flushed the rules.
             if not (is_new and _works(lambda: reach.add(limit))):
-                reach.set_all(_every(paths))
+                reach.set_all(every(paths))
         worked.note_limited_reach(paths)
 
     def undo(self, paths: Paths, before: Before) -> str:
         with files.locked(paths.reach):
             limit = noted(paths, self.domain)
             if limit is not None:
-                others = [each for each in _every(paths) if each != limit]
+                others = [each for each in every(paths) if each != limit]
                 # The table goes with the last one.
                 if not (others and _works(lambda: reach.remove(limit))):
                     reach.set_all(others)
@@ -89,18 +89,8 @@ def noted(paths: Paths, domain: str) -> Limit | None:
     return Limit(written["domain"], written["uid"], _ways(written["ways"]))
 
 
-def restore(paths: Paths) -> int:
-    """Limit all users again, by the notes. Gives their number. Raises CommandError."""
-    if not paths.reach.exists():
-        return 0
-    with files.locked(paths.reach):
-        limits = _every(paths)
-        if limits:
-            reach.set_all(limits)
-        return len(limits)
-
-
-def _every(paths: Paths) -> list[Limit]:
+def every(paths: Paths) -> list[Limit]:
+    """All noted limits. The caller holds the lock of `paths.reach`."""
     names = sorted(note.name for note in paths.reach.iterdir() if note.name[0] != ".")
     return [limit for limit in (noted(paths, name) for name in names) if limit]
 

@@ -11,13 +11,14 @@ from dataclasses import asdict
 import libvirt
 
 from virtwarden import gate
-from virtwarden.changes import reach
+from virtwarden.changes import restoring
 from virtwarden.cli import network_drops
 from virtwarden.errors import WardenError
 from virtwarden.libvirtd import admission
 from virtwarden.libvirtd.connection import connected, find
 from virtwarden.paths import Paths
 from virtwarden.policy import load
+from virtwarden.watch import former
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +45,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, paths: Paths) -> int:
     if options.action == "restore":
-        print(f"gate and filters are up; {gate.restore(paths)} taps are admitted")
-        print(f"{reach.restore(paths)} VMs are kept from the host's own network")
+        former.note(paths)
+        restored = restoring.restore(paths)
+        print(f"gate and filters are up; {restored.taps} taps are admitted")
+        print(f"{restored.users} VMs are kept from the host's own network")
+        print(f"the consoles of {restored.consoles} VMs are limited to their workstations")
         return 0
     if options.action == "check":
         return _check(paths, as_json=options.json)

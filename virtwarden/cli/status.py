@@ -16,6 +16,7 @@ from virtwarden.errors import PolicyError
 from virtwarden.libvirtd.connection import all_domains, connected, find
 from virtwarden.paths import Paths
 from virtwarden.policy import Policy, last_good, load
+from virtwarden.watch.alive import is_watched
 from virtwarden.words import printable
 
 
@@ -39,9 +40,12 @@ def status(paths: Paths, names: list[str], *, as_json: bool) -> int:
         chosen = [find(connection, name) for name in names] or all_domains(connection)
         standings = [standing(paths, policy, domain) for domain in chosen]
     if as_json:
-        print(json.dumps([asdict(each) for each in standings], indent=2))
+        watched = is_watched(paths)
+        found = [asdict(each) | {"watched": watched} for each in standings]
+        print(json.dumps(found, indent=2))
     else:
         _print_table(standings)
+        _print_watch(paths, standings)
         for each in standings if names else ():
             _print_process(each)
     return int(is_broken or any(each.breaches for each in standings))
@@ -85,6 +89,14 @@ def _print_table(standings: list[Standing]) -> None:
                 "The first start makes the console CA, sealed to this host. For a passphrase, run"
                 " first: virt-warden pki init consoles"
             )
+
+
+def _print_watch(paths: Paths, standings: list[Standing]) -> None:
+    if any(each.guards for each in standings) and not is_watched(paths):
+        print(
+            "Nobody watches: what somebody removes of the rules of running VMs is not restored"
+            " until virt-warden.service runs (systemctl start virt-warden)."
+        )
 
 
 def _print_process(standing: Standing) -> None:

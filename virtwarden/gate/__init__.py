@@ -13,9 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from virtwarden.errors import CommandError, HostError
 from virtwarden.gate import bridges, counting, notes, queues
 from virtwarden.gate.counting import dropped
-from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.notes import Filtered
-from virtwarden.gate.unguarded import admit, admit_foreign, dismiss, unwritten
+from virtwarden.gate.raising import (
+    amiss,
+    raise_again,
+    raise_all,
+    restore,
+    shut_if_gone,
+    together,
+)
+from virtwarden.gate.unguarded import admit, admit_foreign, dismiss
 from virtwarden.paths import Paths
 from virtwarden.system import files, taps
 from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
@@ -25,6 +32,7 @@ __all__ = [
     "abandon",
     "admit",
     "admit_foreign",
+    "amiss",
     "backend_of",
     "dismiss",
     "dropped",
@@ -32,7 +40,9 @@ __all__ = [
     "is_up",
     "missing",
     "owner_of",
+    "raise_again",
     "restore",
+    "shut_if_gone",
     "shut_out",
     "uninstall",
 ]
@@ -71,7 +81,7 @@ def install(
         bridges.stop_learning(paths, domain, (each.tap.name for each in found))
         if was_up and _installed(gate, backend, found):
             return
-        _raise(paths, gate)
+        raise_all(paths, gate)
 
 
 def _take_over(paths: Paths, each: Filtered, count: int | None, kept: Sequence[str]) -> None:
@@ -110,39 +120,12 @@ def _installed(gate: Gate, backend: str, found: Sequence[Filtered]) -> bool:
     """Whether all was installed. False if the gate was flushed and must be raised again."""
     filters = {backend: [each.filter for each in found]}
     try:
-        _together(gate, filters, gate.admission([each.tap for each in found]))
+        together(gate, filters, gate.admission([each.tap for each in found]))
     except CommandError:
         if gate.stands():
             raise
         return False
     return bool(found) or gate.stands()
-
-
-def _together(
-    gate: Gate, filters: dict[str, list[TapFilter]], also: str, *, anew: bool = False
-) -> None:
-    """Filters first: if the gate has another backend, no tap is admitted before its filter."""
-    put = {name: each.replace if anew else each.install for name, each in BACKENDS.items()}
-    for backend, promises in filters.items():
-        if backend != gate.name and promises:
-            put[backend](promises)
-    if filters.get(gate.name):
-        put[gate.name](filters[gate.name], also)
-    else:
-        gate.perform(also)
-
-
-def _raise(paths: Paths, gate: Gate, *, anew: bool = False) -> int:
-    """Install all that the notes say; with `anew`, replace what is there already."""
-    written = notes.present(paths)
-    filters: dict[str, list[TapFilter]] = {}
-    for each in written:
-        filters.setdefault(each.backend, []).append(each.filter)
-    admitted = [each.tap for each in written]
-    admitted += foreign_taps(unwritten(written), paths.libvirt_run)
-    raising = gate.raising(admitted, notes.foreign_names(paths))
-    _together(gate, filters, raising, anew=anew)
-    return len(admitted)
 
 
 def uninstall(paths: Paths, domain: str, names: Iterable[str], kept: Sequence[str] = ()) -> None:
@@ -199,18 +182,6 @@ def abandon(paths: Paths) -> None:
         if gate is not None:
             gate.perform(gate.lowering())
             notes.let_all_go(paths)
-
-
-def restore(paths: Paths) -> int:
-    """Restore the gate and all filters from the notes. Gives the number of admitted taps."""
-    if not is_up(paths):
-        return 0
-    with files.locked(paths.filters):
-        gate = notes.current_gate(paths)
-        if gate is None:
-            return 0
-        counting.record(paths, notes.present(paths))
-        return _raise(paths, gate, anew=True)
 
 
 def shut_out(paths: Paths, names: Iterable[str]) -> list[Tap]:

@@ -8,8 +8,9 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from virtwarden.service import adopter, wire
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
 from virtwarden.service.warm import warm_up
+from virtwarden.service.watchdog import Watchdog
 from virtwarden.service.workers import Workers, fork
 from virtwarden.system import files
 
@@ -43,16 +45,17 @@ def run(paths: Paths) -> int:
     gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
         with _listening(paths.hook_socket) as hooks, _listening_to_wrappers(paths) as wrappers:
-            ours = [hooks, wrappers, signals]
-            with _held_back(signal.SIGTERM):
-                watching = fork(lambda: _watch(paths), ours)
+            beats, beater = socket.socketpair()
+            ours = [hooks, wrappers, signals, beats]
+            with _held_back(signal.SIGTERM), beater:
+                watching = fork(lambda: _watch(paths, beater), ours)
             workers = Workers(partial(_answer, paths=paths, turns=Turns(paths)), ours)
             notify("READY=1")
             accepts = {
                 hooks: partial(_accept_hook, workers=workers),
                 wrappers: partial(_accept_wrapper, paths=paths, workers=workers),
             }
-            code = _serve(accepts, signals, workers, watching)
+            code = _serve(accepts, signals, workers, watching, beats)
         notify("STOPPING=1")
         workers.dismiss()
         if code == 0:
@@ -151,13 +154,19 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
-def _watch(paths: Paths) -> None:
+def _watch(paths: Paths, beater: socket.socket) -> None:
     # The handler that is inherited ignores it, and importing libvirt takes its time.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     from virtwarden.service import watcher  # it imports libvirt, which no hook needs
 
-    watcher.watch(paths)
+    beater.setblocking(False)
+
+    def beat() -> None:
+        with suppress(OSError):  # it has not read the last ones yet
+            beater.send(b".")
+
+    watcher.watch(paths, beat)
 
 
 def _serve(
@@ -165,9 +174,13 @@ def _serve(
     signals: socket.socket,
     workers: Workers,
     watching: int,
+    beats: socket.socket,
 ) -> int:
+    watchdog = Watchdog(os.environ, time.monotonic())
     while True:
-        ready = _readable([*accepts, signals, *workers.busy], workers.end_surplus())
+        seconds = _sooner(workers.end_surplus(), watchdog.wait(time.monotonic()))
+        ready = _readable([*accepts, signals, beats, *workers.busy], seconds)
+        _tell_systemd(watchdog, beats if beats in ready else None)
         if signals in ready:
             came = signals.recv(4096)
             if watching in _reap():
@@ -181,6 +194,17 @@ def _serve(
         for listener, accept in accepts.items():
             if listener in ready:
                 accept(listener)
+
+
+def _sooner(first: float | None, second: float | None) -> float | None:
+    return min((each for each in (first, second) if each is not None), default=None)
+
+
+def _tell_systemd(watchdog: Watchdog, beats: socket.socket | None) -> None:
+    if beats is not None and beats.recv(4096):
+        watchdog.beat(time.monotonic())
+    if watchdog.is_to_tell(time.monotonic()):
+        notify("WATCHDOG=1")
 
 
 def _readable(sockets: list[socket.socket], seconds: float | None) -> set[socket.socket]:

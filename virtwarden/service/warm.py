@@ -27,7 +27,7 @@ from virtwarden.system.nft import nft
 _NOT_FOR_HOOKS = tuple(
     f"virtwarden.{name}"
     for name in (
-        *("adoption", "audit", "cli", "consoled", "libvirtd", "package", "remote"),
+        *("adoption", "audit", "cli", "consoled", "libvirtd", "package", "remote", "watch"),
         "service.",
     )
 )

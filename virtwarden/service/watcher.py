@@ -7,6 +7,7 @@ The callbacks only note what libvirt says. Calls to libvirt come after its event
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 import libvirt
@@ -21,6 +22,7 @@ from virtwarden.service.definitions import Definitions
 from virtwarden.service.enroller import Enroller
 from virtwarden.service.revoker import Revoker
 from virtwarden.service.traces import DomainFiles, is_locked
+from virtwarden.watch import notify, rules
 
 _URI = "qemu:///system"
 _TICK_MS = 1000
@@ -37,13 +39,18 @@ _WHILE_IT_STARTS = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_R
 _ARRIVED = (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
 
 
-def watch(paths: Paths) -> None:
-    """Listen until the parent process, the service, is gone."""
+def watch(paths: Paths, beat: Callable[[], None]) -> None:
+    """Listen until the parent process, the service, is gone.
+
+    `beat` is called every few seconds while the rules are watched.
+    """
     libvirt.registerErrorHandler(lambda *_: None, None)  # by default it prints on stderr
     libvirt.virEventRegisterDefaultImpl()
     watcher = _Watcher(paths)
     libvirt.virEventAddTimeout(_TICK_MS, watcher.note_tick, None)
     service = os.getppid()
+    notify.start(paths)
+    rules.keep(paths, watcher.note_restored, beat)
     while os.getppid() == service:
         watcher.act()
         libvirt.virEventRunDefaultImpl()
@@ -65,12 +72,17 @@ class _Watcher:
         self._admitter = Admitter(paths)
         self._revoker = Revoker(paths)
         self._is_all_due = False
+        self._are_taps_due = False
         self._policy = cache.look(paths)
         self._files = DomainFiles(paths.libvirt_config)
 
     def note_tick(self, _timer: int, _opaque: object) -> None:
         """Note that a tick came. libvirt's event loop calls it."""
         self._is_tick = True
+
+    def note_restored(self) -> None:
+        """Note that the taps' rules were restored. The thread that restores them calls it."""
+        self._are_taps_due = True
 
     def act(self) -> None:
         """Do the work that is due."""
@@ -119,6 +131,10 @@ class _Watcher:
             self._is_all_due = False
             self._due.clear()
             self._enroller.see_to_all()
+            self._admitter.admit_all(self._connection)
+        if self._are_taps_due:
+            # A restored gate admits only the taps that are noted, and foreign ones.
+            self._are_taps_due = False
             self._admitter.admit_all(self._connection)
         while self._due:
             uuid = next(iter(self._due))

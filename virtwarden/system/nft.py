@@ -73,9 +73,14 @@ def _new_library() -> Any:
 
 
 def blocks(listed: str) -> dict[str, list[str]]:
-    """The lines of each block in nft's listing of a table, by the block's kind and name."""
+    """The lines of each block in nft's listing of a table, by the block's kind and name.
+
+    A table that somebody made dormant has none that counts.
+    """
     found: dict[str, list[str]] = {}
     for line in (line.strip() for line in listed.splitlines()):
+        if not found and line.startswith("flags ") and "dormant" in line:
+            return {}
         if line.startswith(("chain ", "set ")):
             lines = found[line.removesuffix(" {")] = []
         elif found and line not in ("", "}"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from virtwarden.errors import CommandError, HostError
+from virtwarden.system import nftlink
 from virtwarden.system.nft import accepts, blocks, nft
 from virtwarden.system.run import run
 from virtwarden.system.scratchnet import in_scratch_network
@@ -76,6 +77,9 @@ class Backend(Protocol):
     def missing(self, promise: PortFilter) -> str:
         """Which part of the promise the kernel's own listing lacks; empty where none."""
 
+    def gone(self, domains: Iterable[str]) -> str:
+        """Which of these domains has no rules at all, in words; empty where all have some."""
+
 
 def nft_rules(ports: Iterable[int]) -> dict[str, list[str]]:
     """The rules of each chain, by its hook (nft(8))."""
@@ -133,6 +137,8 @@ class Nftables(Backend):
             there = _blocks(table)
         except CommandError:
             return f"nft knows no table inet {table}"
+        if not there:
+            return f"nft table inet {table} is dormant"
         wanted = in_scratch_network(lambda: self._as_listed(promise))
         for block, lines in wanted.items():
             if there.get(block) != lines:
@@ -140,6 +146,11 @@ class Nftables(Backend):
         if there != wanted:
             return f"nft table inet {table} has rules that virt-warden did not put there"
         return ""
+
+    def gone(self, domains: Iterable[str]) -> str:
+        there = nftlink.tables(nftlink.INET)
+        lost = (_table(domain) for domain in domains if _table(domain) not in there)
+        return next((f"nft knows no table inet {table}" for table in lost), "")
 
     def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
         """The table as this host's nft lists it in a network namespace of its own."""
@@ -212,6 +223,16 @@ class Iptables(Backend):
                 return f"{name} chain {chain} has not the rules it had"
         return ""
 
+    def gone(self, domains: Iterable[str]) -> str:
+        there = {program: "\n".join([*_listed(program), ""]) for program in _XTABLES.values()}
+        for domain in domains:
+            chain = _chain_name(domain)
+            for program, listed in there.items():
+                # A jump from INPUT and one from OUTPUT, and a rule that drops.
+                if listed.count(f" -j {chain}\n") < 2 or f"-A {chain} -j DROP\n" not in listed:
+                    return f"{Path(program).name} chain {chain} has not the rules it had"
+        return ""
+
     def _as_listed(self, promise: PortFilter) -> dict[str, list[str]]:
         """The rules as this host's iptables lists them in a network namespace of their own."""
         self.install(promise)
@@ -257,4 +278,5 @@ def _listed(program: str) -> list[str]:
         return []
 
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Nftables(), Iptables())}
+NFTABLES = Nftables()
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (NFTABLES, Iptables())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,12 +19,19 @@ _GRACE_SECONDS = 2
 _TERMINATED, _KILLED, _NOT_FOUND = 124, 137, 127
 
 
-def run(*command: str, stdin: str = "", timeout: int = _TIMEOUT_SECONDS) -> str:
+def run(
+    *command: str,
+    stdin: str = "",
+    timeout: int = _TIMEOUT_SECONDS,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Run a command, named by its absolute path, and return what it printed, as text.
 
-    Raises CommandError as `output` does.
+    `environment` has variables beside those that each command gets. Raises CommandError as `output`
+    does.
     """
-    return output(*command, stdin=stdin.encode(), timeout=timeout).decode(errors="replace")
+    printed = output(*command, stdin=stdin.encode(), timeout=timeout, environment=environment)
+    return printed.decode(errors="replace")
 
 
 def output(
@@ -32,6 +39,7 @@ def output(
     stdin: bytes = b"",
     timeout: int = _TIMEOUT_SECONDS,
     inherited: Collection[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> bytes:
     """Run a command, named by its absolute path, and return what it printed.
 
@@ -61,7 +69,7 @@ def output(
             *command[1:],
             _in=stdin,
             _out=printed,
-            _env=_ENVIRONMENT,
+            _env={**(environment or {}), **_ENVIRONMENT},
             _tty_out=False,
             _new_session=True,
             # sh's own _timeout checks only every 0.1 s whether the command has ended.

@@ -32,8 +32,8 @@ class Backend(Protocol):
         CommandError.
         """
 
-    def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        """Do the same as `install`, but faster where most taps already have rules."""
+    def renew(self, promises: Sequence[TapFilter], also: str = "") -> None:
+        """Do the same as `install` for all taps that have rules: what is there may all go."""
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         """Remove the taps' rules, and do `also` as in `install`; harmless where there are none."""
@@ -46,6 +46,9 @@ class Backend(Protocol):
 
     def missing(self, promise: TapFilter) -> str:
         """Which part of the promise the kernel's own listing lacks; empty where none."""
+
+    def first_missing(self, promises: Sequence[TapFilter]) -> str:
+        """What of any of these is missing, the first that is found; faster than one by one."""
 
 
 def tally(words: Chains, there: Chains, count: re.Pattern[str]) -> Counter[str]:

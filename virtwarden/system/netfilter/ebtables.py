@@ -215,7 +215,7 @@ class Ebtables(Backend):
         self.remove([p.tap for p in promises if _has_rules(p.tap)])
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises) + also)
 
-    replace = install
+    renew = install
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         lines = [line for table in PLACES for tap in taps for line in _removal(table, tap)]
@@ -244,10 +244,51 @@ class Ebtables(Backend):
                 return found
         return ""
 
+    def first_missing(self, promises: Sequence[TapFilter]) -> str:
+        there = _all_listed(promises)
+        if there == {place: rules for each in promises for place, rules in _placed(each).items()}:
+            return ""
+        wanted = in_scratch_network(lambda: self._all_as_listed(promises))
+        found = (
+            f"ebtables table {table} has not the rules it had in {chain}"
+            for (table, chain, _), rules in wanted.items()
+            if there[table, chain, _] != rules
+        )
+        return next(found, "")
+
+    def _all_as_listed(self, promises: Sequence[TapFilter]) -> dict[_Place, list[str]]:
+        run(EBTABLES_RESTORE, "--noflush", stdin=self.render(promises))
+        return _all_listed(promises)
+
     def _as_listed(self, promise: TapFilter) -> dict[str, Chains]:
         """The rules as this host's ebtables lists them in a network namespace of their own."""
         run(EBTABLES_RESTORE, "--noflush", stdin=self.render([promise]))
         return _listed_of(promise)
+
+
+_Place = tuple[str, str, str]
+"""A table, a chain in it, and the tap whose rules there are meant."""
+
+
+def _placed(promise: TapFilter) -> dict[_Place, list[str]]:
+    """What we lay in each table and chain, in our words."""
+    return {
+        (table, chain, promise.tap): rules
+        for table, laid in _laid(promise).items()
+        for chain, rules in laid.items()
+    }
+
+
+def _all_listed(promises: Sequence[TapFilter]) -> dict[_Place, list[str]]:
+    """The same of several taps, as ebtables lists it; it lists each table once."""
+    tables = {table: listed(table) for table in PLACES}
+    hooks = [hook for hook, _ in PLACES.values()]
+    return {
+        (table, chain, tap): _jumps(rules, tap) if chain in hooks else rules
+        for promise in promises
+        for table, chain, tap in _placed(promise)
+        for rules in (tables[table].get(chain, []),)
+    }
 
 
 def _laid(promise: TapFilter) -> dict[str, Chains]:

@@ -26,6 +26,8 @@ class Gate(Protocol):
     """One way to keep the gate; `foreign` are names of foreign taps, or prefixes that end in *."""
 
     name: str
+    table: str
+    """The table of nftables that has all of it; empty where there is none of its own."""
 
     def raising(self, admitted: Sequence[Tap], foreign: Sequence[str]) -> str:
         """The transaction that raises the gate, and replaces what is left of an earlier one."""
@@ -61,6 +63,7 @@ class NftablesGate(Gate):
     """
 
     name = "nftables"
+    table = "virt-warden"
 
     _TABLE = "bridge virt-warden"
     _HOOKS: Mapping[str, str] = {"prerouting": "iif", "input": "iif", "postrouting": "oif"}
@@ -197,6 +200,7 @@ class EbtablesGate(Gate):
     """
 
     name = "ebtables"
+    table = ""
 
     _CHAINS = (
         *(_GateChain(table, hook, frames, "-i") for table, (hook, frames) in PLACES.items()),

@@ -47,11 +47,11 @@ class Nftables(Backend):
         try:
             nft(_all_created(promises) + also)
         except CommandError:
-            self.replace(promises, also)
+            removal = _removal([promise.tap for promise in promises], _chains_by_table())
+            nft(removal + _all_created(promises) + also)
 
-    def replace(self, promises: Sequence[TapFilter], also: str = "") -> None:
-        removal = _removal([promise.tap for promise in promises], _chains_by_table())
-        nft(removal + _all_created(promises) + also)
+    def renew(self, promises: Sequence[TapFilter], also: str = "") -> None:
+        nft(_table_deleted() + _all_created(promises) + also)
 
     def remove(self, taps: Sequence[str], also: str = "") -> None:
         there = _chains_by_table() if taps else {}
@@ -88,6 +88,18 @@ class Nftables(Backend):
             return f"nft chain {base} of table netdev {_TABLE} is not bound to {promise.tap}"
         return difference(wanted, there, f"nft table netdev {_TABLE}")
 
+    def first_missing(self, promises: Sequence[TapFilter]) -> str:
+        place = f"nft table netdev {_TABLE}"
+        try:
+            there = _whole_table() if promises else {}
+        except CommandError:
+            return f"nft knows no table netdev {_TABLE}"
+        wanted = {chain: lines for each in promises for chain, lines in _bound(each).items()}
+        if all(there.get(chain) == lines for chain, lines in wanted.items()):
+            return ""
+        wanted = in_scratch_network(lambda: _all_as_listed(promises))
+        return difference(wanted, {chain: there.get(chain, []) for chain in wanted}, place)
+
 
 def _bound(promise: TapFilter) -> Chains:
     """The chains of one tap in our words; the base chain begins with its hook."""
@@ -106,6 +118,20 @@ def _as_listed(promise: TapFilter) -> Chains:
     base = chain_of(promise.tap)
     hook = there[base][0].replace(f'"{_SCRATCH_DEVICE}"', f'"{promise.tap}"')
     return there | {base: [hook, *there[base][1:]]}
+
+
+def _all_as_listed(promises: Sequence[TapFilter]) -> Chains:
+    """The same for several taps, listed at once."""
+    nft("".join(_created(each.tap, chains(each), _SCRATCH_DEVICE) for each in promises))
+    there = _whole_table()
+    for each in promises:
+        base = there[chain_of(each.tap)]
+        base[0] = base[0].replace(f'"{_SCRATCH_DEVICE}"', f'"{each.tap}"')
+    return there
+
+
+def _whole_table() -> Chains:
+    return listed_chains(nft(f"list table netdev {_TABLE}", stateless=True))
 
 
 def _listed(chain: str) -> Chains:
