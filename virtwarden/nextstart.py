@@ -97,14 +97,25 @@ def try_owners(rules: Rules, untrusted_xml: bytes) -> list[WardenError]:
     domain = read(untrusted_xml)
     return [
         Refusal(
-            "its file system does not let a file belong to the domain's own user",
+            "its file system does not let a file belong to the domain's own user"
+            f"{filesystems.of_kind(path)}",
             where=path,
-            fix="move it to one that does, such as /var/lib/libvirt/images; or see how it is"
-            f" mounted: findmnt -T {shown(path)}",
+            fix=f"see how it is mounted: findmnt -T {shown(path)}; {filesystems.ways_out(path)}",
         )
         for path in _given_paths(domain, rules)
         if filesystems.may_refuse_owners(path)
         and not filesystems.keeps_owners(Path(path).parent, uid)
+    ]
+
+
+def untried(rules: Rules, untrusted_xml: bytes) -> list[str]:
+    """What only a try tells, a sentence for each file: see `try_owners`."""
+    domain = read(untrusted_xml)
+    return [
+        f"{shown(domain.name)}: only a try tells whether {path} can belong to its user"
+        f"{filesystems.of_kind(path)}: virt-warden enrol {shown(domain.name)}"
+        for path in _given_paths(domain, rules)
+        if filesystems.may_refuse_owners(path)
     ]
 
 

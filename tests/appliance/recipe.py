@@ -23,6 +23,7 @@ _HOST = """
 _TOOLS = """
     python3 busybox-static cpio tcpdump cryptsetup-bin ipxe
     e2fsprogs lvm2 clevis-luks clevis-tpm2 tang
+    nfs-kernel-server ksmbd-tools cifs-utils
 """
 
 # What our package may ask apt for: it lies in the archive, and is not installed.

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from virtwarden.changes.access import SetAccess
+from virtwarden.changes.access import GrantAccess, SetAccess
 from virtwarden.changes.shared import LockShared, TakeBack
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
@@ -179,3 +181,32 @@ def test_a_shared_kernel_has_its_whole_former_acl_again_after_the_last_stop(
     assert lock.undo(paths, {}) == ""
 
     assert (_acl(disk), disk.stat().st_mode, disk.stat().st_uid) == (former, mode, 1000)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT])
+@pytest.mark.parametrize("kind", ["own", "shared", "entry"])
+def test_a_file_that_cannot_be_reached_any_more_is_reported_and_blocks_nothing(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: int
+) -> None:
+    """As on a server that shuts root out since the start, or that is away."""
+    paths = replace(Paths(), state=tmp_path / "state")
+    found = disk.stat()
+    file = (str(disk), found.st_dev, found.st_ino)
+    change = {
+        "own": SetAccess(*file, _USER, 0o600),
+        "shared": LockShared(*file, "3f0ee0bb-0000-4000-8000-000000000001"),
+        "entry": GrantAccess(*file, _USER, 4),
+    }[kind]
+    before = change.capture(paths)
+    change.apply(paths, before)
+    opened = os.open
+
+    def refused(path: str, *more: Any, **others: Any) -> int:
+        if path == disk.name:
+            raise OSError(error, os.strerror(error))
+        return opened(path, *more, **others)
+
+    monkeypatch.setattr(os, "open", refused)
+    report = change.undo(paths, before)
+    assert str(disk) in report
+    assert (os.strerror(error) in report) is (error != errno.ENOENT)

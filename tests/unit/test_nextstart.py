@@ -166,6 +166,18 @@ def test_only_a_try_tells_whether_it_does(monkeypatch: pytest.MonkeyPatch, *, ke
     assert nextstart.try_owners(rules(), elsewhere) == []
 
 
+def test_what_only_a_try_tells_is_told_with_the_command_that_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_nfs(monkeypatch, keeps=False)
+    xml = xmls.domain(xmls.disk(DISK), labels="", emulator=PLAIN).encode()
+    (told,) = nextstart.untried(rules(), xml)
+    assert DISK in told
+    assert told.endswith("virt-warden enrol web01")
+    elsewhere = xmls.domain(xmls.disk("/srv/a.img"), labels="", emulator=PLAIN).encode()
+    assert nextstart.untried(rules(), elsewhere) == []
+
+
 def test_an_iso_that_everybody_may_read_needs_no_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

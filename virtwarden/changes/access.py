@@ -12,7 +12,7 @@ from virtwarden.changes.accounts import was_ever_a_vms
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import acl, files, users
+from virtwarden.system import acl, files, filesystems, users
 from virtwarden.words import shown
 
 _LETTERS = ((4, "r"), (2, "w"), (1, "x"))
@@ -96,9 +96,8 @@ def put_back(handle: int, path: str, before: Before) -> None:
 
 def _unable(path: str, why: str) -> HostError:
     return HostError(
-        f"{path} {why}",
-        fix=f"see its file system: findmnt -T {shown(path)}; move it to one with owners and modes"
-        " (ext4, xfs, btrfs)",
+        f"{path} {why}{filesystems.of_kind(path)}",
+        fix=f"see its file system: findmnt -T {shown(path)}; {filesystems.ways_out(path)}",
     )
 
 
@@ -217,7 +216,8 @@ class GrantAccess(Change):
 
     def _without_acl(self, reason: str) -> HostError:
         return HostError(
-            f"{self.path} cannot have an ACL, by which its user could open it: {reason}",
+            f"{self.path} cannot have an ACL, by which its user could open it: {reason}"
+            f"{filesystems.of_kind(self.path)}",
             fix=f"see its file system: findmnt -T {shown(self.path)}; mount it read-write,"
             " move the file to one with ACLs (ext4, xfs, btrfs), or let everybody read it:"
             f" chmod o+r {shown(self.path)}",

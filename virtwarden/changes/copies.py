@@ -15,7 +15,7 @@ from virtwarden.changes.access import user_named
 from virtwarden.changes.base import Before, Change, Scope
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
-from virtwarden.system import files
+from virtwarden.system import files, filesystems
 from virtwarden.words import shown
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,13 +52,16 @@ class CopyFile(Change):
                 raise HostError(f"{self.original} is not a regular file")
             _enclose(copy.parent, account.gid)
             copy.unlink(missing_ok=True)
+            source = _opened(original, self.original)
             try:
-                _copy(original, copy, account.uid, account.gid)
+                _copy(source, copy, account.uid, account.gid)
             except OSError as error:
                 raise HostError(
                     f"{self.original} cannot be copied to {self.path}: {error.strerror}",
                     fix=f"df -h {shown(str(paths.boot_files))}, make room, and start it again",
                 ) from None
+            finally:
+                os.close(source)
 
     def undo(self, paths: Paths, before: Before) -> str:
         copy = Path(self.path)
@@ -79,17 +82,20 @@ def _enclose(directory: Path, gid: int) -> None:
     directory.chmod(0o710)
 
 
-def _copy(original: int, copy: Path, uid: int, gid: int) -> None:
-    source = os.open(files.by_descriptor(original), os.O_RDONLY | os.O_CLOEXEC)
+def _opened(original: int, path: str) -> int:
     try:
-        target = os.open(copy, _NEW, 0o400)
-        try:
-            _copy_content(source, target)
-            os.fchown(target, uid, gid)
-        finally:
-            os.close(target)
+        return os.open(files.by_descriptor(original), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise filesystems.unreadable(path, error) from None
+
+
+def _copy(source: int, copy: Path, uid: int, gid: int) -> None:
+    target = os.open(copy, _NEW, 0o400)
+    try:
+        _copy_content(source, target)
+        os.fchown(target, uid, gid)
     finally:
-        os.close(source)
+        os.close(target)
 
 
 def _copy_content(source: int, target: int) -> None:

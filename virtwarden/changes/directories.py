@@ -110,4 +110,4 @@ def _clear(directory: Path, number: str) -> None:
             if found.is_dir() and not found.is_symlink():
                 shutil.rmtree(found)
             else:
-                found.unlink()
+                found.unlink(missing_ok=True)

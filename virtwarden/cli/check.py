@@ -15,7 +15,7 @@ from virtwarden.guards.withheld import withheld
 from virtwarden.libvirtd.cases import next_case
 from virtwarden.libvirtd.connection import connected, inactive_xml, persistent
 from virtwarden.libvirtd.graduating import stale
-from virtwarden.nextstart import foresee
+from virtwarden.nextstart import foresee, untried
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, load
 from virtwarden.words import shown
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         for domain in managed:
             found += _of_domain(paths, policy, domain)
         notes = [note for case in cases for note in withheld(case)]
+        for domain in managed:
+            notes += _untried(policy, domain)
     for match in stale(paths, [domain.name() for domain in domains]):
         name = shown(match)
         found.append(f"{name} is permissive, and no domain any more: virt-warden graduate {name}")
@@ -47,6 +49,12 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
     if not found:
         print(f"This host can do all that the policy asks for, for {len(managed)} managed domains.")
     return int(bool(found))
+
+
+def _untried(policy: Policy, domain: libvirt.virDomain) -> list[str]:
+    rules = policy.rules_for(domain.name())
+    is_enforcing = rules.mode is Mode.ENFORCING
+    return untried(rules, inactive_xml(domain)) if is_enforcing else []
 
 
 def _of_domain(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Iterator[str]:

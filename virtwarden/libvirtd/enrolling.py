@@ -13,7 +13,7 @@ from virtwarden.enrolment.enrol import enrol_xml
 from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.displays import GUARDED
 from virtwarden.libvirtd.connection import define, inactive_xml
-from virtwarden.nextstart import foresee
+from virtwarden.nextstart import foresee, try_owners
 from virtwarden.paths import Paths
 from virtwarden.policy import Mode, Policy, Via
 from virtwarden.words import shown
@@ -68,7 +68,8 @@ def _obstacles(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> str:
     rules = policy.rules_for(domain.name())
     if rules.mode is not Mode.ENFORCING:
         return ""
-    found = foresee(paths, rules, inactive_xml(domain)).reasons
+    xml = inactive_xml(domain)
+    found = (*foresee(paths, rules, xml).reasons, *try_owners(rules, xml))
     if not found:
         return ""
     return f"; that start would be refused:{_listed(found)}"

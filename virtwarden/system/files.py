@@ -143,17 +143,10 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
     Each boot gives out device numbers again. Where the file was looked at in another `boot` than
     this, only the inode number has to be the same.
 
-    Raises HostError where the path now leads to another file, or is gone.
+    Raises HostError where the path now leads to another file, is gone, or cannot be walked.
     """
-    handle = os.open("/", _STEP | os.O_DIRECTORY)
+    handle, found = _walked(path)
     try:
-        for step in devicenames.resolved(path).strip("/").split("/"):
-            if not step:
-                continue
-            deeper = os.open(step, _STEP, dir_fd=handle)
-            os.close(handle)
-            handle = deeper
-        found = os.fstat(handle)
         moved = found.st_dev != device and boot in ("", boot_id())
         if moved or found.st_ino != number:
             raise HostError(
@@ -161,10 +154,30 @@ def held(path: str, device: int, number: int, boot: str = "") -> Iterator[int]:
                 fix=f"see who replaced it: ls -li {path}",
             )
         yield handle
-    except FileNotFoundError:
-        raise HostError(f"{path} is gone") from None
     finally:
         os.close(handle)
+
+
+def _walked(path: str) -> tuple[int, os.stat_result]:
+    """A descriptor of what a path leads to, following no symlink, and what it is.
+
+    Raises HostError.
+    """
+    handle = os.open("/", _STEP | os.O_DIRECTORY)
+    try:
+        for step in filter(None, devicenames.resolved(path).strip("/").split("/")):
+            deeper = os.open(step, _STEP, dir_fd=handle)
+            os.close(handle)
+            handle = deeper
+        return handle, os.fstat(handle)
+    except FileNotFoundError:
+        os.close(handle)
+        raise HostError(f"{path} is gone") from None
+    except OSError as error:  # such as a server that shuts root out, or is away
+        os.close(handle)
+        raise HostError(
+            f"{path} cannot be reached: {error.strerror}", fix=f"as root: stat {path}"
+        ) from None
 
 
 def private_directory(path: Path) -> None:

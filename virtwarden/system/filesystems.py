@@ -8,6 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from virtwarden.errors import HostError
+
 # On these it depends on the server, the mount options or the program behind it (mount(8), nfs(5),
 # "root_squash" in exports(5)), or there are no owners at all.
 _UNSURE = frozenset(
@@ -16,14 +18,15 @@ _UNSURE = frozenset(
         *("msdos", "nfs", "nfs4", "ntfs", "ntfs3", "smb3", "vboxsf", "vfat", "virtiofs"),
     )
 )
+_MOUNTS = Path("/proc/self/mountinfo")
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.EOVERFLOW)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def may_refuse_owners(path: str, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+def may_refuse_owners(path: str, mounts: Path = _MOUNTS) -> bool:
     """Whether a file is on a file system of which only a try tells."""
-    kind = _kind(path, mounts)
-    return kind in _UNSURE or kind.startswith("fuse.")
+    found = kind(path, mounts)
+    return found in _UNSURE or found.startswith("fuse.")
 
 
 def keeps_owners(directory: Path, uid: int) -> bool:
@@ -51,8 +54,36 @@ def keeps_owners(directory: Path, uid: int) -> bool:
         os.close(parent)
 
 
-def _kind(path: str, mounts: Path) -> str:
-    """The type of the file system, by its device (proc(5), mountinfo); empty where unknown."""
+def unreadable(path: str, error: OSError, name: str = "") -> HostError:
+    """What to tell where root cannot read a file; on a server, root is often nobody.
+
+    `name` says in words what the file is.
+    """
+    name = name or path
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return HostError(f"{name} is not there", fix="make it, or name another one: virsh edit")
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return HostError(f"{name} cannot be read: {error.strerror}", fix=f"as root: cat {path}")
+    return HostError(
+        f"root cannot read {name}: {error.strerror}{of_kind(path)}",
+        fix=f"let everybody read it, there where it is stored: chmod o+r; or {ways_out(path)}",
+    )
+
+
+def of_kind(path: str) -> str:
+    """The type of a path's file system in brackets, for a message; empty where unknown."""
+    found = kind(path)
+    return f" (its file system is {found})" if found else ""
+
+
+def ways_out(path: str) -> str:
+    """What helps where a file system has not all that a local one has, for the fix of a message."""
+    export = "export it to this host with no_root_squash (exports(5)), or "
+    return f"{export if kind(path).startswith('nfs') else ''}move it to ext4, xfs or btrfs"
+
+
+def kind(path: str, mounts: Path = _MOUNTS) -> str:
+    """The type of a path's file system, by its device (proc(5), mountinfo); empty where unknown."""
     try:
         device = os.stat(path).st_dev  # noqa: PTH116 - the path may be as odd as an XML names it
         lines = mounts.read_text().splitlines()

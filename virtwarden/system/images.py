@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtwarden.errors import HostError
-from virtwarden.system import basenames, qcow2
+from virtwarden.system import basenames, filesystems, qcow2
 from virtwarden.system.run import run
 
 QEMU_IMG = "/usr/bin/qemu-img"
@@ -64,9 +64,10 @@ def backing(path: str, image_format: str) -> Image | None:
         )
     try:
         mode = Path(base).stat().st_mode
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise HostError(f"the base {untrusted_base} of {path}: {why}") from None
+    except OSError as error:
+        raise filesystems.unreadable(base, error, f"the base {base} of {path}") from None
+    except ValueError as error:
+        raise HostError(f"the base {untrusted_base} of {path}: {error}") from None
     return Image(base, untrusted_format, stat.S_ISBLK(mode))
 
 

@@ -18,14 +18,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
-from virtwarden.system import blockstack, descriptors, files
+from virtwarden.system import blockstack, descriptors, files, filesystems
 from virtwarden.system.blockstack import Identity
 
 # A process that ends, or that only looks at the file, closes it in a moment.
 _PAUSES_SECONDS = (0, 0.01, 0.05, 0.2)
 # What a file system without leases says, and who may not ask: SELinux may keep CAP_LEASE from us.
 _NO_LEASES = (errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM)
+# Where the server decides about a lease, EAGAIN says nothing of who has the file open: it is the
+# usual answer of one that hands out no delegations (NFS) or oplocks (SMB).
+_LEASED_BY_SERVER = frozenset(("cifs", "nfs", "nfs4", "smb3"))
 
 
 class Use(IntEnum):
@@ -61,7 +65,11 @@ def others_use(handle: int) -> Use:
 def _used_now(handle: int) -> Use:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         return Use.UNKNOWN
-    reopened = os.open(files.by_descriptor(handle), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    by_name = files.by_descriptor(handle)
+    try:
+        reopened = os.open(by_name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:  # a server that shuts root out, such as NFS with root_squash
+        return Use.UNKNOWN
     try:
         # Somebody who opens it just now breaks the lease; SIGIO, the default, would end us.
         fcntl.fcntl(reopened, fcntl.F_SETSIG, signal.SIGURG)
@@ -69,7 +77,7 @@ def _used_now(handle: int) -> Use:
             try:
                 fcntl.fcntl(reopened, fcntl.F_SETLEASE, lease)
             except OSError as error:
-                if error.errno in _NO_LEASES:
+                if error.errno in _NO_LEASES or _is_leased_by_server(by_name):
                     return Use.UNKNOWN
                 if error.errno != errno.EAGAIN:
                     raise
@@ -79,6 +87,10 @@ def _used_now(handle: int) -> Use:
     finally:
         os.close(reopened)
     return Use.WRITING
+
+
+def _is_leased_by_server(path: Path) -> bool:
+    return filesystems.kind(str(path)) in _LEASED_BY_SERVER
 
 
 def openers(handle: int) -> list[Opener]:

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from virtwarden.errors import HostError
+from virtwarden.system import filesystems
 
 _MAGIC = b"QFI\xfb"
 _FIXED_BYTES, _V2_BYTES, _V3_BYTES = 104, 72, 104
@@ -36,7 +37,7 @@ def read(path: str) -> Header:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(f"{path}: {error.strerror}") from None
+        raise filesystems.unreadable(path, error) from None
     try:
         return read_open(handle, path)
     finally:
