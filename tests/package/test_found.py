@@ -240,14 +240,17 @@ class TestInstalled:
         self, package: Package, libvirt: Libvirt, images: Path
     ) -> None:
         plainly_disked(libvirt, images, "old", extra_devices=USER_NET)
+        plainly_disked(libvirt, images, "clean")
         libvirt.stop()
         said = package.install()
         assert "reviewed when virt-warden.service starts for the first time" in said
         assert not FOUND.exists()
         with service():
             assert listed() == {"old"}
-            libvirt.restart()
-            started(libvirt, "old")
+        # As libvirt starts what starts with the host, before anybody could have enrolled it.
+        libvirt.restart()
+        started(libvirt, "old")
+        assert started(libvirt, "clean") == "vmw-clean"
         FOUND.unlink()
         with service():
             assert not FOUND.exists()
@@ -354,6 +357,18 @@ class TestGraduate:
 
 
 class TestRemoved:
+    def test_a_version_whose_removal_noted_nothing_is_no_former_version_to_upgrade(
+        self, package: Package, libvirt: Libvirt, images: Path
+    ) -> None:
+        package.install(package.with_version("0.0.9"))
+        package.remove()
+        assert not PATHS.review_due.exists(), "as 0.1.0 leaves it"
+        plainly_disked(libvirt, images, "meanwhile", extra_devices=USER_NET)
+        assert "1 of 1 domains would be refused" in package.install()
+        assert listed() == {"meanwhile"}
+        assert not PATHS.review_due.exists()
+        started(libvirt, "meanwhile")
+
     def test_removal_keeps_the_list_purge_does_not_and_a_new_installation_adds_to_it(
         self, package: Package, libvirt: Libvirt, images: Path
     ) -> None:
@@ -372,15 +387,16 @@ class TestRemoved:
         assert not PATHS.state.exists()
 
     @pytest.mark.parametrize("runs", [True, False], ids=["libvirt-runs", "libvirt-is-off"])
+    @pytest.mark.parametrize("wrapper", [WRAPPER, PATHS.emulators / WRAPPER.name], ids=str)
     def test_an_emulator_that_is_the_wrapper_of_a_domain_never_enrolled_becomes_qemu(
-        self, package: Package, libvirt: Libvirt, images: Path, *, runs: bool
+        self, package: Package, libvirt: Libvirt, images: Path, wrapper: Path, *, runs: bool
     ) -> None:
         package.install()
         set_policy("managed = []\n")
         disks = [Disk(qcow2(images / "web01.qcow2"))]
-        libvirt.define(domain_xml("web01", disks=disks, emulator=WRAPPER))
+        libvirt.define(domain_xml("web01", disks=disks, emulator=wrapper))
         libvirt.virsh("snapshot-create-as", "web01", "first")
-        libvirt.define(domain_xml("off", emulator=WRAPPER))
+        libvirt.define(domain_xml("off", emulator=wrapper))
         if not runs:
             libvirt.stop()
         package.remove()

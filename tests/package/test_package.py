@@ -19,6 +19,7 @@ from tests.host.domain import Disk, Nic, domain_xml
 from tests.host.images import qcow2
 from tests.host.libvirt import Libvirt
 from tests.host.network import bridge
+from tests.host.service import service
 from tests.host.traces import traces
 from tests.libvirt.warden import Warden
 from tests.package.dpkg import Package
@@ -435,6 +436,54 @@ class TestRemove:
         warden.command("enrol", "web01")
         libvirt.start("web01")
         assert warden.status("web01")["breaches"] == []
+
+
+class TestAdopted:
+    """VMs that nobody enrolled, when virt-warden goes while they run as users of their own."""
+
+    @pytest.mark.parametrize("purges", [False, True], ids=["removed", "purged"])
+    def test_one_that_is_only_created_goes_on_and_gives_back_what_it_had(
+        self, warden: Warden, package: Package, libvirt: Libvirt, images: Path, *, purges: bool
+    ) -> None:
+        base = qcow2(images / "base.qcow2")
+        overlay = qcow2(images / "web01.qcow2", backing=base)
+        xml = domain_xml("web01", disks=[Disk(overlay)], emulator=None)
+        before = {path: owner(path) for path in (base, overlay)}
+        with service():
+            libvirt.virsh("create", "/dev/stdin", stdin=xml)
+        pid = libvirt.pid("web01")
+        assert Path(f"/proc/{pid}").owner() == "vmw-web01"
+        said = package.purge() if purges else package.remove()
+        assert "still runs guarded" in said
+        libvirt.restart()
+        assert libvirt.pid("web01") == pid
+        assert Path(f"/proc/{pid}").owner() == "vmw-web01"
+        with autoremoved():
+            libvirt.destroy("web01")
+        assert {path: owner(path) for path in before} == before
+        assert not HOOK.exists()
+        assert not WRAPPERS.exists()
+        if purges:
+            wait_until_left(STATE, ["uids", "written"])
+            assert users.account("vmw-web01") is None
+        libvirt.virsh("create", "/dev/stdin", stdin=xml)
+        assert Path(f"/proc/{libvirt.pid('web01')}").owner() == "libvirt-qemu"
+
+    def test_one_that_is_defined_starts_plainly_after_it_has_stopped(
+        self, warden: Warden, package: Package, libvirt: Libvirt, images: Path
+    ) -> None:
+        disk = qcow2(images / "web01.qcow2")
+        before = owner(disk)
+        libvirt.define(domain_xml("web01", disks=[Disk(disk)], emulator=None))
+        with service():
+            libvirt.start("web01")
+        assert Path(f"/proc/{libvirt.pid('web01')}").owner() == "vmw-web01"
+        package.remove()
+        assert PLAIN_QEMU in libvirt.xml("web01", "--inactive")
+        libvirt.destroy("web01")
+        assert owner(disk) == before
+        assert not WRAPPERS.exists()
+        plainly_started(libvirt, "web01")
 
 
 @contextmanager

@@ -40,7 +40,10 @@ class Review:
 
 
 def make_due(paths: Paths) -> None:
-    """Have the domains reviewed: this is a first installation, or the next one will be."""
+    """Have the domains reviewed: virt-warden was not here before.
+
+    The package's preinst does the same where it was removed.
+    """
     files.private_directory(paths.state)
     files.write_atomically(paths.review_due, b"", 0o600, durable=True)
 

@@ -16,7 +16,7 @@ from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
-from virtwarden.package import apparmor, daemon, emulators, farewell, found, hookfile, luks, selinux
+from virtwarden.package import apparmor, daemon, emulators, farewell, hookfile, luks, selinux
 from virtwarden.package.installation import Say
 from virtwarden.package.offline import unenrol_files
 from virtwarden.paths import Paths
@@ -57,8 +57,6 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
         say(f"a hook stays while: {'; '.join(reasons)}")
     else:
         hookfile.take_away(paths)
-    # Without virt-warden domains come and start as they like: the next installation finds them.
-    found.make_due(paths)
     return True
 
 
