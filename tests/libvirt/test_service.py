@@ -56,6 +56,37 @@ def test_a_domain_that_is_defined_starts_protected(
     assert warden.status("web01")["breaches"] == []
 
 
+def in_libvirts_file(name: str) -> str:
+    return (PATHS.libvirt_config / f"{name}.xml").read_text()
+
+
+def test_before_libvirt_runs_its_files_are_enrolled_so_that_what_it_starts_by_itself_is_guarded(
+    warden: Warden, syslog: Syslog, images: Path
+) -> None:
+    policy = '[[domain]]\nmatch = "folder"\nmode = "permissive"\n'
+    set_policy('managed = ["*", "!other"]\n' + policy)
+    shared = (
+        "<filesystem type='mount' accessmode='mapped'>"
+        f"<source dir='{images}'/><target dir='share'/></filesystem>"
+    )
+    warden.libvirt.define(domain_xml("web01", disks=[Disk(qcow2(images / "web01.qcow2"))]))
+    warden.libvirt.define(domain_xml("other"))
+    warden.libvirt.define(domain_xml("weak", vnc=Vnc(password="abc")))
+    warden.libvirt.define(domain_xml("folder", extra_devices=shared))
+    warden.libvirt.define(domain_xml("gone", disks=[Disk(images / "gone.qcow2")]))
+    left = {name: in_libvirts_file(name) for name in ("other", "weak", "folder", "gone")}
+    mode = (PATHS.libvirt_config / "web01.xml").stat().st_mode
+    warden.libvirt.stop()
+    with running_service():
+        assert "<warden:enrolment" in in_libvirts_file("web01")
+        assert (PATHS.libvirt_config / "web01.xml").stat().st_mode == mode
+        assert {name: in_libvirts_file(name) for name in left} == left
+        assert count(syslog, "event=enrolled") == 1
+    warden.libvirt.restart()
+    warden.libvirt.start("web01")
+    assert warden.status("web01")["breaches"] == []
+
+
 def test_domains_that_were_there_before_are_enrolled_running_ones_from_their_next_start_on(
     warden: Warden, syslog: Syslog
 ) -> None:

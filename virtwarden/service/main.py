@@ -19,6 +19,7 @@ from systemd.daemon import listen_fds, notify
 from virtwarden import log
 from virtwarden.errors import HostError
 from virtwarden.paths import Paths
+from virtwarden.policy import load
 from virtwarden.service import adopter, wire
 from virtwarden.service.answer import answer
 from virtwarden.service.turns import Turns
@@ -41,6 +42,7 @@ def run(paths: Paths) -> int:
     another service already runs.
     """
     _review_if_due(paths)
+    _enrol_at_rest(paths)
     warm_up(paths)
     gc.freeze()  # all objects so far stay, and every fork shares them
     with _hearing_signals() as signals:
@@ -79,6 +81,16 @@ def _review_if_due(paths: Paths) -> None:
         review_if_due(paths, lambda _: None, warn)
     except Exception as error:  # noqa: BLE001 - the service serves all the same
         warn(repr(error))
+
+
+def _enrol_at_rest(paths: Paths) -> None:
+    """Enrol in libvirt's files before libvirtd reads them, and starts what starts with the host."""
+    from virtwarden.package.offline import enrol_files  # which no hook needs
+
+    try:
+        enrol_files(paths, load(paths, store=True))
+    except Exception as error:  # noqa: BLE001 - the service serves all the same
+        log.event(log.Level.ERROR, "failed", reason=error)
 
 
 @contextmanager
