@@ -252,14 +252,17 @@ def _case(call: _Call, rules: Rules, step: Op) -> Case:
     if step is Op.PREPARE:
         _choose_whether_to_adopt(call, rules, untrusted_xml, written)
     try:
-        domain, adopted = adopting.as_started(untrusted_xml, written, rules, call.paths)
+        domain, adopted = adopting.as_started(
+            untrusted_xml, written, rules, call.paths, runs=step is Op.STARTED
+        )
     except WardenError as error:
         if rules.mode is Mode.ENFORCING:
             raise
         log.event(log.Level.WARNING, "would-refuse", domain=call.name, reason=error)
         _start_as_it_is(call, untrusted_xml)
         domain, adopted = written, False
-    return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted)
+    closed = adopting.closed_displays(written, domain) if adopted else ()
+    return Case(step, domain, rules, HostFacts(call.paths), call.paths, adopted, closed)
 
 
 def _choose_whether_to_adopt(

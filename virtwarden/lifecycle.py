@@ -373,9 +373,15 @@ def _refuse(case: Case, refusals: list[Refusal]) -> None:
         return
     first, *more = refusals
     if more:
-        hint = f"{first.fix} (and {len(more)} more: virt-warden explain {shown(case.domain.name)})"
+        hint = f"{first.fix} ({_others(case, more)})"
         raise Refusal(first.what, where=first.where, fix=hint)
     raise first
+
+
+def _others(case: Case, refusals: list[Refusal]) -> str:
+    if case.facts.is_defined(case.domain.name):
+        return f"and {len(refusals)} more: virt-warden explain {shown(case.domain.name)}"
+    return f"and also: {'; '.join(refusal.what for refusal in refusals)}"
 
 
 def _perform(case: Case, guards: Iterable[Guard]) -> None:

@@ -12,7 +12,7 @@ import _socket
 import posix as os
 
 from kernel import CapabilitySets, capset, failure, packed, prctl, unshare
-from refusal import AGAIN, Refusal
+from refusal import Refusal
 from texts import load_json
 
 TYPE_CHECKING = False
@@ -28,8 +28,11 @@ CLONE_NEWUSER = 0x10000000
 PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+# Of a domain that is not enrolled.
+AGAIN = "start {name} once more through libvirt; or leave it alone ('managed' in the policy)"
 NAMESPACES = (
-    "'virt-warden enrol {name}', and start it again; or allow it: sysctl"
+    "'virt-warden enrol {name}', and start it again; for one that is only created: virsh create"
+    " what 'virt-warden enrol --xml FILE' prints; or allow it: sysctl"
     " user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1"
 )
 SERVICE = "see why: systemctl status virt-warden, journalctl -t virt-warden; "

@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import chain
 
 from argv import split_opts
-from refusal import XML, Refusal
+from refusal import EDIT, XML, Refusal
 from spice import check_spice, tighten_spice
 from texts import dump_json, is_number, words_of
 
@@ -22,7 +22,7 @@ VNC_AUTHZ = "vmw-vnc-authz"
 VNC_SASL = "vmw-vnc-sasl"
 VNC_KEYS = words_of("audiodev password power-control sasl share tls-creds vnc websocket")
 STANDING = (
-    "'virsh edit {name}', remove passwd= from <graphics>, and vnc_password from"
+    EDIT + ": remove passwd= from <graphics>, and vnc_password from"
     ' /etc/libvirt/qemu.conf; or static_passwords = "allow" in the policy'
 )
 
@@ -54,7 +54,7 @@ def check_consoles(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
     One -vnc can name several, and its other keys can add more.
     """
     planned = {"none"}
-    for console in ticket["vnc"]:
+    for console in (*ticket["vnc"], *ticket["closed"]):
         form = "unix:{socket}" if "socket" in console else "{listen} port {port}"
         planned.add(form.format(**console))
     yield from check_spice(ticket, options)
@@ -91,7 +91,7 @@ def tighten_argv(ticket: Ticket, options: list[Option]) -> list[str]:
         # With neither option QEMU would open a display of its own choice.
         none = ["-display", "none"]
         return words if any(option.name == "display" for option in options) else words + none
-    if all(map(listens_nowhere, consoles)):
+    if all(listens_nowhere(each) or is_closed(ticket, each) for each in consoles):
         return words
     return words + [word for each in objects_of_vnc(ticket) for word in ("-object", each)]
 
@@ -102,6 +102,8 @@ def tighten_vnc(ticket: Ticket, option: Option) -> list[str]:
     unwanted, ours = wanted_of_vnc(ticket)
     if listens_nowhere(option):
         unwanted, ours = unwanted & {"tls-creds"}, {}
+    elif is_closed(ticket, option):
+        unwanted, ours = (unwanted & {"tls-creds"}) | {"vnc", "websocket"}, {"vnc": "none"}
     if not ours and unwanted.isdisjoint(key for key, _, _ in parts):
         return option.words
     kept = [raw for key, _, raw in parts if key not in unwanted]
@@ -125,6 +127,13 @@ def wanted_of_vnc(ticket: Ticket) -> tuple[set[str], dict[str, str]]:
 def listens_nowhere(option: Option) -> bool:
     """Whether only libvirt, which has asked already who it is, opens this -vnc to a viewer."""
     return {*option.under("vnc")} == {"none"} and not option.under("websocket")
+
+
+def is_closed(ticket: Ticket, option: Option) -> bool:
+    """Whether only libvirt is to open this -vnc, which it wrote with a port."""
+    closed = [f"{place['listen']} port {place['port']}" for place in ticket["closed"]]
+    addresses = option.under("vnc")
+    return bool(addresses) and all(endpoint(address) in closed for address in addresses)
 
 
 def objects_of_vnc(ticket: Ticket) -> Iterator[str]:

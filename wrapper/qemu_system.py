@@ -83,6 +83,15 @@ def check_emulator(emulator: str) -> None:
         raise Refusal(f"{emulator} is this wrapper again", ENROL)
 
 
+def check_is_closed(emulator: str) -> list[Refusal]:
+    """Whoever made the user namespace of a QEMU that can read its program traces it; ptrace(2).
+
+    The service has seen to it that this user cannot (HideProgram in virtwarden/changes).
+    """
+    what = f"it could read {emulator}, so other processes of libvirt's user could change its memory"
+    return [Refusal(what, AGAIN)] if os.access(emulator, os.R_OK) else []
+
+
 def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
     for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
@@ -149,6 +158,7 @@ def main(argv: list[str]) -> NoReturn:
             become(ticket["emulator"], argv[1:], given)
         ids = {*os.getresuid()}, {*os.getresgid()}, {*os.getgroups()}
         judge(ticket, check_identity(ticket, *ids, capabilities()))
+        judge(ticket, check_is_closed(ticket["emulator"]) if said else ())
         judge(ticket, check_argv(ticket, options))
         options = without_off(ticket, options)
         words = tighten_argv(ticket, options) + insist_on_filter(options)

@@ -14,8 +14,9 @@ LESS = (
     " start on, and fails until then (Permission denied)"
 )
 RESTART = "once it is enrolled, stop {name} and start it"
+EDIT = "'virsh edit {name}' (or the file that it is created from)"
 XML = (
-    "'virsh edit {name}', remove it from <qemu:commandline>; or allow it in the policy, by"
+    EDIT + ": remove it from <qemu:commandline>; or allow it in the policy, by"
     ' exceptions = ["qemu-commandline"] under a [[domain]] for {name}'
 )
 

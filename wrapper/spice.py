@@ -8,7 +8,7 @@ one, TLS is at that: QEMU listens for no viewer without TLS.
 from __future__ import annotations
 
 from argv import split_opts
-from refusal import XML, Refusal
+from refusal import EDIT, XML, Refusal
 from texts import is_number, words_of
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ SECURITY = words_of("""
     x509-dir x509-key-file x509-key-password""")
 TICKETING = words_of("disable-ticketing password password-secret")
 STANDING = (
-    "'virsh edit {name}', remove passwd= from <graphics>, and spice_password from"
+    EDIT + ": remove passwd= from <graphics>, and spice_password from"
     ' /etc/libvirt/qemu.conf; or static_passwords = "allow" in the policy'
 )
 
@@ -51,7 +51,7 @@ def check_spice(ticket: Ticket, options: list[Option]) -> Iterator[Refusal]:
         if not is_ticketing_disabled(option) and not ticket["static_passwords"]:
             yield Refusal("its SPICE display has a static password", STANDING)
         for place in endpoints(option):
-            if planned is not False and place not in planned:
+            if planned is not False and place not in (*planned, *ticket["closed"]):
                 yield Refusal(f"SPICE at {said(place)} is not a planned console", XML)
 
 
@@ -86,7 +86,8 @@ def tighten_spice(ticket: Ticket, option: Option) -> list[str]:
         return option.words
     dropped: frozenset[str] = frozenset()
     ours: dict[str, str] = {}
-    if not ticket["display"]:
+    is_closed = any(endpoints(option)) and all(e in ticket["closed"] for e in endpoints(option))
+    if not ticket["display"] or is_closed:
         # Its channels and its sound card need SPICE itself.
         dropped |= LISTENING | SECURITY
         ours["port"] = NO_PORT
@@ -94,7 +95,8 @@ def tighten_spice(ticket: Ticket, option: Option) -> list[str]:
         dropped |= SECURITY | {*PORTS}
         ours |= {"tls-port": port, "x509-dir": ticket["tls_dir"]}
     # Only libvirt, which has asked already, opens a display without a port.
-    if not ticket["display"] or (ticket["password"] and any(endpoints(option))):
+    is_open = any(endpoints(option)) and not is_closed
+    if not ticket["display"] or (ticket["password"] and is_open):
         dropped |= TICKETING
     parts = list(split_opts(option.value))
     if not ours and dropped.isdisjoint(key for key, _, _ in parts):

@@ -47,6 +47,7 @@ FORM = {
     "static_passwords": bool,
     "passthrough": bool,
     "spice": (bool, [PLACE]),
+    "closed": [PLACE],
     "landlock": (
         {
             "required": bool,
@@ -64,7 +65,7 @@ FORM = {
     ),
 }
 # What former versions do not write, as it is without them: an upgrade may come amid a start.
-NEWER: Ticket = {"memory": [], "outside": None, "system_calls": None}
+NEWER: Ticket = {"memory": [], "outside": None, "system_calls": None, "closed": []}
 
 
 def fits(value: Any, form: Any) -> Any:

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import shlex
 import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +170,73 @@ def test_an_adopted_domain_goes_on_when_libvirtd_comes_back(
     assert warden.status("web01")["breaches"] == []
 
 
-def test_without_the_service_the_refusal_says_what_to_do(warden: Warden, images: Path) -> None:
-    said = refused(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+def test_without_the_service_the_refusal_says_a_way_that_can_be_followed(
+    warden: Warden, images: Path, tmp_path: Path
+) -> None:
+    disk = Disk(qcow2(images / "web01.qcow2"))
+    said = refused(warden, "web01", disk)
     assert "it is not enrolled" in said
     assert "virt-warden.service, which would give it one, does not run" in said
+    assert "virsh create what this prints: virt-warden enrol --xml FILE" in said
+    file = tmp_path / "web01.xml"
+    file.write_text(xml("web01", disk))
+    enrolled = warden.command("enrol", "--xml", str(file)).stdout
+    warden.libvirt.virsh("create", "/dev/stdin", stdin=enrolled)
+    assert {*warden.qemu("web01").uids} == {Path(disk.path).stat().st_uid}
+    assert warden.status("web01")["breaches"] == []
+
+
+@contextmanager
+def of_the_host() -> Iterator[tuple[Path, Path]]:
+    """A device and a pair of pipes of this host. QEMU has no /dev of its own here (qemu.conf)."""
+    device, pipe = Path("/dev/warden-tests-tty"), Path("/run/warden-tests.pipe")
+    ends = [Path(f"{pipe}.{end}") for end in ("in", "out")]
+    os.mknod(device, stat.S_IFCHR | 0o660, os.makedev(1, 3))
+    for end in ends:
+        os.mkfifo(end, 0o600)
+    try:
+        yield device, pipe
+    finally:
+        for path in (device, *ends):
+            path.unlink()
+
+
+def test_an_adopted_domain_opens_what_of_the_host_the_policy_allows_it(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    with of_the_host() as (device, pipe):
+        files = (device, Path(f"{pipe}.in"), Path(f"{pipe}.out"))
+        before = [*map(owner, files)]
+        allow = f'allow = ["device {device}", "file {pipe}"]'
+        set_policy(f'{ENFORCING}[[domain]]\nmatch = "web01"\n{allow}\n')
+        serial = "".join(
+            f"<serial type='{kind}'><source path='{path}'/></serial>"
+            for kind, path in (("dev", device), ("pipe", pipe))
+        )
+        uid = create(warden, "web01", Disk(qcow2(images / "web01.qcow2")), extra_devices=serial)
+        assert {path.stat().st_uid for path in files} == {uid}
+        assert warden.status("web01")["breaches"] == []
+        warden.libvirt.destroy("web01")
+        until(lambda: [*map(owner, files)] == before)
+
+
+def test_one_that_is_only_created_hears_every_reason_and_no_command_for_another(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    anywhere = Vnc(listen="0.0.0.0")  # noqa: S104
+    said = refused(warden, "web01", Disk(images / "gone.qcow2", format="raw"), vnc=anywhere)
+    assert "gone.qcow2" in said
+    assert "and also: VNC would listen on 0.0.0.0" in said
+    for command in ("virsh edit", "explain", "virt-warden enrol web01"):
+        assert command not in said
+
+
+def test_one_that_is_defined_hears_the_commands_of_a_defined_one(
+    warden: Warden, images: Path
+) -> None:
+    for name in ("web01", "R&D"):
+        warden.libvirt.define(xml(name, Disk(qcow2(images / f"{name}.qcow2"))))
+        assert f"virt-warden enrol {shlex.quote(name)}" in warden.refusal(name)
 
 
 def test_without_the_service_a_permissive_domain_starts_as_libvirts_own_user(

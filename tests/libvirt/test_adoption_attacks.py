@@ -22,11 +22,12 @@ from typing import Any
 
 import pytest
 
+from tests.host.command import run
 from tests.host.domain import Disk
 from tests.host.images import qcow2
 from tests.host.service import Service
 from tests.libvirt.test_adoption import create
-from tests.libvirt.warden import PATHS, Warden
+from tests.libvirt.warden import PATHS, Warden, as_user
 from virtwarden.changes import GiveMade
 
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
@@ -34,6 +35,7 @@ UUID = "00000000-0000-4000-8000-000000000001"
 # <linux/sched.h>, <linux/prctl.h>, <linux/ptrace.h>
 CLONE_NEWUSER, PR_SET_DUMPABLE = 0x10000000, 4
 PTRACE_SEIZE = 0x4206
+PIDFD_GETFD = 438  # on every architecture, as all calls that came after it
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 Answer = dict[str, Any]
@@ -135,6 +137,47 @@ def awaited(warden: Warden, service: Service, images: Path) -> Iterator[Callable
 
 
 HONEST = (undumpable, namespace)
+QEMU = "/usr/bin/qemu-system-x86_64"
+
+
+def checked(outcome: int) -> None:
+    if outcome < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def trace(pid: int) -> None:
+    checked(LIBC.ptrace(PTRACE_SEIZE, pid, 0, 0))
+
+
+def open_memory(pid: int) -> None:
+    os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))
+
+
+def enter_its_namespace(pid: int) -> None:
+    checked(LIBC.setns(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY), CLONE_NEWUSER))
+
+
+def enter_by_a_pidfd(pid: int) -> None:
+    checked(LIBC.setns(os.pidfd_open(pid), CLONE_NEWUSER))
+
+
+def take_a_descriptor(pid: int) -> None:
+    checked(LIBC.syscall(PIDFD_GETFD, os.pidfd_open(pid), 2, 0))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [trace, open_memory, enter_its_namespace, enter_by_a_pidfd, take_a_descriptor],
+)
+def test_who_made_its_namespace_gets_nothing_of_a_vm(
+    warden: Warden, service: Service, images: Path, attack: Callable[[int], None]
+) -> None:
+    """The namespace of an adopted QEMU belongs to libvirt's own user, whom others run as too."""
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")))
+    pid = warden.qemu("web01").pid
+    assert as_user("libvirt-qemu", lambda: attack(pid)) == "PermissionError"
+    assert warden.status("web01")["breaches"] == []
+    assert "group:kvm:--x" in run("getfacl", "-p", QEMU).stdout
 
 
 def test_the_process_that_libvirt_starts_gets_its_user_once(

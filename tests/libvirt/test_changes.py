@@ -30,9 +30,11 @@ from virtwarden.changes import (
     CopyFile,
     CreateUser,
     EndProcesses,
+    GiveAllowed,
     GiveMade,
     GiveNodes,
     GrantAccess,
+    HideProgram,
     InstallFilters,
     IssueCertificate,
     LimitReach,
@@ -182,6 +184,8 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
         DOMAIN, "nftables", "nftables", ("vpn*",), (_filter(g.tap),), kept=(g.tap,)
     ),
     Regain: lambda g: Regain(*g.file(_given_away(g)), ""),
+    GiveAllowed: lambda g: GiveAllowed(*g.file(_given_away(g)), USER.name),
+    HideProgram: lambda g: HideProgram(*g.file(_hidden(g)), "kvm"),
     GiveMade: lambda _: GiveMade("7-changes", USER.name),
     GiveNodes: lambda g: GiveNodes(_namespaced(g), USER.name),
     MapIds: lambda g: MapIds(_namespaced(g), USER.name),
@@ -228,6 +232,14 @@ def _given_away(ground: Ground) -> Path:
     kernel = ground.directory / "kernel"
     kernel.touch()
     return kernel
+
+
+def _hidden(ground: Ground) -> Path:
+    """As QEMU is from the first start on that was adopted, until virt-warden is removed."""
+    program = ground.directory / "qemu"
+    program.touch(0o755)
+    run("/usr/bin/setfacl", "--modify", "g:kvm:--x", str(program))
+    return program
 
 
 def _namespaced(ground: Ground) -> int:
@@ -278,8 +290,8 @@ def test_undo_may_come_where_nothing_was_done(ground: Ground, change: Change) ->
 
 # What is undone by others: by another record, by libvirt, or with the process.
 _WITHOUT_A_TRACE = {
-    *("ClearWay", "EndProcesses", "GiveMade", "GiveNodes", "MapIds", "Regain", "RequireUnopened"),
-    *("TakeBack", "TakeDirectory"),
+    *("ClearWay", "EndProcesses", "GiveAllowed", "GiveMade", "GiveNodes", "HideProgram", "MapIds"),
+    *("Regain", "RequireUnopened", "TakeBack", "TakeDirectory"),
 }
 
 

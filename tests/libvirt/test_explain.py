@@ -69,7 +69,7 @@ def test_a_start_that_would_be_refused_is_told_with_every_reason(warden: Warden)
     warden.libvirt.define(domain_xml("web01", vnc=Vnc(listen="192.0.2.1")))
     done = warden.command("explain", "web01", check=False)
     assert done.returncode == 1
-    assert "refused: it is not enrolled; fix: virt-warden enrol web01;" in done.stdout
+    assert "refused: it is not enrolled; fix: virt-warden enrol web01\n" in done.stdout
     assert "VNC would listen on 192.0.2.1" in done.stdout
     assert "(prepare)" not in done.stdout
 

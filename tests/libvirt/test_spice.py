@@ -21,6 +21,7 @@ from tests.host.consoled import console_service
 from tests.host.domain import Disk, Nic, domain_xml
 from tests.host.images import qcow2
 from tests.host.libvirt import Libvirt
+from tests.host.service import Service
 from tests.host.syslog import Syslog
 from tests.libvirt.warden import ENFORCING, LEFT_ALONE, PATHS, Warden, as_user, set_policy
 
@@ -215,6 +216,25 @@ def test_what_spice_cannot_do_is_refused_unless_libvirt_alone_shows_it(
     warden.libvirt.start("web01")
 
 
+def libvirt_shows(kind: str, name: str) -> bool:
+    """Whether libvirt hands out descriptors of a console, at which QEMU asks for nothing."""
+    connection = binding.open("qemu:///system")
+    try:
+        for flags in (0, binding.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH):
+            descriptor = connection.lookupByName(name).openGraphicsFD(0, flags)
+            with socket.socket(fileno=descriptor) as opened:
+                opened.settimeout(10)
+                if kind == "spice":
+                    spice.link(opened, "")
+                else:
+                    assert opened.recv(12) == b"RFB 003.008\n"
+                    opened.sendall(b"RFB 003.008\n")
+                    assert opened.recv(2) == b"\x01\x01"  # one way in, without a password
+    finally:
+        connection.close()
+    return True
+
+
 class TestByLibvirt:
     """A console without a port, which libvirt shows to whom it lets in."""
 
@@ -225,20 +245,39 @@ class TestByLibvirt:
         qemu = warden.started("web01", extra_devices=NOWHERE.replace("spice", kind))
         assert not listening(qemu.pid)
         assert breaches(warden, "web01") == ""
-        connection = binding.open("qemu:///system")
-        try:
-            for flags in (0, binding.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH):
-                descriptor = connection.lookupByName("web01").openGraphicsFD(0, flags)
-                with socket.socket(fileno=descriptor) as opened:
-                    opened.settimeout(10)
-                    if kind == "spice":
-                        spice.link(opened, "")
-                    else:
-                        assert opened.recv(12) == b"RFB 003.008\n"
-                        opened.sendall(b"RFB 003.008\n")
-                        assert opened.recv(2) == b"\x01\x01"  # one way in, without a password
-        finally:
-            connection.close()
+        assert libvirt_shows(kind, "web01")
+
+    @pytest.mark.parametrize("kind", ["spice", "vnc"])
+    def test_nor_has_one_of_a_domain_that_nobody_enrolled(
+        self, warden: Warden, service: Service, kind: str
+    ) -> None:
+        set_policy(console('via = "libvirt"'))
+        graphics = PLAIN.replace("spice", kind)
+        xml = domain_xml("web01", emulator=None, extra_devices=graphics)
+        warden.libvirt.virsh("create", "/dev/stdin", stdin=xml)
+        assert warden.status("web01")["adopted"]
+        assert not listening(warden.qemu("web01").pid)
+        assert breaches(warden, "web01") == ""
+        assert libvirt_shows(kind, "web01")
+        with console_service():
+            said = warden.command("console", "web01", check=False).stderr
+        assert "listens on no TCP port" in said
+        # It is as it started, whatever the policy says since, also once libvirt comes back.
+        set_policy(console('via = "port"'))
+        warden.libvirt.restart()
+        assert breaches(warden, "web01") == ""
+
+    @pytest.mark.parametrize("kind", ["spice", "vnc"])
+    def test_a_port_that_an_adopted_domain_has_already_is_guarded_as_a_port(
+        self, warden: Warden, service: Service, kind: str
+    ) -> None:
+        set_policy(console('via = "port"'))
+        graphics = PLAIN.replace("spice", kind)
+        xml = domain_xml("web01", emulator=None, extra_devices=graphics)
+        warden.libvirt.virsh("create", "/dev/stdin", stdin=xml)
+        set_policy(console('via = "libvirt"'))
+        assert listening(warden.qemu("web01").pid)
+        assert breaches(warden, "web01") == ""
 
     @pytest.mark.parametrize("kind", ["spice", "vnc"])
     def test_enrolment_takes_a_port_on_loopback_away_and_unenrolment_brings_it_back(

@@ -35,6 +35,7 @@ LEDGER_COPY = Path("/etc/virt-warden/uids")
 WRAPPERS = Path("/usr/lib/virt-warden")
 APPARMOR = Path("/etc/apparmor.d")
 PROFILES = ("usr.sbin.libvirtd", "abstractions/libvirt-qemu")
+QEMU = "/usr/bin/qemu-system-x86_64"
 PLAIN_QEMU = "<emulator>/usr/bin/qemu-system-x86_64</emulator>"
 
 
@@ -453,8 +454,10 @@ class TestAdopted:
             libvirt.virsh("create", "/dev/stdin", stdin=xml)
         pid = libvirt.pid("web01")
         assert Path(f"/proc/{pid}").owner() == "vmw-web01"
+        assert "group:kvm:--x" in run("getfacl", "-p", QEMU).stdout
         said = package.purge() if purges else package.remove()
         assert "still runs guarded" in said
+        assert "kvm" not in run("getfacl", "-p", QEMU).stdout
         libvirt.restart()
         assert libvirt.pid("web01") == pid
         assert Path(f"/proc/{pid}").owner() == "vmw-web01"

@@ -77,6 +77,7 @@ class FakeHost:
     permissive: bool = False
     cgroups: bool = False
     no_adoption: str = ""
+    defined: bool = True
     libseccomp: bool = True
     labels: dict[str, str] = field(default_factory=dict)
     lost_rules: dict[str, str] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class FakeHost:
     vlan_aware: tuple[str, ...] = ()
     ports: dict[str, Port] = field(default_factory=dict)
     shut_out: tuple[str, ...] = ()
+    vfio_groups: dict[str, str] = field(default_factory=dict)
     generic_scsis: dict[tuple[str, ...], str] = field(default_factory=dict)
     twins: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
@@ -215,6 +217,9 @@ class FakeHost:
     def port(self, interface: str) -> Port:
         return self.ports.get(interface, Port())
 
+    def vfio_group(self, name: str) -> str:
+        return self.vfio_groups.get(name, "")
+
     def generic_scsi(self, *address: str) -> str:
         return self.generic_scsis.get(address, "")
 
@@ -306,6 +311,9 @@ class FakeHost:
     def compiles_calls(self) -> bool:
         return self.libseccomp
 
+    def is_defined(self, name: str) -> bool:
+        return self.defined
+
     def cannot_adopt(self) -> str:
         return self.no_adoption
 
@@ -369,6 +377,7 @@ def process_of(account: Account, **more: Any) -> Process:
         umask=0o077,
         label="",
         environment=frozenset({"HOME", "LC_ALL", "PATH"}),
+        is_closed=False,
     )
     return replace(kept, **more)
 

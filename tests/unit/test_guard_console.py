@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,19 @@ def case(devices: str, op: Op = Op.PREPARE, host: FakeHost | None = None, **more
 
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - it is refused
+
+
+@pytest.mark.parametrize("kind", ["vnc", "spice"])
+def test_a_port_that_libvirt_alone_should_know_of_and_that_answers_is_a_breach(kind: str) -> None:
+    host = FakeHost()
+    written = case(spice().replace("spice", kind)).domain.displays
+    made = replace(case(NOWHERE.replace("vnc", kind), Op.STARTED, host), closed=written)
+    process = process_of(account_of("vmw-web01", xmls.UUID))
+    assert console.verify(made, process) == []
+    host.offers["127.0.0.1", 5900] = OF_TLS
+    host.spice_servers["127.0.0.1", 5900] = GUARDED_SPICE
+    (breach,) = console.verify(made, process)
+    assert "127.0.0.1 port 5900 answers, but libvirt alone shows it" in breach
 
 
 @pytest.mark.parametrize("address", [EVERYWHERE, "::", "10.0.0.1", "localhost", "127.0.0.2"])

@@ -23,6 +23,7 @@ from fake_host import (
 )
 
 from virtwarden import lifecycle
+from virtwarden.changes import GiveAllowed
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.guards import host as guard
 from virtwarden.guards.base import Case, Op
@@ -215,6 +216,33 @@ def test_the_hardwares_random_numbers_are_had_by_urandom() -> None:
     assert 'allow = ["device /dev/hwrng"]' in line
     assert "remove" not in line
     assert refusals(guard, case(rng.replace("hwrng", "urandom"))) == []
+
+
+# Honest passage: what is allowed and adopted
+
+
+def test_what_libvirt_gives_to_its_own_user_goes_on_to_the_adopted_domains() -> None:
+    host = FakeHost(vfio_groups={"0000:65:00.0": "/dev/vfio/7"})
+    named = ["/dev/ttyS0", "/srv/p.in", "/srv/p.out", "/dev/bus/usb/001/004", "/dev/vfio/7"]
+    for path in named:
+        host.file(path, kind=stat.S_IFCHR)
+    devices = (
+        "<serial type='dev'><source path='/dev/ttyS0'/></serial>"
+        "<serial type='pipe'><source path='/srv/p'/></serial>"
+        + hostdev("usb", "<address bus='1' device='4'/>")
+        + hostdev("pci", "<address domain='0' bus='0x65' slot='0' function='0'/>")
+    )
+    allowed = ("device /dev/ttyS0", "file /srv/p", "usb 001/004", "pci 0000:65:00.0")
+    found = guard.plan(case(devices, Op.ADOPT, host=host, allow=allowed))
+    assert {change.path for change in found if isinstance(change, GiveAllowed)} == {*named}
+    for op in (Op.PREPARE, Op.START, Op.STARTED):
+        assert guard.plan(case(devices, op, host=host, allow=allowed)) == []
+
+
+def test_a_disk_that_another_guard_gives_is_not_given_here() -> None:
+    host = FakeHost()
+    host.file(f"{IMAGES}/web01.qcow2")
+    assert guard.plan(case(xmls.disk(), Op.ADOPT, host=host)) == []
 
 
 # Attacks: paths

@@ -19,9 +19,7 @@ from virtwarden.guards.identity import candidates
 from virtwarden.system.users import Account
 
 ENROL = "fix: virt-warden enrol web01"
-OR_INSTALL = (
-    f"{ENROL}; for one that is only created: remove its <emulator>, and libvirt takes virt-warden's"
-)
+CREATE = "virsh create what this prints: virt-warden enrol --xml FILE"
 
 
 def case(labels: str | None = None, host: FakeHost | None = None, op: Op = Op.PREPARE) -> Case:
@@ -121,7 +119,7 @@ def test_a_plain_name_stays_readable_and_has_a_second_choice() -> None:
 def test_a_domain_without_its_very_label_is_not_enrolled(labels: str) -> None:
     line = refusal(identity, case(labels))
     assert line.startswith("it is not enrolled")
-    assert line.endswith(OR_INSTALL)
+    assert line.endswith(ENROL)
 
 
 def test_a_start_that_cannot_be_adopted_is_refused_with_the_reason() -> None:
@@ -130,6 +128,17 @@ def test_a_start_that_cannot_be_adopted_is_refused_with_the_reason() -> None:
     assert "cannot get a user at its start: user.max_user_namespaces is 0" in line
     assert "fix: virt-warden enrol web01, then start it again" in line
     assert identity.review(case(host=host)) == []
+
+
+def test_one_that_is_only_created_is_told_the_way_that_it_has() -> None:
+    """No command of virt-warden's or virsh's edits what libvirt does not keep."""
+    host = FakeHost(defined=False, no_adoption="user.max_user_namespaces is 0")
+    line = refusal(identity, replace(case(host=host), adopted=True))
+    assert line.endswith(f"fix: {CREATE}")
+    line = refusal(identity, case("", FakeHost(defined=False)))
+    assert line.endswith(f"remove its <emulator>, and libvirt takes virt-warden's; or {CREATE}")
+    made = case(host=FakeHost(defined=False))
+    assert made.edit == "edit the file that it is created from"
 
 
 @pytest.mark.parametrize("user", ["root", "libvirt-qemu", "vmw-db01", "vmw-web02", "+0", "0"])

@@ -21,10 +21,11 @@ from fake_host import (
     rules,
 )
 
-from virtwarden.changes import EndProcesses, WriteFile
+from virtwarden.changes import EndProcesses, HideProgram, WriteFile
 from virtwarden.guards import sandbox
 from virtwarden.guards.base import Case, Op
 
+ARM = xmls.domain().replace("arch='x86_64'", "arch='aarch64'")
 ARGUMENTS = "<qemu:commandline><qemu:arg value='-s'/></qemu:commandline>"
 ENVIRONMENT = "<qemu:commandline><qemu:env name='LD_PRELOAD' value='/x'/></qemu:commandline>"
 OVERRIDE = "<qemu:override><qemu:device alias='a'><qemu:frontend/></qemu:device></qemu:override>"
@@ -161,6 +162,26 @@ def test_whatever_is_looser_breaks_it(broken: dict[str, Any], sentence: str) -> 
     assert sentence in breach
     excepted = case(op=Op.STARTED, exceptions=frozenset({"emulator"}))
     assert sandbox.verify(excepted, process) == []
+
+
+def test_an_adopted_qemu_whose_memory_is_not_roots_breaks_it() -> None:
+    """Whoever made its user namespace, which is libvirt's own user, would get in."""
+    adopted = replace(case(op=Op.STARTED), adopted=True)
+    account = account_of("vmw-web01", xmls.UUID)
+    (breach,) = sandbox.verify(adopted, process_of(account))
+    assert "could change QEMU's memory: it can read /usr/bin/qemu-system-x86_64" in breach
+    assert sandbox.verify(adopted, process_of(account, is_closed=True)) == []
+
+
+def test_the_user_of_an_adopted_vm_may_execute_qemu_and_not_read_it() -> None:
+    host = FakeHost()
+    program = host.file("/usr/bin/qemu-system-x86_64", 0o755)
+    host.symlink("/usr/bin/qemu-system-aarch64", "/opt/qemu")
+    linked = host.file("/opt/qemu", 0o755)
+    for xml, found in ((xmls.domain(), program), (ARM, linked)):
+        (hide,) = sandbox.plan(case_of(xml, rules(), host, Op.ADOPT))
+        assert hide == HideProgram(found.path, found.device, found.number, "kvm")
+    assert sandbox.plan(case_of(xmls.domain(), rules(), FakeHost(), Op.ADOPT)) == []
 
 
 def test_what_the_wrapper_lets_through_is_what_the_promise_allows() -> None:

@@ -50,6 +50,7 @@ def ticket_of(**fields: Any) -> dict[str, Any]:
         "spice": False,
         "landlock": None,
         "system_calls": None,
+        "closed": [],
         "display": True,
         "sasl": None,
         "client_certificates": False,
@@ -166,6 +167,30 @@ def test_a_console_that_libvirt_alone_opens_asks_nobody_again() -> None:
 def test_a_console_that_only_pretends_to_listen_nowhere_is_tightened(value: str) -> None:
     words = tightened(ticket_of(tls_dir=TLS, password=True), ["-vnc", value])
     assert "tls-creds=vmw-vnc-tls" in vnc_values(words)[0]
+
+
+def test_a_port_that_only_libvirt_knows_of_is_not_opened() -> None:
+    """libvirt wrote it, because it could not be told in time that nobody should reach it."""
+    ticket, argv = real("vnc")
+    (before,) = vnc_values(argv)
+    closed = [{"listen": "127.0.0.1", "port": 5900}]
+    assert before.startswith("127.0.0.1:0")
+    ticket |= {"tls_dir": TLS, "password": True, "vnc": [], "closed": closed}
+    assert refusals(ticket, argv) == []
+    words = tightened(ticket, argv)
+    rest = before.removeprefix("127.0.0.1:0")
+    assert vnc_values(words) == [f"{rest},vnc=none".removeprefix(",")]
+    assert "tls-creds" not in " ".join(words)
+    with_websocket = ["-vnc", "127.0.0.1:0,websocket=5700"]
+    assert vnc_values(tightened(ticket, with_websocket)) == ["vnc=none"]
+
+
+def test_another_port_is_neither_closed_nor_allowed_by_that() -> None:
+    ticket, argv = real("vnc")
+    ticket |= {"tls_dir": TLS, "password": True, "vnc": []}
+    ticket |= {"closed": [{"listen": "127.0.0.1", "port": 5901}]}
+    assert refusals(ticket, argv) != []
+    assert "tls-creds=vmw-vnc-tls" in vnc_values(tightened(ticket, argv))[0]
 
 
 def test_all_but_the_console_is_left_as_it_was() -> None:

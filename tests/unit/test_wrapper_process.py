@@ -121,7 +121,8 @@ def test_a_violation_is_one_line_and_nothing_runs(run: Run) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "virt-warden refuses plain: the NIC with MAC 52:54:00:00:00:66 was not reviewed; fix: "
-        "'virsh edit plain', remove it from <qemu:commandline>; or allow it in the policy, by "
+        "'virsh edit plain' (or the file that it is created from): remove it from "
+        "<qemu:commandline>; or allow it in the policy, by "
         'exceptions = ["qemu-commandline"] under a [[domain]] for plain\n'
     )
 

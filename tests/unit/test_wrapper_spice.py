@@ -17,6 +17,7 @@ BOTH = (
     "port=5900,tls-port=5901,addr=127.0.0.1,disable-ticketing=on,x509-dir=/etc/pki/libvirt-spice,"
     "tls-channel=default,plaintext-channel=main,seamless-migration=on"
 )
+KEPT = "seamless-migration=on"
 NOWHERE = "port=0,disable-ticketing=on,seamless-migration=on"
 SOCKETS = [
     f"{unix},addr=/run/s.sock,disable-ticketing=on,seamless-migration=on"
@@ -43,6 +44,14 @@ def test_tls_is_at_the_port_that_libvirt_chose_and_no_other_port_is_left() -> No
     rest = f"seamless-migration=on,tls-port=5900,x509-dir={TLS}"
     assert words(PLAIN) == f"addr=127.0.0.1,{rest}"
     assert words(BOTH) == f"addr=127.0.0.1,{rest.replace('5900', '5901')}"
+
+
+@pytest.mark.parametrize("value", [PLAIN, BOTH])
+def test_ports_that_only_libvirt_knows_of_are_not_opened(value: str) -> None:
+    closed = [{"listen": "127.0.0.1", "port": port} for port in (5900, 5901)]
+    assert judged(value, spice=[], closed=closed) == []
+    assert words(value, spice=[], closed=closed) == f"disable-ticketing=on,{KEPT},port=0"
+    assert judged(value, spice=[], closed=closed[:1]) == judged(value, spice=OWN)
 
 
 def test_the_real_one_is_tightened_and_all_else_is_left_as_it_was() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from virtwarden.changes.access import GrantAccess, SetAccess
 from virtwarden.changes.accounts import CreateUser, EndProcesses
-from virtwarden.changes.adoption import GiveMade, GiveNodes, MapIds, Regain
+from virtwarden.changes.adoption import (
+    GiveAllowed,
+    GiveMade,
+    GiveNodes,
+    HideProgram,
+    MapIds,
+    Regain,
+)
 from virtwarden.changes.base import Before, Change, Checkable, Scope, values
 from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
@@ -27,9 +34,11 @@ KINDS: dict[str, type[Change]] = {
         CopyFile,
         CreateUser,
         EndProcesses,
+        GiveAllowed,
         GiveMade,
         GiveNodes,
         GrantAccess,
+        HideProgram,
         InstallFilters,
         IssueCertificate,
         LimitReach,
@@ -61,9 +70,11 @@ __all__ = [
     "CopyFile",
     "CreateUser",
     "EndProcesses",
+    "GiveAllowed",
     "GiveMade",
     "GiveNodes",
     "GrantAccess",
+    "HideProgram",
     "InstallFilters",
     "IssueCertificate",
     "LimitReach",

@@ -17,6 +17,8 @@ from typing import ClassVar
 
 from virtwarden.changes.access import give, set_mode, user_named
 from virtwarden.changes.base import Before, Change, Scope
+from virtwarden.changes.directories import libvirts_user
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import acl, files, namespaces, users
 
@@ -61,6 +63,85 @@ class Regain(Change):
 
     def undo(self, paths: Paths, before: Before) -> str:
         """SetAccess and LockShared have what it was like before all."""
+        return ""
+
+
+@dataclass(frozen=True)
+class GiveAllowed(Change):
+    """Give the domain's user what it has of the host by the policy, such as a device or a pipe.
+
+    Only what libvirt has given to its own user: the rest nobody gives to an enrolled one either.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+    user: str
+
+    def describe(self) -> str:
+        return f"give {self.path} to {self.user} once libvirt has given it away"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        account = user_named(self.user)
+        with files.held(self.path, self.device, self.number) as handle:
+            owner = os.fstat(handle).st_uid
+            if owner != 0 and owner == libvirts_user(paths):
+                give(handle, self.path, account.uid, account.gid)
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """libvirt gives it back when the domain stops, as it would have without this."""
+        return ""
+
+
+@dataclass(frozen=True)
+class HideProgram(Change):
+    """VMs' users may execute QEMU and not read it: an entry of their group in its program's ACL.
+
+    The user namespace of an adopted QEMU belongs to libvirt's own user, who made it: that user may
+    do there what it likes, such as trace each process (user_namespaces(7)). But the kernel counts
+    the memory of a process that executes what it may not read among those of the first user
+    namespace, which is root's (would_dump in fs/exec.c), and lets nobody but root in (ptrace(2)).
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    device: int
+    number: int
+    group: str
+
+    def describe(self) -> str:
+        return f"let the group {self.group} execute {self.path}, and not read it"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        gid = users.group_id(self.group)
+        if gid is None:
+            raise HostError(f"there is no group {self.group}", fix=f"groupadd -r {self.group}")
+        with (
+            files.locked(paths.shared),
+            files.held(self.path, self.device, self.number) as handle,
+        ):
+            try:
+                acl.let_only_execute(handle, gid)
+            except OSError as error:
+                raise HostError(
+                    f"{self.path} cannot have an ACL, which keeps other processes of libvirt's user"
+                    f" out of QEMU's memory: {error.strerror}",
+                    fix=f"enrol the domain; or see its file system: findmnt -T {self.path}",
+                ) from None
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        """It stays until virt-warden is removed: libvirt asks a QEMU that was altered anew."""
         return ""
 
 

@@ -28,6 +28,7 @@ from virtwarden.consoled.viewers import Watch
 from virtwarden.domain.model import Display, Domain, read
 from virtwarden.errors import HostError, WardenError
 from virtwarden.guards.displays import GUARDED, has_port
+from virtwarden.guards.ticket import closed_ports
 from virtwarden.libvirtd.connection import connected
 from virtwarden.paths import Paths
 from virtwarden.pki import authority
@@ -136,7 +137,7 @@ def _authenticate(paths: Paths, operator: Operator, talk: Talk) -> None:
 def _give(paths: Paths, hypervisor: libvirt.virConnect, request: _Request, talk: Talk) -> Watch:
     """Give the ticket. The watch begins before the ticket can be used."""
     rules, domain = request.rules, request.domain
-    console = _console(domain, rules)
+    console = _console(domain, rules, closed_ports(paths, domain.uuid))
     ca = paths.console_ca / authority.CERTIFICATE
     login = _login(paths, request, console)
     ticket = Ticket(
@@ -181,13 +182,14 @@ def _login(paths: Paths, request: _Request, console: Display) -> Login:
     return PasswordLogin(request.found)
 
 
-def _console(domain: Domain, rules: Rules) -> Display:
-    """The first display that viewers reach by a TCP port."""
+def _console(domain: Domain, rules: Rules, closed: frozenset[int] = frozenset()) -> Display:
+    """The first display that viewers reach by a TCP port that is not closed."""
     name = shown(domain.name)
     found = [display for display in domain.displays if display.kind in GUARDED]
     if not found or rules.display == "off":
         raise HostError(f"{domain.name} has no display", where=rules.where("console.display"))
-    reached = [display for display in found if has_port(display) and _port(display, rules)]
+    ports = [(display, _port(display, rules)) for display in found if has_port(display)]
+    reached = [display for display, port in ports if port and port not in closed]
     if not reached:
         raise HostError(
             f"the console of {domain.name} listens on no TCP port: libvirt shows it",

@@ -9,7 +9,7 @@ from glob import escape
 from typing import Protocol
 
 from virtwarden.changes import Change
-from virtwarden.domain.model import Domain
+from virtwarden.domain.model import Display, Domain
 from virtwarden.errors import Refusal
 from virtwarden.guards.facts import Facts
 from virtwarden.paths import Paths
@@ -49,6 +49,8 @@ class Case:
     paths: Paths
     adopted: bool = False
     """Nobody enrolled the domain: it gets its user when libvirt has executed the wrapper."""
+    closed: tuple[Display, ...] = ()
+    """The displays of an adopted domain as libvirt has them, whose port QEMU does not open."""
 
     @property
     def user(self) -> str:
@@ -78,7 +80,9 @@ class Case:
     @property
     def enrol(self) -> str:
         """The command that makes the domain's XML what virt-warden needs."""
-        return f"virt-warden enrol {shown(self.domain.name)}"
+        if self.facts.is_defined(self.domain.name):
+            return f"virt-warden enrol {shown(self.domain.name)}"
+        return "virsh create what this prints: virt-warden enrol --xml FILE"
 
     @property
     def entry(self) -> str:
@@ -93,7 +97,9 @@ class Case:
     @property
     def edit(self) -> str:
         """The command that edits the domain's XML."""
-        return f"virsh edit {shown(self.domain.name)}"
+        if self.facts.is_defined(self.domain.name):
+            return f"virsh edit {shown(self.domain.name)}"
+        return "edit the file that it is created from"
 
     def refusal(self, what: str, *, fix: str, where: str = "") -> Refusal:
         """A refusal of this domain."""

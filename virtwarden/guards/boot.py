@@ -23,7 +23,6 @@ from virtwarden.guards.pathways import search_grants
 from virtwarden.policy import Mode
 from virtwarden.system.files import Inode
 from virtwarden.system.process import Process
-from virtwarden.words import shown
 
 NAME = "boot"
 
@@ -66,7 +65,7 @@ def _review(case: Case, use: Use) -> list[Refusal]:
             case.refusal(
                 "it is not a regular file",
                 where=what,
-                fix=f"virsh edit {shown(case.domain.name)}, and name a file",
+                fix=f"{case.edit}, and name a file",
             )
         ]
     return refusals

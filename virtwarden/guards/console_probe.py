@@ -14,12 +14,30 @@ _NO_PORT = ("", "-1", "0")
 
 def breaches(case: Case) -> list[str]:
     """Connect to every console as a viewer would; a sentence for each promise it breaks."""
-    return [
+    open_ones = [
         breach
         for console in consoles_of(case)
         for address in addresses_of(case, console)
         for breach in _verify(case, console, address)
     ]
+    return open_ones + [
+        f"{console.kind.upper()} at {address} port {port} answers, but libvirt alone shows it"
+        for console in case.closed
+        for address in addresses_of(case, console)
+        for port in console.ports
+        if port and _answers(case, console, address, port)
+    ]
+
+
+def _answers(case: Case, console: Display, address: str, port: int) -> bool:
+    try:
+        if console.kind == "spice":
+            case.facts.spice_offers(address, port)
+        else:
+            case.facts.vnc_offers(address, port)
+    except HostError:
+        return False
+    return True
 
 
 def _verify(case: Case, console: Display, address: str) -> list[str]:

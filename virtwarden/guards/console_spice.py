@@ -23,7 +23,7 @@ def review(case: Case, display: Display) -> list[Refusal]:
             case.refusal(
                 "SPICE has no TLS at a Unix socket",
                 where=rules.where("console.tls"),
-                fix=f"<listen type='none'/> in its place, or an address: virsh edit {name}; or"
+                fix=f"<listen type='none'/> in its place, or an address: {case.edit}; or"
                 ' tls = "off" under [domain.console] for it',
             )
         )
@@ -31,7 +31,7 @@ def review(case: Case, display: Display) -> list[Refusal]:
         refusals.append(
             case.refusal(
                 "QEMU shows a SPICE display with <gl> at no TCP port",
-                fix=f"{by_libvirt}; or remove <gl>: virsh edit {name}",
+                fix=f"{by_libvirt}; or remove <gl>: {case.edit}",
             )
         )
     if rules.client_certificates == "required":

@@ -44,7 +44,7 @@ def _refusal(case: Case, disk: Disk) -> Refusal:
         f"disk {disk.target} ({disk.path or f'of type {disk.kind}'}) is not encrypted",
         where=case.rules.where("storage.encryption"),
         fix=f"virt-warden luks adopt {name} {disk.target} (first name its new container in the"
-        f" policy: [domain.disks.{disk.target}]), or let QEMU encrypt it (virsh edit {name}:"
+        f" policy: [domain.disks.{disk.target}]), or let QEMU encrypt it ({case.edit}:"
         " <encryption format='luks'>, docs/luks.md)",
     )
 
@@ -62,7 +62,7 @@ def _review_memory(case: Case) -> list[Refusal]:
         case.refusal(
             f"it {what}, unencrypted",
             where=case.rules.where("storage.encryption"),
-            fix=f"remove that: virsh edit {shown(case.domain.name)}",
+            fix=f"remove that: {case.edit}",
         )
         for what in found
     ]

@@ -41,6 +41,7 @@ from virtwarden.system import (
     spice,
     taps,
     users,
+    vfio,
     vnc,
     written,
 )
@@ -151,6 +152,9 @@ class Facts(Protocol):
     def migration_ports(self, domain: str) -> tuple[int, int] | None:
         """The TCP ports at which QEMU waits for a migration; None for a domain that starts anew."""
 
+    def is_defined(self, name: str) -> bool:
+        """Whether libvirt keeps the domain; one that is only created it forgets at the stop."""
+
     def cannot_adopt(self) -> str:
         """Why a start that nobody enrolled cannot get its own user; empty if it can."""
 
@@ -186,6 +190,9 @@ class Facts(Protocol):
 
     def port(self, interface: str) -> bridges.Port:
         """How a bridge's port is set up. Raises CommandError where there is none."""
+
+    def vfio_group(self, name: str) -> str:
+        """By what QEMU opens a PCI or mediated device, such as /dev/vfio/7; empty if by nothing."""
 
     def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
         """The path of the device for commands to this SCSI device; empty where it has none."""
@@ -367,6 +374,9 @@ class HostFacts(Facts):
         )
         return lowest, highest
 
+    def is_defined(self, name: str) -> bool:
+        return (self.paths.libvirt_config / f"{name}.xml").exists()
+
     def cannot_adopt(self) -> str:
         if not self.paths.adopt_socket.exists():
             return "virt-warden.service, which would give it one, does not run"
@@ -411,6 +421,9 @@ class HostFacts(Facts):
 
     def port(self, interface: str) -> bridges.Port:
         return bridges.port(interface)
+
+    def vfio_group(self, name: str) -> str:
+        return vfio.group(name)
 
     def generic_scsi(self, adapter: str, bus: str, target: str, unit: str) -> str:
         return scsi.generic(adapter, bus, target, unit)

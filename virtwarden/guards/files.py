@@ -26,7 +26,7 @@ from virtwarden.words import shown
 def review(case: Case, use: Use) -> list[Refusal]:
     """Why a file, or its path, cannot be used; empty if it can."""
     where = f"{use.what} ({use.path})"
-    edit = f"virsh edit {shown(case.domain.name)}"
+    edit = case.edit
     try:
         found = case.facts.look(use.path)
     except HostError as error:
@@ -95,7 +95,7 @@ def _review_inode(case: Case, use: Use, inode: Inode, where: str) -> list[Refusa
             case.refusal(
                 "it is not a regular file or block device",
                 where=where,
-                fix=f"virsh edit {shown(case.domain.name)}",
+                fix=case.edit,
             )
         ]
     if stat.S_ISREG(inode.mode) and inode.links > 1:

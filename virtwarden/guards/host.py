@@ -13,11 +13,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
-from virtwarden.changes import Change
-from virtwarden.domain.hostneeds import Need, needs
+from virtwarden.changes import Change, GiveAllowed
+from virtwarden.domain.hostneeds import Need, allowed_paths, needs
 from virtwarden.domain.uses import reviewed_paths
 from virtwarden.errors import HostError, Refusal
-from virtwarden.guards.base import Case
+from virtwarden.guards.base import Case, Op
 from virtwarden.guards.pathways import service_swapper, swapper
 from virtwarden.policy.allowances import BROAD_EXCEPTION, is_well_formed, wrong_with
 from virtwarden.system.files import Inode
@@ -159,8 +159,39 @@ def _wrong_with_common(
 
 
 def plan(case: Case) -> list[Change]:
-    """There is nothing to do: what is refused is not there."""
-    return []
+    """What is refused is not there. What is allowed, libvirt gives to the user that it knows."""
+    if case.op is not Op.ADOPT:
+        return []
+    found = [_behind(case, path) for path in sorted({*_given_by_libvirt(case)})]
+    return [
+        GiveAllowed(leaf.path, leaf.device, leaf.number, case.user)
+        for leaf in found
+        if leaf is not None and not stat.S_ISDIR(leaf.mode)
+    ]
+
+
+def _behind(case: Case, path: str) -> Inode | None:
+    """What libvirt gave away by that name, which may be a symlink of udev's."""
+    try:
+        found = case.facts.look(path)
+        return (case.facts.look(found.real) if found.symlink else found).leaf
+    except HostError:
+        return None
+
+
+def _given_by_libvirt(case: Case) -> Iterator[str]:
+    """By which names QEMU opens what the domain has of the host."""
+    ends = {path: (f"{path}.in", f"{path}.out") for path in case.domain.pipes}
+    for path in allowed_paths(case.domain, case.rules):
+        yield from (path, *ends.get(path, ()))
+    for need in needs(case.domain):
+        if need.kind == "usb":
+            yield from (f"/dev/bus/usb/{name}" for name in need.names if "/" in name)
+        elif need.kind in ("pci", "mdev"):
+            yield from filter(None, [case.facts.vfio_group(need.names[0])])
+    for each in case.domain.scsi_devices:
+        named = case.facts.generic_scsi(each.adapter, each.bus, each.target, each.unit)
+        yield from filter(None, [named])
 
 
 def verify(case: Case, process: Process) -> list[str]:

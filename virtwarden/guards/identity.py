@@ -48,14 +48,11 @@ def candidates(prefix: str, domain_name: str, uuid: str) -> tuple[str, ...]:
 def review(case: Case) -> list[Refusal]:
     name = case.user
     if not name or not _is_enrolled(case):
-        fix = (
-            f"{case.enrol}; for one that is only created: remove its <emulator>, and libvirt takes"
-            " virt-warden's"
-        )
-        return [case.refusal("it is not enrolled", fix=fix)]
+        return [case.refusal("it is not enrolled", fix=_of_unenrolled(case))]
     if case.adopted and (lacking := case.facts.cannot_adopt()):
         what = f"it is not enrolled, and it cannot get a user at its start: {lacking}"
-        return [case.refusal(what, fix=f"{case.enrol}, then start it again")]
+        again = ", then start it again" if case.facts.is_defined(case.domain.name) else ""
+        return [case.refusal(what, fix=case.enrol + again)]
     account = case.facts.account(name)
     if account is not None and account.domain == case.domain.uuid:
         return _review_account(case, account)
@@ -66,6 +63,12 @@ def review(case: Case) -> list[Refusal]:
     if case.facts.group_id(name) is not None:
         return [case.refusal(f"group {name} is not this domain's own", fix=case.enrol)]
     return []
+
+
+def _of_unenrolled(case: Case) -> str:
+    if case.facts.is_defined(case.domain.name):
+        return case.enrol
+    return f"remove its <emulator>, and libvirt takes virt-warden's; or {case.enrol}"
 
 
 def _is_enrolled(case: Case) -> bool:

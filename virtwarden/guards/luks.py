@@ -59,7 +59,7 @@ def _review_foreign_nodes(case: Case) -> list[Refusal]:
             where=f"{use.what} ({use.path})",
             fix="say which it is, below [[domain]] in /etc/virt-warden/policy.toml:"
             " [domain.disks.TARGET] luks = …, or name another file:"
-            f" virsh edit {shown(case.domain.name)}",
+            f" {case.edit}",
         )
         for use in plain_uses(case.domain, case.rules)
         if use.path not in reviewed
@@ -96,7 +96,7 @@ def _review_twins(case: Case) -> list[Refusal]:
 def _review_xml(case: Case, container: Container) -> list[Refusal]:
     disk = container.disk
     where = f"disk {disk.target}"
-    edit = f"virsh edit {shown(case.domain.name)}"
+    edit = case.edit
     if (disk.kind, disk.path) != ("block", container.node):
         said = f"{disk.path or 'nothing'} (type {disk.kind})"
         rule = case.rules.where(f"disks.{disk.target}.luks")

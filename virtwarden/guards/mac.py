@@ -10,7 +10,6 @@ from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case, Op
 from virtwarden.guards.confinement import has_label_of_its_own
 from virtwarden.system.process import Process
-from virtwarden.words import shown
 
 NAME = "mac"
 
@@ -35,7 +34,7 @@ def _fix(case: Case) -> str:
     if any(label.model == "selinux" and label.label for label in case.domain.labels):
         return (
             "remove <label> and <baselabel> from its <seclabel model='selinux'>, and set"
-            f" type='dynamic' (virsh edit {shown(case.domain.name)})"
+            f" type='dynamic' ({case.edit})"
         )
     if not model:
         return (
@@ -43,7 +42,7 @@ def _fix(case: Case) -> str:
             ' AppArmor nor SELinux is on in this kernel), or svirt = "preferred"'
         )
     return (
-        f"remove <seclabel type='none'> (virsh edit {shown(case.domain.name)}); or, in"
+        f"remove <seclabel type='none'> ({case.edit}); or, in"
         f' /etc/libvirt/qemu.conf, security_driver = "{model}", then: systemctl restart libvirtd'
     )
 

@@ -54,7 +54,7 @@ def _review_twin(case: Case, nic: Nic) -> list[Refusal]:
             f"domain {twin} runs with the same MAC address on bridge {bridge}: each would get"
             " the other's frames",
             where=f"NIC {nic.mac} ({case.rules.where('network.mac_spoofing')})",
-            fix=f"virsh edit {shown(case.domain.name)}, delete the line <mac address='{nic.mac}'/>"
+            fix=f"{case.edit}, delete the line <mac address='{nic.mac}'/>"
             f" (libvirt makes up another), or stop {twin}",
         )
     ]
@@ -78,7 +78,7 @@ def _review_name(case: Case, nic: Nic) -> list[Refusal]:
         case.refusal(
             f"its tap {nic.tap} is that of another domain, {owner}",
             where=f"NIC {nic.mac}",
-            fix=f"another <target dev=…>, or none: virsh edit {shown(case.domain.name)}",
+            fix=f"another <target dev=…>, or none: {case.edit}",
         )
     ]
 

@@ -121,7 +121,7 @@ def _to_peers(case: Case) -> list[Way]:
         try:
             known = case.facts.addresses_of(peer.host)
         except HostError as error:
-            fix = f"{error.fix}; or write its address: virsh edit {shown(case.domain.name)}"
+            fix = f"{error.fix}; or write its address: {case.edit}"
             raise case.refusal(error.what, where=peer.what, fix=fix) from None
         ways.append(Way(peer.protocol, peer.host, known.found, peer.port, peer.port))
         # QEMU asks them too.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from virtwarden.changes import Change, EndProcesses, WriteFile
+from virtwarden.changes import Change, EndProcesses, HideProgram, WriteFile
 from virtwarden.domain.model import Disk
 from virtwarden.errors import Refusal
 from virtwarden.guards import calls, ticket
-from virtwarden.guards.base import Case, Op
+from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.guards.confinement import will_be_sandboxed
 from virtwarden.system.process import Process
 
@@ -94,7 +94,16 @@ def plan(case: Case) -> list[Change]:
         )
     if case.op in (Op.PREPARE, Op.START):
         changes.append(EndProcesses(case.user))
+    if case.op is Op.ADOPT:
+        changes += _hidden(case, ticket.emulator_path(case.domain.arch))
     return changes
+
+
+def _hidden(case: Case, emulator: str) -> list[Change]:
+    found = case.facts.look(emulator)
+    leaf = case.facts.look(found.real).leaf if found.symlink else found.leaf
+    (group,) = SUPPLEMENTARY_GROUPS
+    return [HideProgram(leaf.path, leaf.device, leaf.number, group)] if leaf else []
 
 
 def verify(case: Case, process: Process) -> list[str]:
@@ -108,7 +117,7 @@ def verify(case: Case, process: Process) -> list[str]:
             "QEMU can make every system call (no seccomp filter: seccomp_sandbox in"
             " /etc/libvirt/qemu.conf)"
         )
-    breaches += calls.verify(case, process)
+    breaches += calls.verify(case, process) + _verify_memory(case, process)
     if process.core_limit != "0":
         breaches.append(
             f"QEMU can write its guest's memory to a core dump (core limit {process.core_limit})"
@@ -134,3 +143,11 @@ def verify(case: Case, process: Process) -> list[str]:
     elif process.executable != expected:
         breaches.append(f"the process runs {process.executable}, not {expected}")
     return breaches
+
+
+def _verify_memory(case: Case, process: Process) -> list[str]:
+    """An adopted one's user namespace belongs to libvirt's own user."""
+    if not case.adopted or process.is_closed:
+        return []
+    program = ticket.emulator_path(case.domain.arch)
+    return [f"other processes of libvirt's user could change QEMU's memory: it can read {program}"]

@@ -151,7 +151,7 @@ def _spelling(case: Case, disk: Disk) -> str:
     if layers[-1].path:
         return case.enrol
     return (
-        f"virsh edit {shown(case.domain.name)}: after the last <source> of {disk.target},"
+        f"{case.edit}: after the last <source> of {disk.target},"
         " <backingStore/> if that image has no base, or else a <backingStore> that names it"
         " (qemu-img info, with the image's URL, tells)"
     )
@@ -180,7 +180,7 @@ def _review_twice(case: Case) -> list[Refusal]:
                 case.refusal(
                     f"it is the same file as {other.what} ({other.path})",
                     where=f"{use.what} ({use.path})",
-                    fix=f"remove one of them: virsh edit {shown(case.domain.name)}",
+                    fix=f"remove one of them: {case.edit}",
                 )
             )
     return refusals

@@ -68,10 +68,22 @@ def render(case: Case, account: Account) -> str:
             "static_passwords": rules.static_passwords == "allow",
             "passthrough": "qemu-commandline" in rules.exceptions,
             "spice": _spice(domain),
+            "closed": [
+                e for d in case.closed for port in (d.port, d.tls_port) for e in _endpoints(d, port)
+            ],
             "landlock": confinement.landlock_rules(case, emulator_path(domain.arch)),
             "system_calls": calls.entry(case),
         }
     )
+
+
+def closed_ports(paths: Paths, uuid: str) -> frozenset[int]:
+    """The ports of a running domain's consoles that libvirt knows and QEMU did not open."""
+    try:
+        found = json.loads((paths.cell(uuid) / "ticket.json").read_text())
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(place["port"] for place in found.get("closed", ()))
 
 
 def _tls_directory(case: Case) -> str | None:

@@ -11,7 +11,6 @@ from virtwarden.errors import Refusal
 from virtwarden.guards.base import Case, Op
 from virtwarden.policy import Zone
 from virtwarden.system.process import Process
-from virtwarden.words import shown
 
 NAME = "zones"
 
@@ -69,7 +68,7 @@ def _elsewhere(case: Case, nic: Nic, bridge: str, named: str) -> Refusal:
     return case.refusal(
         f"on {_place(case, nic)}, which is not one of zone {' or '.join(wanted)}",
         where=_where(case, nic),
-        fix=f"put it on {' or '.join(places)}: virsh edit {shown(case.domain.name)}",
+        fix=f"put it on {' or '.join(places)}: {case.edit}",
     )
 
 

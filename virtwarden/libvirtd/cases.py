@@ -25,8 +25,9 @@ def running_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Cas
     xml = str(domain.XMLDesc(0)).encode()
     written = read(xml)
     rules = policy.rules_for(written.name)
-    found, adopted = _as_started(paths, rules, xml, written)
-    return Case(Op.STARTED, found, rules, HostFacts(paths), paths, adopted)
+    found, adopted = _as_started(paths, rules, xml, written, runs=True)
+    closed = adopting.closed_displays(written, found) if adopted else ()
+    return Case(Op.STARTED, found, rules, HostFacts(paths), paths, adopted, closed)
 
 
 def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
@@ -34,14 +35,16 @@ def next_case(paths: Paths, policy: Policy, domain: libvirt.virDomain) -> Case:
     xml = inactive_xml(domain)
     written = read(xml)
     rules = policy.rules_for(written.name)
-    found, adopted = _as_started(paths, rules, xml, written)
+    found, adopted = _as_started(paths, rules, xml, written, runs=False)
     return replace(case_before_start(paths, rules, found), adopted=adopted)
 
 
-def _as_started(paths: Paths, rules: Rules, xml: bytes, domain: Domain) -> tuple[Domain, bool]:
+def _as_started(
+    paths: Paths, rules: Rules, xml: bytes, domain: Domain, *, runs: bool
+) -> tuple[Domain, bool]:
     """As `adopting.as_started`; a domain that cannot be adopted is looked at as it is."""
     try:
-        return adopting.as_started(xml, domain, rules, paths)
+        return adopting.as_started(xml, domain, rules, paths, runs=runs)
     except WardenError:
         return domain, False
 

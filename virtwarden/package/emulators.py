@@ -7,10 +7,14 @@ a symlink for each QEMU of this host: libvirt would ask a wrapper without a QEMU
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from virtwarden.guards import ticket
+from virtwarden.guards.base import SUPPLEMENTARY_GROUPS
 from virtwarden.paths import Paths
+from virtwarden.system import acl, users
 
 _NAMES = "qemu-system-*"
 
@@ -27,6 +31,25 @@ def link(paths: Paths) -> None:
         place = paths.emulators / name
         if not place.is_symlink():
             place.symlink_to(f"../{name}")
+
+
+def reveal() -> None:
+    """Let VMs' users read the programs again, as before the first start that was adopted."""
+    for name in SUPPLEMENTARY_GROUPS:
+        gid = users.group_id(name)
+        if gid is None:
+            continue
+        for program in Path(ticket.EMULATORS).glob(_NAMES):
+            with suppress(OSError):
+                _reveal(program, gid)
+
+
+def _reveal(program: Path, gid: int) -> None:
+    handle = os.open(program, os.O_PATH | os.O_CLOEXEC)
+    try:
+        acl.let_read_again(handle, gid)
+    finally:
+        os.close(handle)
 
 
 def unlink(paths: Paths) -> None:

@@ -46,6 +46,7 @@ def remove(paths: Paths, say: Say, warn: Say) -> bool:
         )
     _give_directories_back(paths)
     emulators.unlink(paths)
+    emulators.reveal()
     hookfile.take_away(paths, "network")
     # From now on nothing would admit the taps of domains that start.
     gate.abandon(paths)

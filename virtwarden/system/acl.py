@@ -11,6 +11,7 @@ from typing import Any
 
 # acl(5), as the kernel stores it; xattr(7).
 _ATTRIBUTE = "system.posix_acl_access"
+_EXECUTE = 1
 
 
 def writers(handle: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -114,6 +115,51 @@ def permissions(handle: int, uid: int) -> int | None:
     return None
 
 
+def let_only_execute(handle: int, gid: int) -> None:
+    """Let a group execute an open file and not read it, by an entry. Harmless where it has one.
+
+    Whoever is in that group, and is not named otherwise, gets no more by the mode; acl(5).
+    Raises OSError as `grant` does.
+    """
+    import posix1e
+
+    if is_only_executed_by(handle, gid):
+        return
+    entries = _acl(handle)
+    _drop(entries, posix1e.ACL_GROUP, gid)
+    entry = entries.append()
+    entry.tag_type = posix1e.ACL_GROUP
+    entry.qualifier = gid
+    entry.permset.execute = True
+    mask = _mask(entries)
+    if mask is None:
+        entries.calc_mask()
+    else:
+        mask.execute = True
+    entries.applyto(_path(handle))
+
+
+def is_only_executed_by(handle: int, gid: int) -> bool:
+    """Whether a file has such an entry."""
+    import posix1e
+
+    return any(
+        (entry.tag_type, entry.qualifier) == (posix1e.ACL_GROUP, gid)
+        and entry.permset.execute
+        and not (entry.permset.read or entry.permset.write)
+        for entry in (_acl(handle) if is_extended(handle) else ())
+        if entry.tag_type in (posix1e.ACL_GROUP, posix1e.ACL_USER)
+    )
+
+
+def let_read_again(handle: int, gid: int) -> None:
+    """Remove such an entry, as `revoke` removes a user's. Harmless where there is none."""
+    import posix1e
+
+    if is_only_executed_by(handle, gid):
+        _remove(handle, posix1e.ACL_GROUP, gid)
+
+
 def grant(handle: int, uid: int, rwx: int) -> None:
     """Set what the ACL of an open file grants this uid, as rwx bits; other entries stay.
 
@@ -153,8 +199,14 @@ def revoke(handle: int, uid: int) -> None:
     """
     import posix1e
 
+    _remove(handle, posix1e.ACL_USER, uid)
+
+
+def _remove(handle: int, tag: int, qualifier: int) -> None:
+    import posix1e
+
     entries = _acl(handle)
-    _drop(entries, posix1e.ACL_USER, uid)
+    _drop(entries, tag, qualifier)
     named = {posix1e.ACL_USER, posix1e.ACL_GROUP}
     if not any(entry.tag_type in named for entry in entries):
         _drop(entries, posix1e.ACL_MASK)

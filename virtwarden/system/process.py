@@ -33,6 +33,8 @@ class Process:
     umask: int
     label: str
     environment: frozenset[str]
+    is_closed: bool
+    """Its memory is root's, as proc(5) says it: it is not dumpable, so only root traces it."""
 
 
 # prctl(2), PR_GET_SECCOMP
@@ -64,6 +66,7 @@ def read(pid: int) -> Process:
             umask=int(status["Umask"], 8),
             label=_label(directory / "attr" / "current"),
             environment=_names((directory / "environ").read_bytes()),
+            is_closed=(directory / "mem").stat().st_uid == 0,
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
