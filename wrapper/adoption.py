@@ -70,7 +70,10 @@ def ask() -> Any:
     """A connection to root."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        connection.settimeout(ANSWER_SECONDS)
+        # Python's own timeout would have connect(2) fail at once where the socket's queue is full,
+        # and everybody may fill it.
+        for limit in (_socket.SO_SNDTIMEO, _socket.SO_RCVTIMEO):
+            connection.setsockopt(_socket.SOL_SOCKET, limit, packed(8, ANSWER_SECONDS, 0))
         connection.connect(SOCKET)
         credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     except OSError as error:

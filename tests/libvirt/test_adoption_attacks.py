@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -27,7 +28,7 @@ from tests.host.domain import Disk
 from tests.host.images import qcow2
 from tests.host.service import Service
 from tests.libvirt.test_adoption import create
-from tests.libvirt.warden import PATHS, Warden, as_user
+from tests.libvirt.warden import PATHS, Warden, as_user, until
 from virtwarden.changes import GiveMade
 
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
@@ -36,6 +37,8 @@ UUID = "00000000-0000-4000-8000-000000000001"
 CLONE_NEWUSER, PR_SET_DUMPABLE = 0x10000000, 4
 PTRACE_SEIZE = 0x4206
 PIDFD_GETFD = 438  # on every architecture, as all calls that came after it
+# <asm/unistd_64.h>: the number of connect(2), as /proc/PID/syscall has it.
+CONNECT = "42"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 Answer = dict[str, Any]
@@ -272,3 +275,45 @@ def test_who_holds_the_socket_keeps_no_start_from_its_user(
     finally:
         for connection in held:
             connection.close()
+
+
+def test_who_fills_the_sockets_queue_keeps_no_start_from_its_user(
+    warden: Warden, service: Service, images: Path
+) -> None:
+    """More connect than the service accepts: here it accepts nobody until the wrapper waits."""
+    disk = Disk(qcow2(images / "db01.qcow2"))
+    held: list[socket.socket] = []
+    started: list[int] = []
+    starting = threading.Thread(target=lambda: started.append(create(warden, "db01", disk)))
+    service.signal(signal.SIGSTOP)
+    try:
+        while _enters_the_queue(held):
+            pass
+        starting.start()
+        until(lambda: _waits_to_connect("db01") or not starting.is_alive())
+        service.signal(signal.SIGCONT)
+        starting.join()
+    finally:
+        service.signal(signal.SIGCONT)
+        for connection in held:
+            connection.close()
+    assert [uid >= 70000 for uid in started] == [True]
+
+
+def _enters_the_queue(held: list[socket.socket]) -> bool:
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].setblocking(False)
+    try:
+        held[-1].connect(str(PATHS.adopt_socket))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _waits_to_connect(name: str) -> bool:
+    """Whether the process that libvirt starts as this domain is in connect(2)."""
+    try:
+        pid = int(PATHS.qemu_pid(name).read_text())
+        return Path(f"/proc/{pid}/syscall").read_text().split()[0] == CONNECT
+    except (OSError, ValueError):
+        return False

@@ -28,6 +28,8 @@ from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy
 HOST4, HOST6 = "192.0.2.10", "2001:db8::10"
 OUTSIDE4, OUTSIDE6 = "192.0.2.7", "2001:db8::7"
 PORT = 5432
+# The first that libvirt takes, where qemu.conf names no other.
+MIGRATION = 49152
 MARKER = b"the marker"
 # linux/in.h, linux/socket.h
 MPTCP, UDP_LITE, SCTP = 262, 136, 132
@@ -301,6 +303,22 @@ def test_nor_one_at_its_consoles_port_and_another_address(
     warden.libvirt.start("web01")
     with listener("vmw-web01", **at_its_port) as port:
         assert not lan.outside.reaches(host, port)
+    assert warden.status("web01")["breaches"] == []
+
+
+def test_no_user_of_the_host_poses_as_the_host_that_a_vm_comes_from(
+    warden: Warden, lan: Lan
+) -> None:
+    """QEMU takes a VM's memory, and the content of its disks, from whoever connects first."""
+    policy()
+    warden.enrolled("web01")
+    xml = warden.libvirt.virsh("dumpxml", "--migratable", "web01").stdout
+    run("/etc/libvirt/hooks/qemu", "web01", "migrate", "begin", "-", stdin=xml)
+    warden.libvirt.start("web01")
+    with listener("vmw-web01", bind=True, port=MIGRATION) as port:
+        assert heard(lan, HOST4, port) == "a word"
+        with pytest.raises(TimeoutError):
+            connected(address=HOST4, port=port)
     assert warden.status("web01")["breaches"] == []
 
 

@@ -43,7 +43,7 @@ class Way:
     Without `host` it is the latter. `host` is as somebody wrote it, `addresses` are its networks;
     without `host` they are our own, at which somebody may connect, and none means all. The ports
     are those of the host, or else our own; 0 means all. `any` means TCP and UDP, and everything
-    else where no port is named.
+    else where no port is named. `to_others`: no user of this host gets an answer.
     """
 
     protocol: Protocol = "tcp"
@@ -51,6 +51,7 @@ class Way:
     addresses: tuple[str, ...] = ()
     first: int = 0
     last: int = 0
+    to_others: bool = False
 
     def __str__(self) -> str:
         """In words for an admin."""
@@ -59,7 +60,9 @@ class Way:
         if not self.host:
             # `explain` stands in 0 for a port that libvirt has not chosen yet.
             at = f" at {', '.join(self.addresses)}" if self.addresses else ""
-            return f"answers from TCP {ports} {which if self.first else 'that libvirt chooses'}{at}"
+            to = " to other hosts" if self.to_others else ""
+            ports = f"{ports} {which if self.first else 'that libvirt chooses'}"
+            return f"answers from TCP {ports}{at}{to}"
         protocol = "" if self.protocol == "any" else f"{self.protocol.upper()} "
         to = self.host if not self.addresses or self.addresses == (self.host,) else self._resolved
         return f"{protocol}{ports} {which} of {to}" if self.first else f"{protocol}to {to}"
@@ -88,6 +91,7 @@ class Way:
         ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
         if not self.host:
             answer = f"tcp sport {ports} {_ANSWERS} accept"
+            answer = f'oifname != "lo" {answer}' if self.to_others else answer
             return self._for_each_version("saddr", answer) if self.addresses else [answer]
         if self.protocol == "any":
             of = f" meta l4proto {{ tcp, udp }} th dport {ports}" if self.first else ""

@@ -55,7 +55,9 @@ def _arp(c: r.ArpFrom) -> list[str]:
     # A match on any IP and any MAC address makes ebtables check their sizes.
     address = _plain(c.address) if c.address and c.address.prefixlen else "0.0.0.0/0"
     mac = c.mac or "00:00:00:00:00:00/00:00:00:00:00:00"
-    return [f"--arp-htype 1 --arp-ptype 0x800 --arp-ip-src {address} --arp-mac-src {mac}"]
+    words = f"--arp-htype 1 --arp-ptype 0x800 --arp-ip-src {address}"
+    words += f" --arp-ip-dst {_plain(c.target)}" if c.target and c.target.prefixlen else ""
+    return [f"{words} --arp-mac-src {mac}"]
 
 
 def _from(c: r.From) -> list[str]:
@@ -95,11 +97,15 @@ _WORDS: dict[type[Any], Callable[[Any], list[str]]] = {
     r.From: _from,
     r.To: lambda c: [f"--{_ip(c.network.version)}-dst {_plain(c.network)}"],
     r.Ports: _ports,
+    r.Igmp: lambda _: ["--ip-proto igmp"],
+    r.IgmpKind: lambda c: [f"--ip-proto igmp --ip-igmp-type {r.IGMP_REPORTS[c.kind]}"],
     r.Icmp6: lambda c: [
         f"--ip6-proto ipv6-icmp --ip6-icmp-type {_ICMP6.get(c.kind, f'{c.kind}/0:255')}"
     ],
     r.Transport: lambda c: [f"--ip6-proto {_TRANSPORTS[c.protocol]}"],
     r.Readable: _readable,
+    # It reads IPv4 whatever its length and version are. No match on it is true without a header.
+    r.Readable4: lambda _: ["--ip-proto ! 255"],
     r.LaterFragment: lambda _: ["--ip6-proto ipv6-frag"],
     r.Broadcast: lambda _: ["--pkttype-type broadcast"],
     r.Multicast: lambda _: ["--pkttype-type multicast"],

@@ -19,6 +19,7 @@ from virtwarden.system.netfilter.promise import Network, TapFilter
 _PROTOCOLS = {r.IPV4: "ip", r.ARP: "arp", r.IPV6: "ip6"}
 _TRANSPORTS = {r.ICMP6: "ipv6-icmp", r.UDP: "udp"}
 _ICMP6 = {
+    r.MULTICAST_LISTENER_QUERY: "mld-listener-query",
     131: "mld-listener-report",
     132: "mld-listener-done",
     r.ROUTER_SOLICITATION: "nd-router-solicit",
@@ -42,6 +43,7 @@ def _arp(c: r.ArpFrom) -> str:
     words = ["arp htype 1 arp ptype ip arp hlen 6 arp plen 4"]
     words += [f"arp saddr ether {c.mac}"] if c.mac else []
     words += [f"arp saddr ip {_plain(c.address)}"] if c.address and c.address.prefixlen else []
+    words += [f"arp daddr ip {_plain(c.target)}"] if c.target and c.target.prefixlen else []
     return " ".join(words)
 
 
@@ -88,10 +90,13 @@ _WORDS: dict[type[Any], Callable[[Any], str]] = {
     r.From: _from,
     r.To: lambda c: f"{_family(c.network)} daddr {_plain(c.network)}",
     r.Ports: _ports,
+    r.Igmp: lambda _: "ip protocol igmp",
+    r.IgmpKind: lambda c: f"igmp type {r.IGMP_REPORTS[c.kind]}",
     r.Icmp6: lambda c: f"icmpv6 type {_ICMP6[c.kind]}",
     r.Neighbour: _neighbour,
     r.Transport: lambda c: f"meta l4proto {_TRANSPORTS[c.protocol]}",
     r.Readable: _readable,
+    r.Readable4: lambda _: "meta l4proto 0-255",
     r.LaterFragment: lambda _: "frag frag-off != 0",
     r.Broadcast: lambda _: "meta pkttype broadcast",
     r.Multicast: lambda _: "meta pkttype multicast",
@@ -134,9 +139,12 @@ def _ways(condition: r.Condition) -> list[str]:
 def _lines(conditions: r.Conditions) -> list[str]:
     """The beginnings of rules that match these conditions, one for each way to meet them."""
     match conditions:
-        case (r.Protocol(r.IPV6), (r.Icmp6() | r.Transport(r.ICMP6)) as inside):
+        case (r.Protocol(r.IPV6), r.Icmp6() | r.Transport(r.ICMP6) | r.From(), *_) | (
+            r.Protocol(r.IPV4),
+            r.Igmp(),
+        ):
             # In its listing nft leaves out a protocol that the next condition implies.
-            conditions = (inside,)
+            conditions = conditions[1:]
     return [" ".join(way) for way in product(*map(_ways, conditions))]
 
 

@@ -18,7 +18,15 @@ IPV4, ARP, RARP, IPV6, LLDP = 0x0800, 0x0806, 0x8035, 0x86DD, 0x88CC
 # IEEE 802.1Q, IEEE 802.1ad, and two that switches used for the latter before it was a standard.
 TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)
 # IANA, Internet Protocol Version 6 (IPv6) Parameters and Protocol Numbers
-UDP, ICMP6 = 17, 58
+IGMP, UDP, ICMP6 = 2, 17, 58
+# RFC 9776, 4: what listeners say, with the names that nft and ebtables both have for it
+IGMP_REPORTS = {
+    0x12: "membership-report-v1",
+    0x16: "membership-report-v2",
+    0x22: "membership-report-v3",
+    0x17: "leave-group",
+}
+MULTICAST_LISTENER_QUERY = 130
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT = 133, 134, 137
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 MULTICAST_LISTENER = (131, 132, 143)
@@ -100,10 +108,11 @@ class Wrapped:
 
 @dataclass(frozen=True)
 class ArpFrom:
-    """ARP for IPv4 on Ethernet from this sender. None means any."""
+    """ARP for IPv4 on Ethernet from this sender, about an address of `target`. None means any."""
 
     mac: str | None
     address: Network | None
+    target: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,18 @@ class Ports:
     version: int
     source: int
     destination: int
+
+
+@dataclass(frozen=True)
+class Igmp:
+    """IGMP, the reports and queries of IPv4's multicast groups."""
+
+
+@dataclass(frozen=True)
+class IgmpKind:
+    """A whole IGMP message of this type, or its first fragment."""
+
+    kind: int
 
 
 @dataclass(frozen=True)
@@ -171,6 +192,11 @@ class Readable:
     """
 
     protocol: int
+
+
+@dataclass(frozen=True)
+class Readable4:
+    """IPv4 of which a filter can say what it carries."""
 
 
 @dataclass(frozen=True)
@@ -228,10 +254,13 @@ Condition = (
     | From
     | To
     | Ports
+    | Igmp
+    | IgmpKind
     | Icmp6
     | Neighbour
     | Transport
     | Readable
+    | Readable4
     | LaterFragment
     | Broadcast
     | Multicast
@@ -303,16 +332,31 @@ def _looks_inside(promise: TapFilter) -> bool:
 
 def _arp(promise: TapFilter) -> Iterator[Rule]:
     macs = promise.every_mac if promise.deny_arp_spoofing else ()
-    # RFC 5227: a guest that checks whether an address is free has none yet.
-    networks = (_NO_IPV4, *promise.networks(4)) if promise.addresses else (None,)
     if macs or promise.addresses:
         what = " ".join(["ARP sender other than", *macs, *promise.addresses])
-        senders = product(macs or (None,), networks)
-        yield Rule("arp", what, (Protocol(ARP),), tuple((ArpFrom(*each),) for each in senders))
+        senders = product(macs or (None,), _arp_addresses(promise))
+        yield Rule(
+            "arp",
+            what,
+            (Protocol(ARP),),
+            tuple((ArpFrom(mac, *addresses),) for mac, addresses in senders),
+        )
     if macs:
         # QEMU announces a migrated guest with RARP, which has the same layout as ARP (RFC 903).
         what = " ".join(["ARP sender other than", *macs])
         yield Rule("rarp", what, (Protocol(RARP),), tuple((RarpFrom(mac),) for mac in macs))
+
+
+def _arp_addresses(promise: TapFilter) -> list[tuple[Network | None, Network | None]]:
+    """The senders in its ARP, and about whose address each speaks; None means any.
+
+    RFC 5227: a guest that checks whether an address is free has none yet. Who is about to take that
+    address gives it up for such a question.
+    """
+    if not promise.addresses:
+        return [(None, None)]
+    own = promise.networks(4)
+    return [*((network, None) for network in own), *((_NO_IPV4, network) for network in own)]
 
 
 def _addresses(promise: TapFilter) -> Iterator[Rule]:
@@ -362,6 +406,17 @@ def _discovery(promise: TapFilter) -> Iterator[Rule]:
             for option in (*targets, b"")
         ),
     )
+    # RFC 4862, 5.4.3: who is about to take an address gives it up if another one asks for it too.
+    yield Rule(
+        "nd-dad",
+        what,
+        (Protocol(IPV6), From(_NO_IPV6), Icmp6(NEIGHBOUR_SOLICITATION)),
+        tuple(
+            (Neighbour(24, network, option),)
+            for network in _own_ipv6(promise)
+            for option in (b"", bytes([_NONCE, 1]))
+        ),
+    )
     yield Rule(
         "nd-ask",
         what,
@@ -385,12 +440,29 @@ def _services(promise: TapFilter) -> Iterator[Rule]:
         # By the destination port only: a client accepts an answer from any port.
         yield Rule("dhcp", "DHCP answer", (Protocol(IPV4), Ports(4, 0, _DHCP_CLIENT)))
         yield Rule("dhcp", "DHCP answer", (Protocol(IPV6), Ports(6, 0, _DHCP6_CLIENT)))
+        # ISC's dhclient reads frames by itself, and also those with a wrong length or version.
+        what = "IPv4 with a wrong length or version"
+        yield Rule("bad-ip4", what, (Protocol(IPV4),), ((Readable4(),),))
     if promise.deny_router_advertisements:
         for kind in (ROUTER_ADVERTISEMENT, REDIRECT):
             yield Rule("router", "router advertisement", (Protocol(IPV6), Icmp6(kind)))
+        yield from _multicast_router()
     holds_neighbours = promise.addresses and promise.deny_neighbour_spoofing
     if promise.deny_dhcp_server or promise.deny_router_advertisements or holds_neighbours:
         yield from _readable()
+
+
+def _multicast_router() -> Iterator[Rule]:
+    """A bridge that listens to IGMP and MLD (`multicast_snooping`) believes whoever asks.
+
+    By a question that does not reach them it forgets which groups others are in, and no longer
+    sends them these groups' frames. IPv6 finds neighbours by such groups.
+    """
+    what = "multicast query"
+    yield Rule("router", what, (Protocol(IPV6), Icmp6(MULTICAST_LISTENER_QUERY)))
+    # A bridge reads IGMP in every fragment, a filter only in the first.
+    reports = tuple((IgmpKind(kind),) for kind in IGMP_REPORTS)
+    yield Rule("igmp", what, (Protocol(IPV4), Igmp()), reports)
 
 
 def _readable() -> Iterator[Rule]:
