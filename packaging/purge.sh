@@ -18,9 +18,10 @@ left() {
     kept=$((kept + 1))
 }
 
-# The name and uid of every user that was made for a VM.
+# The name and uid of every user that was made for a VM. A person may write any comment.
 users() {
-    getent passwd | sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):[0-9]*:virt-warden domain [^:]*:.*/\1 \2/p'
+    getent passwd |
+        sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):[0-9]*:virt-warden domain [^:]*:\/nonexistent:.*/\1 \2/p'
 }
 
 # A line `UID FILE` for each file of the VMs' users and groups, on all local file systems.

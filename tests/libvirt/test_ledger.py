@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.host.command import run
 from tests.host.libvirt import Libvirt
 from tests.host.syslog import Syslog
 from virtwarden.changes import CreateUser
@@ -215,3 +216,18 @@ def test_only_root_reads_the_ledger_and_its_copy(former: set[int]) -> None:
 def test_a_full_range_still_is_refused_with_the_edit_that_helps(former: set[int]) -> None:
     with pytest.raises(HostError, match="uid_range"):
         ledger(PATHS).take((70000, max(former)), "vmw-more", "0")
+
+
+def test_a_person_who_writes_a_vm_into_their_comment_is_no_vms_user(former: set[int]) -> None:
+    """`chfn --full-name`, where CHFN_RESTRICT or a directory service allows it."""
+    person, vm = f"{PREFIX}person", str(uuid4())
+    comment = ("--comment", f"virt-warden domain {vm}")
+    run("useradd", "--no-create-home", "--home-dir", "/home/person", *comment, person)
+    try:
+        account = users.account(person)
+        assert account is not None
+        assert (account.domain, users.account_of(vm)) == ("", None)
+        # Else the ledger would seem to have lost that user's uid, and no VM would get one.
+        assert given("four") not in former
+    finally:
+        run("userdel", person)

@@ -238,7 +238,7 @@ def test_a_purge_keeps_a_user_whose_files_it_could_not_search_for(
 ) -> None:
     """find exits with 1 where a file went meanwhile; killed, it has not seen all there is."""
     programs = {
-        "getent": "echo 'vmw-x:x:64000:64000:virt-warden domain 1:/:/bin/false'",
+        "getent": "echo 'vmw-x:x:64000:64000:virt-warden domain 1:/nonexistent:/bin/false'",
         "find": f"case $* in *-xdev*) {search};; esac",
         "userdel": f"touch {tmp_path}/deleted",
         "groupdel": "true",

@@ -14,6 +14,7 @@ from virtwarden.errors import HostError
 from virtwarden.system.run import run
 
 _COMMENT = "virt-warden domain "
+_HOME = "/nonexistent"
 # Behind the name in /proc/PID/stat: how many threads the process has (proc(5), field 20).
 _THREADS = 17
 # Runs apart: its real and saved uid belong to nobody, so the user that it signals for cannot signal
@@ -88,7 +89,12 @@ def domain_of(uid: int) -> str:
 
 
 def _domain_of(entry: pwd.struct_passwd) -> str:
-    comment = entry.pw_gecos.split(",")[0]
+    """The domain in the comment, where nobody but root can have written it.
+
+    Where login.defs or a directory service lets them, people set their own comment (chfn(1)). None
+    sets their own home directory.
+    """
+    comment = entry.pw_gecos.split(",")[0] if entry.pw_dir == _HOME else ""
     return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""
 
 
@@ -133,7 +139,7 @@ def create(name: str, uid: int, groups: tuple[str, ...], domain: str) -> None:
     run(
         "/usr/sbin/useradd",
         *("--uid", str(uid), "--gid", name, "--groups", ",".join(groups)),
-        *("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"),
+        *("--no-create-home", "--home-dir", _HOME, "--shell", "/usr/sbin/nologin"),
         # With subordinate uids the VM's user could make namespaces with many users.
         *("--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"),
         *("--comment", f"{_COMMENT}{domain}", name),
