@@ -482,6 +482,27 @@ def test_a_file_swapped_before_the_undo_is_left_alone_and_reported(ground: Groun
     assert ground.image.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("kind", [SetAccess, LockShared])
+@pytest.mark.parametrize("is_file", [False, True], ids=["symlink", "file"])
+def test_a_directory_that_became_something_else_does_not_stop_the_undo(
+    ground: Ground, kind: type[SetAccess | LockShared], is_file: bool
+) -> None:
+    """An admin moved the images and left a symlink: else no start would follow."""
+    change = EXAMPLES[kind](ground)
+    before = _done(change)
+    elsewhere = ground.directory.with_name("elsewhere")
+    ground.directory.rename(elsewhere)
+    try:
+        if is_file:
+            ground.directory.touch()
+        else:
+            ground.directory.symlink_to(elsewhere)
+        assert "gone" in change.undo(PATHS, before)
+    finally:
+        ground.directory.unlink()
+        elsewhere.rename(ground.directory)
+
+
 def test_an_owner_that_the_admin_gave_meanwhile_stays(ground: Ground) -> None:
     change = EXAMPLES[SetAccess](ground)
     before = _done(change)

@@ -170,7 +170,7 @@ def _walked(path: str) -> tuple[int, os.stat_result]:
             os.close(handle)
             handle = deeper
         return handle, os.fstat(handle)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # or a symlink or a file is on the way to it
         os.close(handle)
         raise HostError(f"{path} is gone") from None
     except OSError as error:  # such as a server that shuts root out, or is away
