@@ -133,7 +133,7 @@ def test_the_policy_names_more_hosts_and_ports(host: FakeHost) -> None:
 
 def test_an_arriving_domain_answers_at_the_ports_of_migration(host: FakeHost) -> None:
     host.arriving[xmls.UUID] = (49152, 49215)
-    assert ways(case(host)) == ["answers from TCP ports 49152-49215 to other hosts"]
+    assert ways(case(host)) == ["answers from TCP ports 49152-49215 to other hosts and root"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class LimitReach(Change):
             is_new = noted(paths, self.domain) is None
             files.write_atomically(paths.reach / self.domain, _written(limit), 0o600)
             # It may be the first one, or somebody has flushed the rules.
-            if not (is_new and _works(lambda: reach.add(limit))):
+            if not (is_new and not limit.closing and _works(lambda: reach.add(limit))):
                 reach.set_all(every(paths))
         worked.note_limited_reach(paths)
 
@@ -61,8 +61,9 @@ class LimitReach(Change):
             limit = noted(paths, self.domain)
             if limit is not None:
                 others = [each for each in every(paths) if each != limit]
-                # The table goes with the last one.
-                if not (others and _works(lambda: reach.remove(limit))):
+                # The table goes with the last one. Ports may be closed for several domains.
+                is_alone = not (others and not limit.closing)
+                if is_alone or not _works(lambda: reach.remove(limit)):
                     reach.set_all(others)
             files.discard(paths.reach / self.domain)
         return ""

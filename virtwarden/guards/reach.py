@@ -112,7 +112,7 @@ def _known(case: Case, host: str) -> tuple[str, ...]:
 def _answers_to_migration(case: Case) -> list[Way]:
     """QEMU takes the first that connects for the host that the VM comes from."""
     ports = case.facts.migration_ports(case.domain.uuid)
-    return [Way(first=ports[0], last=ports[1], to_others=True)] if ports else []
+    return [Way(first=ports[0], last=ports[1], not_for_users=True)] if ports else []
 
 
 def _to_peers(case: Case) -> list[Way]:

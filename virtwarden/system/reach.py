@@ -23,6 +23,7 @@ Protocol = Literal["tcp", "udp", "any"]
 _TABLE = "inet vmw-reach"
 _MAP = "users"
 _BASE = "output"
+_CLOSING = re.compile(r'oifname "lo" tcp dport ')
 # Before other chains that filter: what is refused here need not meet them.
 _HOOK = "type filter hook output priority -10; policy accept;"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -31,8 +32,10 @@ _NOBODY = 65534
 _ANYBODY = "00000000-0000-0000-0000-000000000000"
 # A TCP connection must end at once. Of a socket that was closed with unsent data the kernel knows
 # no user any more, and would send the data.
-_REFUSED = ("meta l4proto tcp reject with tcp reset", "reject")
-# All but what opens a connection.
+_RESET = "reject with tcp reset"
+_REFUSED = (f"meta l4proto tcp {_RESET}", "reject")
+# What opens a connection, and all else.
+_CONNECTS = "tcp flags & (syn | ack) == syn"
 _ANSWERS = "tcp flags & (syn | ack) != syn"
 
 
@@ -43,7 +46,7 @@ class Way:
     Without `host` it is the latter. `host` is as somebody wrote it, `addresses` are its networks;
     without `host` they are our own, at which somebody may connect, and none means all. The ports
     are those of the host, or else our own; 0 means all. `any` means TCP and UDP, and everything
-    else where no port is named. `to_others`: no user of this host gets an answer.
+    else where no port is named. `not_for_users`: no user of this host but root connects there.
     """
 
     protocol: Protocol = "tcp"
@@ -51,7 +54,7 @@ class Way:
     addresses: tuple[str, ...] = ()
     first: int = 0
     last: int = 0
-    to_others: bool = False
+    not_for_users: bool = False
 
     def __str__(self) -> str:
         """In words for an admin."""
@@ -60,7 +63,7 @@ class Way:
         if not self.host:
             # `explain` stands in 0 for a port that libvirt has not chosen yet.
             at = f" at {', '.join(self.addresses)}" if self.addresses else ""
-            to = " to other hosts" if self.to_others else ""
+            to = " to other hosts and root" if self.not_for_users else ""
             ports = f"{ports} {which if self.first else 'that libvirt chooses'}"
             return f"answers from TCP {ports}{at}{to}"
         protocol = "" if self.protocol == "any" else f"{self.protocol.upper()} "
@@ -86,12 +89,23 @@ class Way:
         if any("%" in str(network) for network in networks):
             raise HostError(f"{self!r} names an interface")
 
+    @property
+    def _ports(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def closing(self) -> list[str]:
+        """The rules that keep users of this host from connecting to its ports.
+
+        A refused answer would not do: the kernel may answer by a cookie, which has no user.
+        """
+        to = f'oifname "lo" tcp dport {self._ports} {_CONNECTS}'
+        return [f"{to} meta skuid 0 accept", f"{to} {_RESET}"] if self.not_for_users else []
+
     def rules(self) -> list[str]:
         """The rules that let it pass, one for each IP version."""
-        ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        ports = self._ports
         if not self.host:
             answer = f"tcp sport {ports} {_ANSWERS} accept"
-            answer = f'oifname != "lo" {answer}' if self.to_others else answer
             return self._for_each_version("saddr", answer) if self.addresses else [answer]
         if self.protocol == "any":
             of = f" meta l4proto {{ tcp, udp }} th dport {ports}" if self.first else ""
@@ -141,6 +155,11 @@ class Limit:
         return f"vmw-{self.domain}"
 
     @property
+    def closing(self) -> list[str]:
+        """The rules that keep users of this host from connecting to its ports."""
+        return [rule for way in self.ways for rule in way.closing()]
+
+    @property
     def element(self) -> str:
         """Its element of the map."""
         return f"{self.uid} : jump {self.chain}"
@@ -153,7 +172,10 @@ def works() -> bool:
 
 
 def add(limit: Limit) -> None:
-    """Limit one more user. Raises CommandError where the table is not there, or has the user."""
+    """Limit one more user, who closes no port.
+
+    Raises CommandError where the table is not there, or has the user.
+    """
     nft(_added(limit))
 
 
@@ -166,12 +188,12 @@ def words_for(limits: Sequence[Limit]) -> str:
     """The transaction of `set_all`, in nft's words."""
     # Only a table that is there can be deleted: so it is added first.
     emptied = f"add table {_TABLE}\ndelete table {_TABLE}\n"
-    begun = _begun() if limits else ""
+    begun = _begun([rule for limit in limits for rule in limit.closing]) if limits else ""
     return emptied + begun + "".join(map(_added, limits))
 
 
 def remove(limit: Limit) -> None:
-    """Limit a user no more. Raises CommandError where it is not limited."""
+    """Limit a user, who closes no port, no more. Raises CommandError where it is not limited."""
     nft(
         f"delete element {_TABLE} {_MAP} {{ {limit.element} }}\n"
         f"flush chain {_TABLE} {limit.chain}\ndelete chain {_TABLE} {limit.chain}\n"
@@ -186,7 +208,7 @@ def missing(limit: Limit) -> str:
         return f"nft knows no chain {limit.chain} in table {_TABLE}, or no element {limit.uid}"
     wanted = in_scratch_network(lambda: _as_listed(limit))
     for part, lines in wanted.items():
-        if there.get(part) != lines:
+        if _kept(there.get(part, []), lines) != lines:
             return f"{part} of nft table {_TABLE} is not what it was"
     return ""
 
@@ -217,13 +239,18 @@ def _whole() -> dict[str, list[str]]:
     return blocks(listed) | {f"element {uid}": [chain] for uid, chain in led}
 
 
-def _begun() -> str:
+def _kept(there: list[str], wanted: list[str]) -> list[str]:
+    """What is there, without the rules that close ports for another domain."""
+    return [line for line in there if line in wanted or not _CLOSING.match(line)]
+
+
+def _begun(closing: Sequence[str] = ()) -> str:
+    rules = [f"meta skuid vmap @{_MAP}", *dict.fromkeys(closing)]
     return (
         f"add table {_TABLE}\n"
         f"add map {_TABLE} {_MAP} {{ type uid : verdict; }}\n"
         f"add chain {_TABLE} {_BASE} {{ {_HOOK} }}\n"
-        f"add rule {_TABLE} {_BASE} meta skuid vmap @{_MAP}\n"
-    )
+    ) + "".join(f"add rule {_TABLE} {_BASE} {rule}\n" for rule in rules)
 
 
 def _added(limit: Limit) -> str:
