@@ -442,7 +442,7 @@ def _services(promise: TapFilter) -> Iterator[Rule]:
         yield Rule("dhcp", "DHCP answer", (Protocol(IPV6), Ports(6, 0, _DHCP6_CLIENT)))
         # ISC's dhclient reads frames by itself, and also those with a wrong length or version.
         what = "IPv4 with a wrong length or version"
-        yield Rule("bad-ip4", what, (Protocol(IPV4),), ((Readable4(),),))
+        yield Rule("cut-ip4", what, (Protocol(IPV4),), ((Readable4(),),))
     if promise.deny_router_advertisements:
         for kind in (ROUTER_ADVERTISEMENT, REDIRECT):
             yield Rule("router", "router advertisement", (Protocol(IPV6), Icmp6(kind)))
@@ -462,7 +462,7 @@ def _multicast_router() -> Iterator[Rule]:
     yield Rule("router", what, (Protocol(IPV6), Icmp6(MULTICAST_LISTENER_QUERY)))
     # A bridge reads IGMP in every fragment, a filter only in the first.
     reports = tuple((IgmpKind(kind),) for kind in IGMP_REPORTS)
-    yield Rule("igmp", what, (Protocol(IPV4), Igmp()), reports)
+    yield Rule("router-igmp", what, (Protocol(IPV4), Igmp()), reports)
 
 
 def _readable() -> Iterator[Rule]:
