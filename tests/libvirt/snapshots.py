@@ -14,12 +14,13 @@ import posix1e
 from tests.host.command import run
 
 # Spent uids stay spent, images that a VM could write stay remembered, an authority outlives the
-# start that founded it, its signer's key is kept until the next boot, and the compiled policy tells
-# of no domain: all else comes back.
+# start that founded it, its signer's key and what was dropped are kept until the next boot, and the
+# compiled policy tells of no domain: all else comes back.
 LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/written",
     "/var/lib/virt-warden/console-ca",
+    "/run/virt-warden/drops",
     "/run/virt-warden/ebtables-works",
     "/run/virt-warden/iptables-limits-ports",
     "/run/virt-warden/keys",
