@@ -35,6 +35,9 @@ from tests.libvirt.warden import (
 LIBVIRTS_OWN = pwd.getpwnam("libvirt-qemu")
 LIBVIRTS_IDS = (LIBVIRTS_OWN.pw_uid, LIBVIRTS_OWN.pw_gid)
 
+_LOGGED = "<serial type='pty'><log file='{0}'/></serial>"
+_FILE = "<serial type='file'><source path='{0}'/></serial>"
+
 
 def xml(name: str, *disks: Disk, **more: Any) -> str:
     """A domain whose emulator libvirt chooses."""
@@ -84,6 +87,16 @@ def test_a_domain_that_is_only_created_runs_as_its_own_user_and_keeps_every_prom
     assert (qemu.capabilities, qemu.no_new_privileges, qemu.seccomp) == (0, True, True)
     warden.libvirt.destroy("web01")
     until(lambda: owner(image) == before)
+
+
+@pytest.mark.parametrize("serial", [_LOGGED, _FILE], ids=["log", "file"])
+def test_a_serial_ports_log_which_virtlogd_has_open_already_keeps_no_domain_from_starting(
+    warden: Warden, service: Service, images: Path, serial: str
+) -> None:
+    log = images / "serial.log"
+    create(warden, "web01", Disk(qcow2(images / "web01.qcow2")), extra_devices=serial.format(log))
+    assert log.exists()
+    assert warden.status("web01")["breaches"] == []
 
 
 def test_two_adopted_domains_cannot_open_each_others_files(
