@@ -40,7 +40,10 @@ install -D -m 644 packaging/polkit/10-virt-warden.rules \
     "$DESTDIR/usr/share/polkit-1/rules.d/10-virt-warden.rules"
 install -d "$wrapper"
 install -m 644 wrapper/*.py "$wrapper"
-rm "$wrapper/emulator.py"
+rm "$wrapper/emulator.py" "$wrapper/helper.py"
+for helper in swtpm swtpm_setup; do
+    install -m 755 wrapper/helper.py "$wrapper/$helper"
+done
 for arch in $ARCHES; do
     install -m 755 wrapper/emulator.py "$wrapper/qemu-system-$arch"
 done

@@ -26,6 +26,8 @@ class Paths:
     libvirt_state: Path = Path("/var/lib/libvirt/qemu")
     libvirt_cache: Path = Path("/var/cache/libvirt/qemu")
     libvirt_run: Path = Path("/run/libvirt/qemu")
+    tpm_states: Path = Path("/var/lib/libvirt/swtpm")
+    tpm_logs: Path = Path("/var/log/swtpm/libvirt/qemu")
     libvirt_config: Path = Path("/etc/libvirt/qemu")
     hooks: Path = Path("/etc/libvirt/hooks")
     daemon_pids: Path = Path("/run")
@@ -64,6 +66,11 @@ class Paths:
     def waiting(self) -> Path:
         """What the wrapper is told of each start of a domain that nobody enrolled."""
         return self.run / "waiting"
+
+    @property
+    def tpm_notes(self) -> Path:
+        """What swtpm's wrapper is told of each running domain's TPM."""
+        return self.run / "tpms"
 
     @property
     def emulators(self) -> Path:
@@ -216,6 +223,10 @@ class Paths:
     def qemu_pid(self, name: str) -> Path:
         """Where libvirt writes the pid of a domain's QEMU; it escapes the name as in XML."""
         return self.libvirt_run / f"{name.translate(_ESCAPED)}.pid"
+
+    def tpm_pid(self, short_name: str) -> Path:
+        """Where libvirt writes the pid of a domain's swtpm."""
+        return self.libvirt_run / "swtpm" / f"{short_name.translate(_ESCAPED)}-swtpm.pid"
 
     def managed_save(self, name: str) -> Path:
         """Where `virsh managedsave` puts a domain's memory, until it starts."""

@@ -51,14 +51,7 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     landlock(7). Where the kernel knows fewer rights than we do, it enforces those that it knows.
     """
     wanted = ticket["landlock"]
-    if wanted is None:
-        return
-    abi = call(NR_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
-    if abi < 1:
-        what = f"this kernel has no Landlock ({os.strerror(_ctypes.get_errno())})"
-        if wanted["required"]:
-            raise Refusal(what, LANDLOCKED)
-        say(ticket["name"], "starts without a sandbox for", what, LANDLOCKED)
+    if wanted is None or not (abi := known_abi(ticket["name"], required=wanted["required"])):
         return
     files, ports, scoped = LANDLOCK[min(abi, max(LANDLOCK))]
     ports &= BIND_TCP * (wanted["bind"] is not None) | CONNECT_TCP * (wanted["connect"] is not None)
@@ -77,11 +70,40 @@ def confine(ticket: Ticket, options: list[Option]) -> None:
     for rights, numbers in ((BIND_TCP, wanted["bind"]), (CONNECT_TCP, wanted["connect"])):
         for number in numbers or ():
             allow_port(ruleset, number, rights & ports)
+    restrict(ruleset, abi)
+    os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())
+
+
+def confine_to(name: str, allowed: list[tuple[int, list[str]]], *, required: bool) -> None:
+    """The same for another program: each right on these paths alone, and no TCP."""
+    if not (abi := known_abi(name, required=required)):
+        return
+    files, ports, scoped = LANDLOCK[min(abi, max(LANDLOCK))]
+    ruleset = create_ruleset(files, ports, scoped)
+    for rights, paths in allowed:
+        for path in paths:
+            allow_path(ruleset, path, rights & files)
+    restrict(ruleset, abi)
+
+
+def known_abi(name: str, *, required: bool) -> int:
+    """What this kernel knows of Landlock; 0 where it knows nothing and none is required."""
+    abi = call(NR_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    if abi > 0:
+        return abi
+    what = f"this kernel has no Landlock ({os.strerror(_ctypes.get_errno())})"
+    if required:
+        raise Refusal(what, LANDLOCKED)
+    say(name, "starts without a sandbox for", what, LANDLOCKED)
+    return 0
+
+
+def restrict(ruleset: int, abi: int) -> None:
+    """From here on the ruleset holds."""
     logs = LOG_NEW_EXEC_ON if abi >= ABI_WITH_LOG else 0
     if call(NR_LANDLOCK_RESTRICT_SELF, ruleset, logs) != 0:
         raise failure("landlock_restrict_self")
     os.close(ruleset)
-    os.write(2, f"virt-warden: sandboxed by Landlock {abi}\n".encode())
 
 
 def home_of(path: str) -> str:

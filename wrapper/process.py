@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+# signal wraps it in a module that takes long to import.
+import _signal  # type: ignore[import-not-found]  # typeshed has only signal
 import posix as os
 
 from kernel import CapabilitySets, capget, failure, packed, prctl, setrlimit, syscall
@@ -12,6 +14,7 @@ from texts import is_number, words_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import NoReturn
 
     from argv import Option
     from ticket import Ticket
@@ -107,3 +110,12 @@ def tighten_process() -> None:
     if setrlimit(RLIMIT_CORE, packed(8, 0, 0)) != 0:
         raise failure("RLIMIT_CORE")
     os.umask(0o077)
+
+
+def execute(
+    program: str, words: list[str], environment: Mapping[str, str] | Mapping[bytes, bytes]
+) -> NoReturn:
+    """Become another program, with every descriptor that libvirt passed. Raises OSError."""
+    for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
+        _signal.signal(ignored, _signal.SIG_DFL)
+    os.execve(program, [program, *words], environment)

@@ -16,9 +16,8 @@ those that are assigned as host devices.
 
 from __future__ import annotations
 
-# signal, stat and os wrap these in modules that take up to a third as long to import as Python
-# takes to start.
-import _signal  # type: ignore[import-not-found]  # typeshed has only signal
+# stat and os wrap these in modules that take up to a third as long to import as Python takes to
+# start.
 import _stat as stat
 import posix as os
 import sys
@@ -30,6 +29,7 @@ from landlock import confine
 from process import (
     capabilities,
     check_identity,
+    execute,
     tighten_descriptors,
     tighten_environment,
     tighten_process,
@@ -94,10 +94,8 @@ def check_is_closed(emulator: str) -> list[Refusal]:
 
 def become(emulator: str, words: list[str], environment: Mapping[str, str]) -> NoReturn:
     """Execute QEMU, with every descriptor that libvirt passed: taps, monitor, logs."""
-    for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them; exec keeps that
-        _signal.signal(ignored, _signal.SIG_DFL)
     try:
-        os.execve(emulator, [emulator, *words], environment)
+        execute(emulator, words, environment)
     except OSError as error:
         raise Refusal(f"{emulator} cannot be executed: {error.strerror}", NO_QEMU) from None
 

@@ -42,6 +42,9 @@ def test_an_adopted_vm_has_its_own_user_and_its_own_label_and_keeps_every_promis
     assert label == f"libvirt-{uuid} (enforce)"
     found = status(guarded, "web01")
     assert (found["adopted"], found["breaches"]) == (True, [])
+    tpm = guarded.run("cat /run/libvirt/qemu/swtpm/*-web01-swtpm.pid").stdout.strip()
+    assert "type=unixio,fd=" in guarded.run(f"tr '\\0' ' ' </proc/{tpm}/cmdline").stdout
+    assert guarded.run(f"cat /proc/{tpm}/attr/current").stdout.strip("\0\n") == label
     sets = guarded.run(f"grep ^Cap /proc/{pid}/status").stdout.split()
     assert {*sets[1::2]} == {"0" * 16}, "the bounding set is empty too"
     denied = guarded.run("journalctl -k | grep apparmor=.DENIED | grep -v ptrace", check=False)

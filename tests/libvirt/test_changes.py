@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from virtwarden.changes import (
     NodeRule,
     OpenLuks,
     Regain,
+    RequireSocketOf,
     RequireUnopened,
     RestrictPorts,
     Scope,
@@ -189,6 +191,7 @@ EXAMPLES: dict[type[Any], Callable[[Ground], Change]] = {
     GiveMade: lambda _: GiveMade("7-changes", USER.name),
     GiveNodes: lambda g: GiveNodes(_namespaced(g), USER.name),
     MapIds: lambda g: MapIds(_namespaced(g), USER.name),
+    RequireSocketOf: lambda g: RequireSocketOf(_socket(g), (str(g.directory),)),
     RequireUnopened: lambda g: RequireUnopened(*g.file(g.image), reading=True),
     RestrictPorts: lambda _: RestrictPorts(
         DOMAIN, "nftables", (5900, 5700), ("192.0.2.0/24", "2001:db8::7")
@@ -242,6 +245,13 @@ def _hidden(ground: Ground) -> Path:
     return program
 
 
+def _socket(ground: Ground) -> str:
+    path = ground.directory / "socket"
+    # bind(2) takes no path as long as some here.
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+    return str(path)
+
+
 def _namespaced(ground: Ground) -> int:
     """A process in a new user namespace, into which nobody is mapped."""
     cat = subprocess.Popen(
@@ -291,7 +301,7 @@ def test_undo_may_come_where_nothing_was_done(ground: Ground, change: Change) ->
 # What is undone by others: by another record, by libvirt, or with the process.
 _WITHOUT_A_TRACE = {
     *("ClearWay", "EndProcesses", "GiveAllowed", "GiveMade", "GiveNodes", "HideProgram", "MapIds"),
-    *("Regain", "RequireUnopened", "TakeBack", "TakeDirectory"),
+    *("Regain", "RequireSocketOf", "RequireUnopened", "TakeBack", "TakeDirectory"),
 }
 
 

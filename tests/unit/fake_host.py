@@ -42,7 +42,7 @@ _DIRECTORIES = {
     IMAGES: (0o711, 0),
     "/tmp": (0o1777, 0),
     "/var/lib/libvirt/qemu": (0o750, 0),
-    "/run/libvirt/qemu/swtpm": (0o770, 64055),
+    "/run/libvirt/qemu/swtpm": (0o1770, 0),
     "/run/virt-warden": (0o711, 0),
     "/var/lib/virt-warden": (0o700, 0),
 }
@@ -75,6 +75,8 @@ class FakeHost:
     landlock: bool = True
     mac: str = ""
     permissive: bool = False
+    profiles: tuple[str, ...] = ()
+    command_lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     cgroups: bool = False
     no_adoption: str = ""
     defined: bool = True
@@ -325,6 +327,12 @@ class FakeHost:
 
     def mac_model(self) -> str:
         return self.mac
+
+    def has_profile(self, name: str) -> bool:
+        return name in self.profiles
+
+    def arguments_of(self, pid_file: Path) -> tuple[str, ...]:
+        return self.command_lines.get(str(pid_file), ())
 
     def mac_is_permissive(self) -> bool:
         return self.permissive

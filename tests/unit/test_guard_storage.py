@@ -292,6 +292,20 @@ def test_what_is_left_under_a_domains_id_is_cleared_before_libvirt_follows_it(
     assert of_libvirts(host, Op.STARTED) == []
 
 
+@pytest.mark.parametrize("op", [Op.PREPARE, Op.START, Op.STARTED])
+@pytest.mark.parametrize(("mode", "uid"), [(0o755, 64055), (0o770, 0), (0o1777, 0)])
+def test_nobody_swaps_a_socket_of_another_vms_helper(
+    host: FakeHost, op: Op, mode: int, uid: int
+) -> None:
+    place = "/run/libvirt/qemu/passt"
+    host.directory(place, mode, uid=uid)
+    awaited = "7" if op is Op.PREPARE else ""
+    number = host.inodes[place].number
+    assert of_libvirts(host, op) == [TakeDirectory(place, 2049, number, awaited, shared=True)]
+    host.directory(place, 0o1775)
+    assert of_libvirts(host, op) == []
+
+
 # Attacks: what others use
 
 

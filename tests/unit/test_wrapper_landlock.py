@@ -70,6 +70,15 @@ def test_elsewhere_the_log_says_that_there_is_none(
     assert not kernel.restricts()
 
 
+@pytest.mark.parametrize("kernel", [0, 1, 7], indirect=True)
+def test_another_program_is_confined_where_the_kernel_can(kernel: Kernel) -> None:
+    wrapped.landlock.confine_to("web01", [(wrapped.landlock.READ, ["/usr"])], required=False)
+    assert kernel.restricts() == (kernel.abi > 0)
+    if kernel.abi == 0:
+        with pytest.raises(wrapped.refusal.Refusal, match="this kernel has no Landlock"):
+            wrapped.landlock.confine_to("web01", [], required=True)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6, 7, 99], indirect=True)
 def test_the_kernel_is_asked_for_all_that_it_knows_and_no_more(kernel: Kernel) -> None:
     wrapped.landlock.confine(ticket_of(landlock=SANDBOX), [])

@@ -24,6 +24,7 @@ try:
     refusal: Any = importlib.import_module("refusal")
     review: Any = importlib.import_module("review")
     ticket: Any = importlib.import_module("ticket")
+    tpm: Any = importlib.import_module("tpm")
     vocabulary: Any = importlib.import_module("vocabulary")
 finally:
     sys.path.remove(str(WRAPPER))

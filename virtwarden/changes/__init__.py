@@ -18,7 +18,7 @@ from virtwarden.changes.bridgeports import SetBridgePort
 from virtwarden.changes.cell import IssueCertificate, MakeDirectory, WriteFile
 from virtwarden.changes.claims import Claim
 from virtwarden.changes.copies import CopyFile
-from virtwarden.changes.directories import ClearWay, TakeDirectory
+from virtwarden.changes.directories import ClearWay, RequireSocketOf, TakeDirectory
 from virtwarden.changes.filters import AdmitTaps, InstallFilters
 from virtwarden.changes.luks import NodeRule, OpenLuks
 from virtwarden.changes.openers import RequireUnopened
@@ -48,6 +48,7 @@ KINDS: dict[str, type[Change]] = {
         NodeRule,
         OpenLuks,
         Regain,
+        RequireSocketOf,
         RequireUnopened,
         RestrictPorts,
         SetAccess,
@@ -84,6 +85,7 @@ __all__ = [
     "NodeRule",
     "OpenLuks",
     "Regain",
+    "RequireSocketOf",
     "RequireUnopened",
     "RestrictPorts",
     "Scope",

@@ -63,7 +63,7 @@ class MakeDirectory(Change):
 
 @dataclass(frozen=True)
 class WriteFile(Change):
-    """Write a file that belongs to root and that one domain's user, or nobody else, may read.
+    """Write a file that belongs to root and that one domain's user may read, or nobody, or all.
 
     It contains no secret: the journal stores its content.
     """
@@ -74,8 +74,12 @@ class WriteFile(Change):
     path: str
     content: str
     user: str
+    everybody: bool = False
+    """Everybody may read it; the directory is made where it is missing."""
 
     def describe(self) -> str:
+        if self.everybody:
+            return f"write {self.path} ({len(self.content)} bytes), for everybody to read"
         reader = self.user or "root"
         return f"write {self.path} ({len(self.content)} bytes), readable only by {reader}"
 
@@ -84,7 +88,11 @@ class WriteFile(Change):
 
     def apply(self, paths: Paths, before: Before) -> None:
         gid = user_named(self.user).gid if self.user else 0
-        files.write_atomically(Path(self.path), self.content.encode(), 0o640, gid=gid)
+        if self.everybody:
+            files.passable_directory(paths.run)
+            files.passable_directory(Path(self.path).parent)
+        mode = 0o644 if self.everybody else 0o640
+        files.write_atomically(Path(self.path), self.content.encode(), mode, gid=gid)
 
     def undo(self, paths: Paths, before: Before) -> str:
         files.discard(Path(self.path))

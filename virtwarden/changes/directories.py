@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from virtwarden.changes.access import give, set_mode
 from virtwarden.changes.base import Before, Change, Scope
+from virtwarden.errors import HostError
 from virtwarden.paths import Paths
 from virtwarden.system import files, users
 
@@ -31,8 +32,16 @@ class TakeDirectory(Change):
     number: int
     awaited: str = ""
     """The id of a domain for which libvirt is about to make something in it: see ClearWay."""
+    shared: bool = False
+    """Helper programs of several users make sockets in it. Each renames and removes its own alone,
+    as in /tmp; its group is still libvirt's."""
 
     def describe(self) -> str:
+        if self.shared:
+            return (
+                f"give the directory {self.path} to root, and have users change only what is theirs"
+                " in it, until libvirt starts again"
+            )
         return f"give the directory {self.path} to root until libvirt starts again"
 
     def capture(self, paths: Paths) -> Before:
@@ -44,7 +53,11 @@ class TakeDirectory(Change):
             # The owner first: until then the former owner can set the mode.
             give(handle, self.path, 0, os.fstat(handle).st_gid)
             mode = stat.S_IMODE(os.fstat(handle).st_mode)
-            set_mode(handle, self.path, mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+            if self.shared:
+                mode = (mode | stat.S_ISVTX | stat.S_IWGRP) & ~stat.S_IWOTH
+            else:
+                mode &= ~(stat.S_IWGRP | stat.S_IWOTH)
+            set_mode(handle, self.path, mode)
             if self.awaited:
                 _clear(files.by_descriptor(handle), self.awaited)
 
@@ -64,6 +77,54 @@ def _note_owner(paths: Paths, uid: int) -> None:
     if uid != 0 and libvirts_user(paths) != uid and not users.domain_of(uid):
         files.passable_directory(paths.run)
         files.write_atomically(paths.libvirts_user, str(uid).encode(), 0o600)
+
+
+@dataclass(frozen=True)
+class RequireSocketOf(Change):
+    """Alter nothing; fail where a socket does not belong to the owner of the state of a TPM.
+
+    This comes once nobody else can rename it: before, libvirt's own user could.
+    """
+
+    scope: ClassVar[Scope] = Scope.RUN
+    durable: ClassVar[bool] = False
+
+    path: str
+    states: tuple[str, ...]
+    """Where the state may be; libvirt has given it to the user that swtpm runs as."""
+
+    def __post_init__(self) -> None:
+        """Make a tuple from the list that a journal gives."""
+        object.__setattr__(self, "states", tuple(self.states))
+
+    def describe(self) -> str:
+        return f"see that {self.path} is a socket of the TPM's own user"
+
+    def capture(self, paths: Paths) -> Before:
+        return {}
+
+    def apply(self, paths: Paths, before: Before) -> None:
+        """Raises HostError where it is another's, or no socket."""
+        users = {found.st_uid for found in map(_found, self.states) if found}
+        socket = _found(self.path)
+        if users and (
+            not socket or not stat.S_ISSOCK(socket.st_mode) or socket.st_uid not in users
+        ):
+            raise HostError(
+                f"{self.path} is not its TPM's socket: another process has put something there",
+                fix="start it again; if it is so again, a VM without virt-warden may have escaped:"
+                " stop those, one after the other",
+            )
+
+    def undo(self, paths: Paths, before: Before) -> str:
+        return ""
+
+
+def _found(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

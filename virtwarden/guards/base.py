@@ -19,6 +19,7 @@ from virtwarden.system.users import Account
 from virtwarden.words import printable, shown, toml
 
 SUPPLEMENTARY_GROUPS = ("kvm",)
+_SHORT_NAME = 20
 
 
 class Op(Enum):
@@ -71,6 +72,11 @@ class Case:
         """The groups that VMs' users share. Their members are not trusted."""
         found = (self.facts.group_id(name) for name in SUPPLEMENTARY_GROUPS)
         return frozenset(number for number in found if number is not None)
+
+    @property
+    def short_name(self) -> str:
+        """By which libvirt calls a running domain; domain_conf.c, virDomainDefGetShortName."""
+        return f"{self.domain.id}-{self.domain.name[:_SHORT_NAME]}"
 
     @property
     def cell(self) -> str:

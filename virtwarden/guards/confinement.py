@@ -115,7 +115,7 @@ def landlock_rules(case: Case, emulator: str) -> dict[str, Any] | None:
     only_read = files & _only_read(domain) | {domain.emulator}
     return {
         "required": wanted == "required",
-        "execute": [emulator, *_loaders()],
+        "execute": [emulator, *loaders()],
         "read": [*_READ, *sorted(only_read), f"{case.cell}/tls", *_for_sasl(case)],
         "write": [
             *(_OWN_PROCESS, *_DEVICES, *case.rules.directories, *_sockets(domain)),
@@ -145,7 +145,8 @@ def _for_sasl(case: Case) -> list[str]:
     return [f"{case.cell}/sasl", "/etc/krb5.conf", *keytab]
 
 
-def _loaders() -> list[str]:
+def loaders() -> list[str]:
+    """The dynamic loaders, which the kernel executes together with a program."""
     return sorted({str(path) for pattern in _LOADERS for path in Path("/").glob(pattern)})
 
 

@@ -20,7 +20,7 @@ from virtwarden.changes.reach import noted
 from virtwarden.domain import twins
 from virtwarden.errors import HostError
 from virtwarden.gate.queues import strangers_at
-from virtwarden.guards.pathways import libvirts_for_domains
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_for_helpers
 from virtwarden.paths import Paths
 from virtwarden.system import (
     blockstack,
@@ -33,6 +33,7 @@ from virtwarden.system import (
     namespaces,
     netfilter,
     portfilter,
+    process,
     reach,
     resolver,
     sasl,
@@ -173,6 +174,12 @@ class Facts(Protocol):
     def mac_model(self) -> str:
         """`apparmor` or `selinux`, whichever is on in the kernel; empty where neither."""
 
+    def has_profile(self, name: str) -> bool:
+        """Whether AppArmor has a profile of this name."""
+
+    def arguments_of(self, pid_file: Path) -> tuple[str, ...]:
+        """The command line of the process that a pid file names; empty where none runs."""
+
     def mac_is_permissive(self) -> bool:
         """Whether SELinux is permissive: it only logs and confines nothing."""
 
@@ -234,6 +241,12 @@ class Facts(Protocol):
         """
 
 
+def _with_domains_own(paths: Paths) -> tuple[str, ...]:
+    """Where libvirt makes something by a domain's id."""
+    own = (str(paths.libvirt_state), *libvirts_for_domains(paths))
+    return (*own, *libvirts_for_helpers(paths))
+
+
 def _leaf(path: str) -> Inode | None:
     return files.look(path).leaf
 
@@ -264,7 +277,7 @@ class HostFacts(Facts):
             return ()
         found = [
             path
-            for place in (str(self.paths.libvirt_state), *libvirts_for_domains(self.paths))
+            for place in _with_domains_own(self.paths)
             for name in (f"domain-{number}-*", f"{number}-*")
             for path in Path(place).glob(name)
         ]
@@ -403,6 +416,15 @@ class HostFacts(Facts):
 
     def mac_model(self) -> str:
         return mac.model()
+
+    def has_profile(self, name: str) -> bool:
+        return mac.has_profile(name)
+
+    def arguments_of(self, pid_file: Path) -> tuple[str, ...]:
+        try:
+            return process.arguments(int(pid_file.read_text()))
+        except (OSError, ValueError):
+            return ()
 
     def mac_is_permissive(self) -> bool:
         return mac.is_permissive()

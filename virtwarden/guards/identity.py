@@ -14,7 +14,6 @@ from virtwarden.changes import (
     MakeDirectory,
     TakeDirectory,
 )
-from virtwarden.domain.model import Domain
 from virtwarden.errors import Refusal
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.guards.pathways import search_grants
@@ -25,7 +24,6 @@ NAME = "identity"
 
 # useradd(8), CAVEATS: at most 32 characters
 _LONGEST_NAME = 32
-_SHORT_NAME = 20
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9-]")
 
 
@@ -98,15 +96,10 @@ def plan(case: Case) -> list[Change]:
         # The TPM's socket is in it; libvirt makes it between `prepare` and `start`.
         return [*_enter(case, case.paths.libvirt_run / "swtpm")]
     if case.op is Op.ADOPT:
-        return [GiveMade(short_name(case.domain), case.user)]
+        return [GiveMade(case.short_name, case.user)]
     if case.op is Op.STARTED:
         return [*_take_directories(case)]
     return []
-
-
-def short_name(domain: Domain) -> str:
-    """By which libvirt calls a running domain; domain_conf.c, virDomainDefGetShortName."""
-    return f"{domain.id}-{domain.name[:_SHORT_NAME]}"
 
 
 def _take_directories(case: Case) -> list[TakeDirectory]:

@@ -156,6 +156,16 @@ def libvirts_for_domains(paths: Paths) -> tuple[str, ...]:
     )
 
 
+def libvirts_for_helpers(paths: Paths) -> dict[str, int]:
+    """libvirt's own directories with the sockets of all VMs' helper programs, and their modes.
+
+    The helpers make them: as their VM's user or, where that is not its own, as libvirt's; swtpm as
+    a user of its own.
+    """
+    modes = {"dbus": 0o770, "passt": 0o755, "rdp": 0o755, "slirp": 0o755, "swtpm": 0o770}
+    return {f"{paths.libvirt_run}/{name}": mode for name, mode in modes.items()}
+
+
 def person_trusted(directories: Iterable[Inode]) -> str:
     """A person who can rename a step of a path, and is trusted not to; or an empty string."""
     for path, by, number in _writers(directories):

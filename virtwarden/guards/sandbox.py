@@ -8,7 +8,7 @@ from pathlib import Path
 from virtwarden.changes import Change, EndProcesses, HideProgram, WriteFile
 from virtwarden.domain.model import Disk
 from virtwarden.errors import Refusal
-from virtwarden.guards import calls, ticket
+from virtwarden.guards import calls, ticket, tpm
 from virtwarden.guards.base import SUPPLEMENTARY_GROUPS, Case, Op
 from virtwarden.guards.confinement import will_be_sandboxed
 from virtwarden.system.process import Process
@@ -92,6 +92,7 @@ def plan(case: Case) -> list[Change]:
                 user=case.user,
             )
         )
+    changes += tpm.plan(case)
     if case.op in (Op.PREPARE, Op.START):
         changes.append(EndProcesses(case.user))
     if case.op is Op.ADOPT:
@@ -107,9 +108,9 @@ def _hidden(case: Case, emulator: str) -> list[Change]:
 
 
 def verify(case: Case, process: Process) -> list[str]:
+    breaches = tpm.verify(case)
     if "emulator" in case.rules.exceptions:
-        return []
-    breaches = []
+        return breaches
     if not process.no_new_privileges:
         breaches.append("QEMU can gain privileges (NoNewPrivs is not set)")
     if not process.seccomp:

@@ -22,7 +22,12 @@ from virtwarden.domain.uses import Use
 from virtwarden.errors import Refusal
 from virtwarden.guards import files
 from virtwarden.guards.base import Case, Op
-from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own, search_grants
+from virtwarden.guards.pathways import (
+    libvirts_for_domains,
+    libvirts_for_helpers,
+    libvirts_own,
+    search_grants,
+)
 from virtwarden.luks.containers import plain_uses
 from virtwarden.system.blockstack import identity
 from virtwarden.system.files import Inode
@@ -190,6 +195,9 @@ def plan(case: Case) -> list[Change]:
     changes: list[Change] = []
     if case.op in (Op.PREPARE, Op.STARTED):
         changes += _take_directories(case)
+    if case.op in (Op.PREPARE, Op.START, Op.STARTED):
+        # libvirt gives the TPMs' to its user again before each start of a VM that has one.
+        changes += _take_helpers_directories(case)
     if case.op is Op.PREPARE:
         changes += _clear_way(case)
         changes += _unopened_last(change for use in _uses(case) for change in _prepare(case, use))
@@ -216,6 +224,22 @@ def _take_directories(case: Case) -> list[Change]:
     ]
 
 
+def _take_helpers_directories(case: Case) -> list[Change]:
+    awaited = case.domain.id if case.op is Op.PREPARE else ""
+    found = [case.facts.look(path).leaf for path in libvirts_for_helpers(case.paths)]
+    return [
+        TakeDirectory(leaf.path, leaf.device, leaf.number, awaited, shared=True)
+        for leaf in found
+        if leaf is not None and _is_others_to_share(leaf)
+    ]
+
+
+def _is_others_to_share(step: Inode) -> bool:
+    """Whether another user than root renames things in it that belong to others."""
+    is_open = step.uid != 0 or bool(step.mode & stat.S_IWOTH) or not step.mode & stat.S_ISVTX
+    return stat.S_ISDIR(step.mode) and is_open
+
+
 def _is_others(step: Inode) -> bool:
     """Whether it is a directory in which another user than root renames things."""
     is_open = step.uid != 0 or bool(step.mode & (stat.S_IWGRP | stat.S_IWOTH))
@@ -223,7 +247,8 @@ def _is_others(step: Inode) -> bool:
 
 
 def _clear_way(case: Case) -> list[Change]:
-    places = (str(case.paths.libvirt_state), *libvirts_for_domains(case.paths))
+    own = (str(case.paths.libvirt_state), *libvirts_for_domains(case.paths))
+    places = (*own, *libvirts_for_helpers(case.paths))
     return [ClearWay(case.domain.id, places)] if case.facts.left_of(case.domain.id) else []
 
 

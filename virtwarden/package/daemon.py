@@ -34,13 +34,14 @@ def running(paths: Paths) -> list[int]:
     return found
 
 
-def have_wrappers(paths: Paths, warn: Callable[[str], None]) -> None:
+def have_wrappers(paths: Paths, warn: Callable[[str], None], *, anew: bool = False) -> None:
     """Have the daemons find the wrappers on their PATH: restart those that do not; domains go on.
 
+    `anew` restarts them all, as a daemon keeps the path of a program that it has found before.
     systemd gives them that PATH (packaging/libvirt-path.conf).
     """
     for pid in running(paths):
-        if finds_wrappers(paths, pid):
+        if finds_wrappers(paths, pid) and not anew:
             continue
         program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
         if _BOOTED.is_dir():

@@ -30,7 +30,7 @@ def configure(paths: Paths, say: Say, warn: Say, *, first: bool = False) -> None
     for report in (*apparmor.permit(paths), *selinux.permit(paths)):
         warn(report)
     farewell.withdraw(paths)
-    emulators.link(paths)
+    has_new_helpers = emulators.link(paths)
     try:
         ledger(paths).check()
     except WardenError as error:
@@ -38,6 +38,6 @@ def configure(paths: Paths, say: Say, warn: Say, *, first: bool = False) -> None
     if any(is_new for _, is_new in hooks):
         daemon.reload(paths)
     try:
-        daemon.have_wrappers(paths, warn)
+        daemon.have_wrappers(paths, warn, anew=has_new_helpers)
     except (WardenError, OSError) as error:
         warn(f"libvirt's daemon is not restarted, so new domains must be enrolled: {error}")

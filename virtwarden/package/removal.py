@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import libvirt
 
@@ -13,7 +14,7 @@ from virtwarden import gate, recovery
 from virtwarden.changes import journal
 from virtwarden.changes.directories import libvirts_user
 from virtwarden.errors import HostError, WardenError
-from virtwarden.guards.pathways import libvirts_for_domains, libvirts_own
+from virtwarden.guards.pathways import libvirts_for_domains, libvirts_for_helpers, libvirts_own
 from virtwarden.libvirtd.connection import connected, each, persistent
 from virtwarden.libvirtd.copies import restore
 from virtwarden.package import apparmor, daemon, emulators, farewell, hookfile, luks, selinux
@@ -68,6 +69,10 @@ def _give_directories_back(paths: Paths) -> None:
         return
     for path in reversed((*libvirts_own(paths), *libvirts_for_domains(paths))):
         with suppress(FileNotFoundError):
+            os.chown(path, user, -1, follow_symlinks=False)
+    for path, mode in libvirts_for_helpers(paths).items():
+        with suppress(FileNotFoundError):
+            Path(path).chmod(mode)
             os.chown(path, user, -1, follow_symlinks=False)
 
 

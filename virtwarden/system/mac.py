@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 _SELINUX = Path("/sys/fs/selinux/enforce")
 _SELINUX_CONFIG = Path("/etc/selinux/config")
 
@@ -19,6 +20,14 @@ def model() -> str:
         return "apparmor" if _APPARMOR.read_text().strip() == "Y" else ""
     except OSError:
         return ""
+
+
+def has_profile(name: str) -> bool:
+    """Whether a profile of this name is loaded into AppArmor."""
+    try:
+        return any(line.startswith(f"{name} (") for line in _PROFILES.read_text().splitlines())
+    except OSError:
+        return False
 
 
 def is_permissive() -> bool:

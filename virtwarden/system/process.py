@@ -53,7 +53,7 @@ def read(pid: int) -> Process:
         return Process(
             pid=pid,
             executable=str((directory / "exe").readlink()),
-            arguments=tuple(_text(directory / "cmdline").split("\0")[:-1]),
+            arguments=arguments(pid),
             uids=_numbers(status["Uid"]),
             gids=_numbers(status["Gid"]),
             groups=_numbers(status["Groups"]),
@@ -70,6 +70,11 @@ def read(pid: int) -> Process:
         )
     except (FileNotFoundError, ProcessLookupError):
         raise HostError(f"there is no process {pid}") from None
+
+
+def arguments(pid: int) -> tuple[str, ...]:
+    """Its command line; empty of one that has ended. Raises OSError where there is none."""
+    return tuple(_text(Path("/proc") / str(pid) / "cmdline").split("\0")[:-1])
 
 
 def _text(file: Path) -> str:
