@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.host.domain import Disk, Nic, Vnc, domain_xml
 from tests.host.images import qcow2
+from tests.host.syslog import Syslog
 from tests.libvirt.snapshots import snapshot
 from tests.libvirt.warden import POLICY, Warden, set_policy
 from virtwarden.changes import Scope, journal
@@ -22,12 +23,14 @@ def told(warden: Warden, name: str) -> list[str]:
 
 
 def test_what_is_told_of_a_domain_that_never_ran_is_what_its_start_does(
-    warden: Warden, images: Path, bridge: str
+    warden: Warden, images: Path, bridge: str, syslog: Syslog
 ) -> None:
     disk = Disk(qcow2(images / "never.qcow2"))
     warden.enrolled("never", disks=[disk], nics=[Nic(MAC, bridge, tap="never-tap")], vnc=Vnc())
     foretold = told(warden, "never")
     warden.libvirt.start("never")
+    # Its last step goes on after `virsh start` has ended.
+    syslog.wait_for("event=verified domain=never ", timeout=20)
     uuid = warden.status("never")["uuid"]
     done = [
         record.change.describe()
