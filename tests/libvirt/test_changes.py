@@ -109,6 +109,7 @@ def ground(images: Path, dm: None) -> Iterator[Ground]:
     files.private_directory(PATHS.boot_files.parent)
     files.passable_directory(PATHS.boot_files)
     files.private_directory(PATHS.reach)
+    files.private_directory(PATHS.ports)
     make_base_chains()
     files.private_directory(PATHS.run / "luks")
     PATHS.udev_rules.mkdir(parents=True, exist_ok=True)
