@@ -66,6 +66,7 @@ class TestStatus:
             "guards": [guard.NAME for guard in lifecycle.GUARDS],
             "breaches": [],
             "withheld": [],
+            "watched": False,
         }
         told = {
             name: (standing["state"], standing["mode"], standing["enrolled"], standing["guards"])
