@@ -67,18 +67,26 @@ def record(paths: Paths, readings: Sequence[Reading], *, are_all: bool = False) 
     With `are_all` there are no other taps.
     """
     with files.locked(paths.drops):
-        kept = _read(paths)
-        former = dict(kept.seen)
-        if are_all:
-            kept.seen.clear()
-        grown = [each for reading in readings for each in _grown(former, reading)]
-        kept.seen.update({str(each.index): dict(each.counts) for each in readings})
-        for key, frames in grown:
-            before = kept.drops.get(key, Drops(*key))
-            kept.drops[key] = replace(before, frames=before.frames + frames, last=time.time())
-        if kept.seen != former:
+        former = _read(paths)
+        kept = _added(former, readings, are_all=are_all)
+        if kept != former:
             _write(paths, kept)
         return _latest_first(kept)
+
+
+def look(paths: Paths, readings: Sequence[Reading]) -> list[Drops]:
+    """The same, but write nothing down; what is new since the last look counts as of now."""
+    return _latest_first(_added(_read(paths), readings, are_all=True))
+
+
+def _added(former: _Kept, readings: Sequence[Reading], *, are_all: bool) -> _Kept:
+    drops = dict(former.drops)
+    for reading in readings:
+        for key, frames in _grown(former.seen, reading):
+            before = drops.get(key, Drops(*key))
+            drops[key] = replace(before, frames=before.frames + frames, last=time.time())
+    seen = {str(each.index): dict(each.counts) for each in readings}
+    return _Kept(drops, seen if are_all else former.seen | seen)
 
 
 def tell(paths: Paths, log: Callable[[str, str, list[Drops]], None]) -> None:

@@ -64,7 +64,7 @@ class TestBrokenPolicy:
         )
         assert said.returncode == 1
         assert f"{POLICY}:4: network.backend" in said.stderr
-        _, web01 = said.stdout.splitlines()
+        _, web01, *_ = said.stdout.splitlines()
         assert web01.split()[:3] == ["web01", "running", "enforcing"]
         assert web01.split()[-2:] == [str(qemu.pid), "all"]
 

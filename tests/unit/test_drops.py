@@ -99,3 +99,11 @@ def test_a_vm_and_promise_is_told_once_a_minute_with_all_since(
 def test_the_nics_of_a_vm_are_told_together(paths: Paths) -> None:
     drops.record(paths, [reading(mac=3), reading(index=8, nic="52:54:00:00:00:02", mac=2)])
     assert told(paths) == [("a", "mac", 5)]
+
+
+def test_a_look_adds_up_and_writes_nothing(paths: Paths) -> None:
+    assert frames(drops.look(paths, [reading(mac=3)])) == {"mac": 3}
+    assert not paths.drops.exists()
+    drops.record(paths, [reading(mac=3)])
+    assert frames(drops.look(paths, [reading(mac=5)])) == {"mac": 5}
+    assert frames(drops.record(paths, [reading(mac=3)])) == {"mac": 3}

@@ -31,7 +31,7 @@ DROPPED = Check(
 def checks(paths: Paths, domains: Sequence[Domain]) -> Iterator[Item]:
     """Look at what the filters counted for these domains since the host booted."""
     try:
-        found = gate.dropped(paths)
+        found = gate.look_at_drops(paths)
     except (WardenError, OSError, ValueError) as error:
         for domain in domains:
             yield DROPPED.unknown(str(error), domain.name)

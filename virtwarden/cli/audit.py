@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, paths: Paths) -> int:
         from virtwarden.audit.report import prometheus
 
         names = {case.domain.uuid: case.domain.name for case, _ in cases}
-        text_format = prometheus.render(report, gate.dropped(paths), names)
+        text_format = prometheus.render(report, gate.look_at_drops(paths), names)
         _write(options.prometheus, text_format, mode=0o644)
     elif options.json:
         from virtwarden.audit.report import json

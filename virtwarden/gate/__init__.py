@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from virtwarden.errors import CommandError, HostError
 from virtwarden.gate import bridges, counting, notes, queues
-from virtwarden.gate.counting import dropped
+from virtwarden.gate.counting import dropped, look_at_drops
 from virtwarden.gate.notes import Filtered
 from virtwarden.gate.raising import (
     amiss,
@@ -38,6 +38,7 @@ __all__ = [
     "dropped",
     "install",
     "is_up",
+    "look_at_drops",
     "missing",
     "owner_of",
     "raise_again",

@@ -26,6 +26,12 @@ def dropped(paths: Paths) -> list[Drops]:
         return drops.record(paths, _readings(notes.present(paths)), are_all=True)
 
 
+def look_at_drops(paths: Paths) -> list[Drops]:
+    """The same, but write nothing down."""
+    taps = notes.present(paths) if paths.filters.exists() else []
+    return drops.look(paths, _readings(taps))
+
+
 def record(paths: Paths, taps: Sequence[Filtered]) -> None:
     """What was counted goes with the rules. That is no reason to leave them, or to lay none."""
     with suppress(CommandError, OSError, ValueError):
