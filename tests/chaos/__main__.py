@@ -26,6 +26,7 @@ from tests.host.install import install
 from tests.host.libvirt import Libvirt, libvirtd
 from tests.libvirt.snapshots import make_base_chains, snapshot
 from tests.libvirt.warden import ENFORCING, PATHS, set_policy, until
+from virtwarden.system import files
 
 _IMAGES = Path("/var/lib/libvirt/images/chaos")
 _DOMAINS = 6
@@ -43,6 +44,7 @@ def main() -> int:
         directory.mkdir(mode=0o711, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", _SMALL, "tmpfs", str(directory))
     make_base_chains()
+    files.private_directory(PATHS.ports)  # made by the first look after a flush
     with (
         libvirtd() as libvirt,
         network.bridge("br-chaos") as bridge,

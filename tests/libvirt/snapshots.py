@@ -14,8 +14,9 @@ import posix1e
 from tests.host.command import run
 
 # Spent uids stay spent, images that a VM could write stay remembered, an authority outlives the
-# start that founded it, its signer's key and what was dropped are kept until the next boot, and the
-# compiled policy tells of no domain: all else comes back.
+# start that founded it, its signer's key and what was dropped are kept until the next boot, the
+# compiled policy tells of no domain, and the service leaves its socket and its lock: all else comes
+# back.
 LASTING = (
     "/var/lib/virt-warden/uids",
     "/var/lib/virt-warden/written",
@@ -28,7 +29,9 @@ LASTING = (
     "/run/virt-warden/nftables-limits-ports",
     "/run/virt-warden/nftables-limits-reach",
     "/run/virt-warden/nftables-works",
+    "/run/virt-warden/notices.sock",
     "/run/virt-warden/policy.json",
+    "/run/virt-warden/watched",
 )
 _ACCOUNTS = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 
