@@ -55,7 +55,7 @@ clients: needs-clients ## VMs made by the programs of docs/clients.md, each in i
 	$(PYTHON) -B -m tests.clients
 
 clients-ci: needs-clients-ci # the part that CI has time for
-	$(PYTHON) -B -m tests.clients --ci
+	$(PYTHON) -B -m tests.clients --ci $(if $(AGAIN),--again)
 
 chaos: needs-tests ## random starts, stops, kills and full disks; SECONDS=600 SEED=… DEEDS=200
 	$(PYTHON) -B -m tests.host -- $(PYTHON) -B -m tests.chaos \
