@@ -160,5 +160,5 @@ def test_an_iso_that_not_everybody_may_read_is_refused_where_there_are_no_acls(
     assert "chmod o+r" in line
     assert _stat(cleared, iso) == before
     assert _is_undone(cleared)
-    cleared.run("chmod o+r /srv/kept/closed.iso")
+    cleared.run(f"chmod o+r {iso}")
     _lives(vm)
