@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from virtwarden.paths import Paths
@@ -89,27 +89,28 @@ def _added(former: _Kept, readings: Sequence[Reading], *, are_all: bool) -> _Kep
     return _Kept(drops, seen if are_all else former.seen | seen)
 
 
-def tell(paths: Paths, log: Callable[[str, str, list[Drops]], None]) -> None:
-    """Have `log` tell of what is untold, at most once a minute for each domain and promise.
+def take_untold(paths: Paths) -> list[list[Drops]]:
+    """What is to be told now, at most once a minute for each domain and promise; it is told then.
 
-    It gets the domain, the promise, and the drops of each NIC with the untold frames alone.
+    Each list is of one domain and promise: the drops of each NIC, with the untold frames alone. The
+    caller tells it without the lock: a hook may wait for the lock, and libvirt for the hook.
     """
     now = time.time()
     with files.locked(paths.drops):
         kept = _read(paths)
-        due: dict[tuple[str, str], list[Drops]] = {}
+        groups: dict[tuple[str, str], list[Drops]] = {}
         for each in kept.drops.values():
-            due.setdefault((each.domain, each.promise), []).append(each)
-        told = False
-        for (domain, promise), drops in due.items():
-            untold = [each for each in drops if each.frames > each.told]
-            if not untold or now - max(each.told_at for each in drops) < _QUIET_SECONDS:
-                continue
-            log(domain, promise, [replace(each, frames=each.frames - each.told) for each in untold])
-            kept.drops.update({e.key: replace(e, told=e.frames, told_at=now) for e in untold})
-            told = True
+            groups.setdefault((each.domain, each.promise), []).append(each)
+        untold = [
+            [each for each in drops if each.frames > each.told]
+            for drops in groups.values()
+            if now - max(each.told_at for each in drops) >= _QUIET_SECONDS
+        ]
+        due = [drops for drops in untold if drops]
+        told = {e.key: replace(e, told=e.frames, told_at=now) for drops in due for e in drops}
         if told:
-            _write(paths, kept)
+            _write(paths, _Kept(kept.drops | told, kept.seen))
+        return [[replace(e, frames=e.frames - e.told) for e in drops] for drops in due]
 
 
 def _grown(former: Mapping[str, Mapping[str, int]], reading: Reading) -> Iterator[tuple[Key, int]]:

@@ -41,12 +41,10 @@ def frames(found: list[Drops]) -> dict[str, int]:
 
 
 def told(paths: Paths) -> Told:
-    found: Told = []
-    drops.tell(
-        paths,
-        lambda domain, promise, new: found.append((domain, promise, sum(e.frames for e in new))),
-    )
-    return found
+    return [
+        (each[0].domain, each[0].promise, sum(e.frames for e in each))
+        for each in drops.take_untold(paths)
+    ]
 
 
 def test_a_count_that_grows_counts_once(paths: Paths) -> None:

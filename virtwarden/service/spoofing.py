@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import libvirt
 
 from virtwarden import drops, gate, log
 from virtwarden.drops import Drops
-from virtwarden.errors import CommandError
+from virtwarden.errors import WardenError
 from virtwarden.libvirtd.connection import known
 from virtwarden.paths import Paths
 
@@ -16,23 +19,29 @@ def tell(paths: Paths, connection: libvirt.virConnect) -> None:
     """Log the frames that were dropped since the last time."""
     if not gate.is_up(paths):
         return
-
-    def spoofing(uuid: str, promise: str, untold: list[Drops]) -> None:
-        domain = known(connection, uuid)
-        log.event(
-            log.Level.WARNING,
-            "spoofing",
-            domain=domain.name() if domain else "",
-            uuid=uuid,
-            promise=promise,
-            frames=sum(each.frames for each in untold),
-            nics=",".join(each.nic for each in untold),
-        )
-
     try:
         gate.dropped(paths)
-    except CommandError as error:
-        # Rules that are gone are another's to tell: nothing was counted.
+        untold = drops.take_untold(paths)
+    except (WardenError, OSError, ValueError) as error:  # as where /run is full
         log.event(log.Level.WARNING, "failed", op="count", reason=error)
         return
-    drops.tell(paths, spoofing)
+    for each in untold:
+        _log(connection, each)
+
+
+def _log(connection: libvirt.virConnect, untold: Sequence[Drops]) -> None:
+    """Log what one promise dropped of one domain."""
+    domain, promise = untold[0].domain, untold[0].promise
+    name = ""
+    with suppress(libvirt.libvirtError):  # the connection is lost
+        found = known(connection, domain)
+        name = found.name() if found else ""
+    log.event(
+        log.Level.WARNING,
+        "spoofing",
+        domain=name,
+        uuid=domain,
+        promise=promise,
+        frames=sum(each.frames for each in untold),
+        nics=",".join(each.nic for each in untold),
+    )
