@@ -32,6 +32,7 @@ from tests.libvirt.snapshots import make_base_chains
 from tests.libvirt.warden import ENFORCING, PATHS, Warden, as_user, set_policy, until
 from tests.libvirt.wire import Wire, plain, tap_of, wire
 from virtwarden import gate
+from virtwarden.changes import restoring
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.system import taps
 from virtwarden.system.bridges import learns_from_groups
@@ -522,7 +523,7 @@ class TestBackends:
         else:
             run("ebtables", "-t", "nat", "-F", "PREROUTING")
         assert "the gate is down" in gate.missing(PATHS, self.NAMES[:1])[0]
-        gate.restore(PATHS)
+        restoring.restore(PATHS)
         assert gate.missing(PATHS, self.NAMES[:1]) == []
         tap = self.tap(self.NAMES[1], gated)
         with listening(gated) as (listener, other):

@@ -18,7 +18,6 @@ from virtwarden.gate.raising import (
     amiss,
     raise_again,
     raise_all,
-    restore,
     shut_if_gone,
     together,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "missing",
     "owner_of",
     "raise_again",
-    "restore",
     "shut_if_gone",
     "shut_out",
     "uninstall",

@@ -9,7 +9,7 @@ from virtwarden.gate import counting, notes
 from virtwarden.gate.foreign import foreign_taps
 from virtwarden.gate.unguarded import unwritten
 from virtwarden.paths import Paths
-from virtwarden.system import files, nftlink
+from virtwarden.system import nftlink
 from virtwarden.system.netfilter import BACKENDS, Gate, TapFilter
 from virtwarden.system.nft import nft
 
@@ -44,28 +44,17 @@ def raise_all(paths: Paths, gate: Gate, *, anew: bool = False, also: str = "") -
     return len(admitted)
 
 
-def restore(paths: Paths) -> int:
-    """Restore the gate and all filters from the notes. Gives the number of admitted taps."""
-    if not notes.is_needed(paths):
-        return 0
-    with files.locked(paths.filters):
-        return raise_again(paths)
-
-
 def raise_again(paths: Paths, also: str = "") -> int:
-    """Restore the gate and all filters as `restore` does, and do `also`, words of nft's.
+    """Restore the gate and all filters from the notes, and do `also`, words of nft's.
 
-    The caller holds the lock of `paths.filters`.
+    Gives the number of admitted taps. The caller holds the lock of `paths.filters`.
     """
     gate = notes.current_gate(paths)
     if gate is not None:
         counting.record(paths, notes.present(paths))
-    if gate is None:
-        count = 0
-    elif gate.name == "nftables":
-        return raise_all(paths, gate, anew=True, also=also)
-    else:
-        count = raise_all(paths, gate, anew=True)
+        if gate.name == "nftables":
+            return raise_all(paths, gate, anew=True, also=also)
+    count = raise_all(paths, gate, anew=True) if gate is not None else 0
     if also:
         nft(also)
     return count
