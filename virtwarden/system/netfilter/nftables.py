@@ -63,7 +63,8 @@ class Nftables(Backend):
 
     def dropped(self, promises: Sequence[TapFilter]) -> dict[str, Counter[str]]:
         try:
-            there = _counted_table() if len(promises) > _FEW else _counted_chains(promises)
+            many = len(promises) > _FEW
+            there = _whole_table(counts=True) if many else _counted_chains(promises)
         except CommandError:  # somebody flushed them
             return {}
         # A base chain is listed with its hook before its rules.
@@ -130,23 +131,19 @@ def _all_as_listed(promises: Sequence[TapFilter]) -> Chains:
     return there
 
 
-def _whole_table() -> Chains:
-    return listed_chains(nft(f"list table netdev {_TABLE}", stateless=True))
+def _whole_table(*, counts: bool = False) -> Chains:
+    return listed_chains(nft(f"list table netdev {_TABLE}", stateless=not counts))
 
 
-def _listed(chain: str) -> Chains:
+def _listed(chain: str, *, counts: bool = False) -> Chains:
     # One chain in each call: of several in one call, nft 1.0.6 lists only the last.
-    return listed_chains(nft(f"list chain netdev {_TABLE} {chain}", stateless=True))
-
-
-def _counted_table() -> Chains:
-    return listed_chains(nft(f"list table netdev {_TABLE}"))
+    return listed_chains(nft(f"list chain netdev {_TABLE} {chain}", stateless=not counts))
 
 
 def _counted_chains(promises: Sequence[TapFilter]) -> Chains:
     there: Chains = {}
     for chain in (chain for each in promises for chain in counted(each)):
-        there |= listed_chains(nft(f"list chain netdev {_TABLE} {chain}"))
+        there |= _listed(chain, counts=True)
     return there
 
 
